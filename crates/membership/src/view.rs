@@ -1,0 +1,365 @@
+use std::sync::Arc as Shared;
+
+use crate::{ClusterId, Epoch, NodeId, Position};
+
+/// The agreed configuration of the ring.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct View {
+    /// The cluster that this view is of.
+    pub cluster: ClusterId,
+    /// Grows with every change. 0 while the ring is forming: nobody owns anything yet.
+    pub epoch: Epoch,
+    /// Copies of each key, R. At least 1.
+    pub replication: usize,
+    /// How many members the ring forms with; the epoch becomes 1 when that many have entered.
+    pub forms_with: usize,
+    /// [`crate::KeyHasher::fingerprint`] of the cluster's secret.
+    pub hash_fingerprint: u64,
+    /// The members, in the order in which they entered.
+    pub members: Vec<Member>,
+}
+
+/// One storage node's entry in a view.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// The identity from the node's data directory.
+    pub id: NodeId,
+    /// What people call it (`n3`); unique in the view.
+    pub name: String,
+    /// The failure domain, where known. Replicas prefer distinct zones.
+    pub zone: Option<String>,
+    /// The ring positions it holds, none of them anyone else's.
+    pub tokens: Vec<Position>,
+}
+
+/// What is wrong with a view; a view that fails is never acted on.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ViewError {
+    /// R is 0.
+    #[error("the replication factor is 0; it must be at least 1")]
+    NoReplication,
+    /// Two members share an identity or a name.
+    #[error("two members are called {0}; each member needs an identity and a name of its own")]
+    Duplicate(String),
+    /// A token is held twice.
+    #[error("the token {0} is held twice")]
+    TokenTwice(Position),
+    /// A member of a formed ring without a token.
+    #[error("{0} holds no token")]
+    NoToken(String),
+    /// Formed, but with fewer members than copies.
+    #[error(
+        "{members} members cannot hold {replication} copies on distinct nodes; start more nodes or lower the replication"
+    )]
+    TooFewMembers {
+        /// How many there are.
+        members: usize,
+        /// How many are needed.
+        replication: usize,
+    },
+}
+
+/// Why a node may not enter a ring that is forming, or take its place in one that is formed.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FormError {
+    /// The data directory or the settings belong to another cluster.
+    #[error(
+        "this node belongs to cluster {ours}, the ring to cluster {theirs}; use the data directory of this cluster, or another discovery"
+    )]
+    OtherCluster {
+        /// The node's cluster.
+        ours: ClusterId,
+        /// The ring's.
+        theirs: ClusterId,
+    },
+    /// Keys would hash elsewhere.
+    #[error(
+        "the cluster secret differs from the one this ring was formed with; give every node the same EVERRING_CLUSTER_SECRET"
+    )]
+    OtherSecret,
+    /// The name is taken by another identity: this node's data was lost or replaced.
+    #[error(
+        "the ring knows {name} as {theirs}, but this data directory holds {ours}: the data it had is lost or replaced, and a node that forgot must not vote in its old place; bring the old directory back, or start under a new name"
+    )]
+    Amnesia {
+        /// The contested name.
+        name: String,
+        /// The identity found on disk.
+        ours: NodeId,
+        /// The identity in the view.
+        theirs: NodeId,
+    },
+    /// The ring is formed and this node is not in it.
+    #[error(
+        "the ring is already formed with {members} members and {name} is not one of them; a formed ring does not yet take new members"
+    )]
+    RingFormed {
+        /// The newcomer.
+        name: String,
+        /// How many belong.
+        members: usize,
+    },
+}
+
+/// An arc of the ring, (`low`, `high`], with its replica set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Arc {
+    /// The token before, excluded.
+    pub low: Position,
+    /// The token at its end, included.
+    pub high: Position,
+    /// The first R distinct nodes clockwise from `high`; the first is the owner, and coordinates by habit.
+    pub replicas: Shared<[NodeId]>,
+}
+
+/// A view's tokens in ring order with each arc's replica set worked out: what a lookup by table needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ring {
+    arcs: Vec<Arc>,
+}
+
+impl View {
+    /// An empty view that forms a ring of `forms_with` members.
+    pub fn forming(cluster: ClusterId, replication: usize, forms_with: usize, hash_fingerprint: u64) -> View {
+        View { cluster, epoch: Epoch(0), replication, forms_with, hash_fingerprint, members: Vec::new() }
+    }
+
+    /// Whether the ring is in force.
+    pub fn is_formed(&self) -> bool {
+        self.epoch > Epoch(0)
+    }
+
+    /// The member with this identity.
+    pub fn member(&self, id: NodeId) -> Option<&Member> {
+        self.members.iter().find(|member| member.id == id)
+    }
+
+    /// The member with this name.
+    pub fn member_named(&self, name: &str) -> Option<&Member> {
+        self.members.iter().find(|member| member.name == name)
+    }
+
+    /// The view with `newcomer` in it: unchanged if it already belongs, formed if it is the last one awaited.
+    ///
+    /// # Errors
+    /// The node may not enter, and nothing has changed; see [`FormError`] for who must act.
+    pub fn admit(&self, newcomer: &Member, cluster: ClusterId, hash_fingerprint: u64) -> Result<View, FormError> {
+        if cluster != self.cluster {
+            return Err(FormError::OtherCluster { ours: cluster, theirs: self.cluster });
+        }
+        if hash_fingerprint != self.hash_fingerprint {
+            return Err(FormError::OtherSecret);
+        }
+        if let Some(holder) = self.member_named(&newcomer.name) {
+            if holder.id != newcomer.id {
+                let (ours, theirs) = (newcomer.id, holder.id);
+                return Err(FormError::Amnesia { name: newcomer.name.clone(), ours, theirs });
+            }
+        }
+        if self.member(newcomer.id).is_some() {
+            return Ok(self.clone());
+        }
+        if self.is_formed() {
+            return Err(FormError::RingFormed { name: newcomer.name.clone(), members: self.members.len() });
+        }
+        let mut next = self.clone();
+        next.members.push(newcomer.clone());
+        if next.members.len() == next.forms_with {
+            next.epoch = Epoch(1);
+        }
+        Ok(next)
+    }
+
+    /// Whether the view may be acted on.
+    ///
+    /// # Errors
+    /// The first thing found wrong.
+    pub fn validate(&self) -> Result<(), ViewError> {
+        if self.replication == 0 {
+            return Err(ViewError::NoReplication);
+        }
+        for (at, member) in self.members.iter().enumerate() {
+            let earlier = &self.members[..at];
+            if earlier.iter().any(|other| other.id == member.id || other.name == member.name) {
+                return Err(ViewError::Duplicate(member.name.clone()));
+            }
+            if self.is_formed() && member.tokens.is_empty() {
+                return Err(ViewError::NoToken(member.name.clone()));
+            }
+        }
+        let mut tokens: Vec<Position> = self.members.iter().flat_map(|member| member.tokens.iter().copied()).collect();
+        tokens.sort_unstable();
+        if let Some(pair) = tokens.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(ViewError::TokenTwice(pair[0]));
+        }
+        if self.is_formed() && self.members.len() < self.replication {
+            return Err(ViewError::TooFewMembers { members: self.members.len(), replication: self.replication });
+        }
+        Ok(())
+    }
+
+    /// The arcs and their replica sets. Empty while nobody holds a token.
+    pub fn ring(&self) -> Ring {
+        let mut tokens: Vec<(Position, usize)> = Vec::new();
+        for (at, member) in self.members.iter().enumerate() {
+            tokens.extend(member.tokens.iter().map(|token| (*token, at)));
+        }
+        tokens.sort_unstable();
+        let count = tokens.len();
+        let arcs = (0..count).map(|at| Arc {
+            low: tokens[(at + count - 1) % count].0,
+            high: tokens[at].0,
+            replicas: self.replicas_from(&tokens, at).into(),
+        });
+        Ring { arcs: arcs.collect() }
+    }
+
+    /// The first R distinct nodes clockwise from the token at `start`, in distinct zones as long as there are any.
+    fn replicas_from(&self, tokens: &[(Position, usize)], start: usize) -> Vec<NodeId> {
+        let mut walk: Vec<usize> = Vec::new();
+        for step in 0..tokens.len() {
+            let member = tokens[(start + step) % tokens.len()].1;
+            if !walk.contains(&member) {
+                walk.push(member);
+            }
+        }
+        let mut chosen: Vec<usize> = Vec::new();
+        for &member in &walk {
+            let zone = &self.members[member].zone;
+            let zone_taken = zone.is_some() && chosen.iter().any(|other| &self.members[*other].zone == zone);
+            if chosen.len() < self.replication && !zone_taken {
+                chosen.push(member);
+            }
+        }
+        // Fewer zones than copies: fill up with the nearest nodes that are left.
+        for &member in &walk {
+            if chosen.len() < self.replication && !chosen.contains(&member) {
+                chosen.push(member);
+            }
+        }
+        chosen.into_iter().map(|member| self.members[member].id).collect()
+    }
+}
+
+impl Ring {
+    /// All arcs, in ring order.
+    pub fn arcs(&self) -> &[Arc] {
+        &self.arcs
+    }
+
+    /// The arc that `position` lies in; none while the ring has no token.
+    pub fn arc_of(&self, position: Position) -> Option<&Arc> {
+        let at = self.arcs.partition_point(|arc| arc.high < position);
+        self.arcs.get(at).or_else(|| self.arcs.first())
+    }
+
+    /// The replica set of the arc that `position` lies in, owner first; empty while the ring has no token.
+    pub fn replicas_of(&self, position: Position) -> Shared<[NodeId]> {
+        self.arc_of(position).map_or_else(|| Shared::from([]), |arc| Shared::clone(&arc.replicas))
+    }
+
+    /// The share of the circle, 0 to 1, that `node` owns (is first replica of).
+    pub fn share_of(&self, node: NodeId) -> f64 {
+        if let [only] = self.arcs.as_slice() {
+            return if only.replicas.first() == Some(&node) { 1.0 } else { 0.0 };
+        }
+        let owned = self.arcs.iter().filter(|arc| arc.replicas.first() == Some(&node));
+        owned.map(|arc| arc.low.distance_to(arc.high) as f64 / 2f64.powi(64)).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(id: u64, zone: Option<&str>, tokens: &[u64]) -> Member {
+        Member {
+            id: NodeId(id),
+            name: format!("n{id}"),
+            zone: zone.map(str::to_owned),
+            tokens: tokens.iter().map(|token| Position(*token)).collect(),
+        }
+    }
+
+    fn view(members: Vec<Member>) -> View {
+        let forms_with = members.len();
+        View { epoch: Epoch(1), members, ..View::forming(ClusterId(1), 3, forms_with, 9) }
+    }
+
+    #[test]
+    fn a_replica_set_is_the_next_distinct_nodes() {
+        let ring = view(vec![
+            member(1, None, &[10, 20]),
+            member(2, None, &[30]),
+            member(3, None, &[40]),
+            member(4, None, &[50]),
+        ])
+        .ring();
+        let set = |at: u64| ring.replicas_of(Position(at)).iter().map(|id| id.0).collect::<Vec<_>>();
+        assert_eq!(set(5), [1, 2, 3], "the second token of n1 does not count twice");
+        assert_eq!(set(21), [2, 3, 4]);
+        assert_eq!(set(51), [1, 2, 3], "past the last token the circle wraps");
+        assert_eq!(set(50), [4, 1, 2], "an arc is closed at its token");
+    }
+
+    #[test]
+    fn replicas_prefer_distinct_zones_and_still_number_r() {
+        let ring = view(vec![
+            member(1, Some("a"), &[10]),
+            member(2, Some("a"), &[20]),
+            member(3, Some("b"), &[30]),
+            member(4, Some("a"), &[40]),
+        ])
+        .ring();
+        let ids: Vec<u64> = ring.replicas_of(Position(1)).iter().map(|id| id.0).collect();
+        assert_eq!(ids, [1, 3, 2]);
+    }
+
+    #[test]
+    fn shares_add_up_to_the_circle() {
+        let view = view(vec![member(1, None, &[1 << 62]), member(2, None, &[1 << 63]), member(3, None, &[u64::MAX])]);
+        let ring = view.ring();
+        let total: f64 = view.members.iter().map(|member| ring.share_of(member.id)).sum();
+        assert!((total - 1.0).abs() < 1e-9, "{total}");
+    }
+
+    #[test]
+    fn a_ring_forms_when_the_last_awaited_member_enters() {
+        let forming = View::forming(ClusterId(1), 2, 2, 9);
+        let one = forming.admit(&member(1, None, &[10]), ClusterId(1), 9).expect("a forming ring takes members");
+        assert!(!one.is_formed());
+        let two = one.admit(&member(2, None, &[20]), ClusterId(1), 9).expect("a forming ring takes members");
+        assert_eq!(two.epoch, Epoch(1));
+        assert_eq!(
+            two.admit(&member(1, None, &[10]), ClusterId(1), 9),
+            Ok(two.clone()),
+            "a member returns to its place"
+        );
+    }
+
+    #[test]
+    fn strangers_and_the_forgetful_are_refused() {
+        let formed = view(vec![member(1, None, &[10]), member(2, None, &[20]), member(3, None, &[30])]);
+        let refused =
+            |member, cluster, secret| formed.admit(&member, ClusterId(cluster), secret).expect_err("must be refused");
+        assert!(matches!(refused(member(4, None, &[40]), 1, 9), FormError::RingFormed { .. }));
+        assert!(matches!(refused(member(1, None, &[10]), 2, 9), FormError::OtherCluster { .. }));
+        assert!(matches!(refused(member(1, None, &[10]), 1, 8), FormError::OtherSecret));
+        let forgetful = Member { id: NodeId(77), ..member(1, None, &[10]) };
+        assert!(matches!(refused(forgetful, 1, 9), FormError::Amnesia { .. }));
+    }
+
+    #[test]
+    fn a_bad_view_is_not_acted_on() {
+        assert_eq!(
+            view(vec![member(1, None, &[10]), member(2, None, &[10]), member(3, None, &[1])]).validate(),
+            Err(ViewError::TokenTwice(Position(10)))
+        );
+        assert!(matches!(view(vec![member(1, None, &[10])]).validate(), Err(ViewError::TooFewMembers { .. })));
+        assert!(matches!(
+            view(vec![member(1, None, &[10]), member(1, None, &[20])]).validate(),
+            Err(ViewError::Duplicate(_))
+        ));
+        assert!(matches!(view(vec![member(1, None, &[])]).validate(), Err(ViewError::NoToken(_))));
+    }
+}

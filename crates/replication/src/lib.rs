@@ -1,0 +1,21 @@
+//! Replicated registers: each key is a value agreed by its replicas through a leaderless, log-free Paxos.
+//!
+//! A [`Replica`] is one node's whole part in it: acceptor for every register it holds, and coordinator for the
+//! operations that are sent to it. It is a pure state machine: no clock, socket, disk or chance of its own.
+//!
+//! Sources: Rystsov, "CASPaxos: Replicated State Machines without logs" (2018) for the register; Lamport, "Paxos made
+//! simple" (2001) for the two phases. The departures (a ceiling instead of synced promises, the next ballot promised with an
+//! accept, a chosen state taught to those that lag) are argued where they stand.
+
+mod io;
+mod memory;
+mod message;
+mod types;
+
+pub use io::{Answer, Effects, Envelope, Event, Input, Outbox, Ticket};
+pub use memory::{REQUESTS_AGE_MAX_MS, REQUESTS_MAX, Remembered, RequestMemory};
+pub use message::{Body, LogPosition, Message, Record, RoundId, State};
+pub use types::{
+    Ballot, Change, Condition, Effect, Operation, Outcome, Receipt, Refusal, RegisterKey, RequestId, Value, Version,
+    Write,
+};

@@ -1,0 +1,206 @@
+//! The nouns of a register: keys, ballots, versions, values, requests and their outcomes.
+
+use std::fmt;
+
+use bytes::Bytes;
+use membership::{BucketId, Epoch, NodeId, Position};
+
+/// Which register: a key of a bucket, at its place on the ring.
+///
+/// Ordered by position first, so that a replica's data lies in ring order and an arc is one scan.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RegisterKey {
+    /// The key's identifier on the ring.
+    pub position: Position,
+    /// The bucket.
+    pub bucket: BucketId,
+    /// The key within the bucket: 1 to 1,024 bytes.
+    pub key: Bytes,
+}
+
+/// A Lamport timestamp that orders all attempts on all registers: counter first, then the coordinator's identity.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ballot {
+    /// The Lamport counter; 0 is "never".
+    pub counter: u64,
+    /// The coordinator whose ballot it is.
+    pub node: NodeId,
+}
+
+/// Names one applied write: the ballot of the round that applied it and its place in that round.
+///
+/// A round that is finished by another coordinator keeps the version, so a version is a stable `ETag`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Version {
+    /// The ballot of the round that applied the write.
+    pub ballot: Ballot,
+    /// Which of the round's writes, from 0.
+    pub index: u32,
+}
+
+/// A stored value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Value {
+    /// The bytes, exactly as they were put.
+    pub body: Bytes,
+    /// The `Content-Type` they came with; empty for none.
+    pub content_type: Bytes,
+}
+
+/// The id that makes a retry harmless, 128 bits (a hash of what the client sent, or random).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u128);
+
+/// What a write demands of the value it replaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Condition {
+    /// Nothing.
+    Always,
+    /// That the register holds exactly this version (`If-Match: "<etag>"`).
+    Matches(Version),
+    /// That it holds some value (`If-Match: *`).
+    Exists,
+    /// That it holds none (`If-None-Match: *`).
+    Absent,
+}
+
+/// A function of a register's old value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Replace the value.
+    Put(Value),
+    /// Remove the value.
+    Delete,
+    /// Add to a decimal integer; an absent value counts as 0.
+    Add(i64),
+    /// Append bytes; an absent value counts as empty.
+    Append(Bytes),
+}
+
+/// A write as a coordinator receives it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Write {
+    /// The register.
+    pub key: RegisterKey,
+    /// The retry id.
+    pub request: RequestId,
+    /// When the client's request was first received, in milliseconds of the Unix epoch, as that gateway's clock had it.
+    /// Used only to *refuse* retries that are too old to be told apart, never to order anything.
+    pub first_sent_ms: u64,
+    /// Whether an earlier attempt may have reached some coordinator. A first attempt cannot have acted yet, so it is
+    /// never refused as too old.
+    pub retry: bool,
+    /// What the old value must be.
+    pub condition: Condition,
+    /// What to do with it.
+    pub change: Change,
+}
+
+/// An operation as a coordinator receives it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// A strict read.
+    Read {
+        /// The register.
+        key: RegisterKey,
+    },
+    /// A write.
+    Write(Write),
+    /// What became of an earlier write: answered from the register's request memory by a strict read.
+    Outcome {
+        /// The register that the write named.
+        key: RegisterKey,
+        /// The write's id.
+        request: RequestId,
+    },
+}
+
+impl Operation {
+    /// The register that the operation is about.
+    pub fn key(&self) -> &RegisterKey {
+        match self {
+            Operation::Read { key } | Operation::Outcome { key, .. } => key,
+            Operation::Write(write) => &write.key,
+        }
+    }
+}
+
+/// How a write acted. Remembered with its request id, so that a repeat gets the same answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// There was no value; now there is.
+    Created(Version),
+    /// There was a value; now there is this one.
+    Replaced(Version),
+    /// There is no value now (whether or not there was one).
+    Deleted(Version),
+    /// The condition did not hold; nothing changed. The version that was there instead, if any.
+    ConditionFailed(Option<Version>),
+    /// The change does not fit the value (adding to what is no integer, or past the value's bounds); nothing changed.
+    Unfit,
+}
+
+/// The end of an operation, as the coordinator answers it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// A read's answer: the value and its version, or none.
+    Value(Option<(Version, Value)>),
+    /// A write took its course, once. `value` is the new value for changes that compute one (add, append).
+    Done {
+        /// How it acted.
+        effect: Effect,
+        /// The resulting value of an add or append.
+        value: Option<Value>,
+    },
+    /// The answer to [`Operation::Outcome`]: what the request memory holds; `None` is "not in the memory".
+    Remembered(Option<Effect>),
+    /// Surely not done; nothing happened and nothing will.
+    Refused(Refusal),
+    /// A write that may or may not take effect, now or later.
+    Unknown,
+}
+
+/// Why an operation was surely not done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// This node is no replica of the key in its view: ask one that is. Its epoch says whose view is newer.
+    NotReplica(Epoch),
+    /// The deadline passed before a majority answered, and nothing had been proposed.
+    NoQuorum,
+    /// Too many operations are waiting here.
+    Overloaded,
+    /// The disk cannot take more.
+    DiskFull,
+    /// The node is leaving; ask another.
+    Draining,
+    /// The request is a retry from before the register's memory: it cannot be told whether it acted.
+    TooOld,
+}
+
+/// What a coordinator tells about how an answer came about.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Receipt {
+    /// The view's epoch in which the answer was agreed.
+    pub epoch: Epoch,
+    /// The replicas that voted for it, coordinator first.
+    pub voters: Vec<NodeId>,
+    /// Rounds it took; 1 on the hot path.
+    pub rounds: u32,
+}
+
+impl Ballot {
+    /// Before any ballot.
+    pub const ZERO: Ballot = Ballot { counter: 0, node: NodeId(0) };
+}
+
+impl fmt::Display for Ballot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{:x}", self.counter, self.node.0)
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.ballot, self.index)
+    }
+}
