@@ -7,14 +7,24 @@
 //! simple" (2001) for the two phases. The departures (a ceiling instead of synced promises, the next ballot promised with an
 //! accept, a chosen state taught to those that lag) are argued where they stand.
 
+mod acceptor;
+mod apply;
+mod catch_up;
+mod coordinator;
 mod io;
 mod memory;
 mod message;
+mod replica;
+mod round;
+mod rules;
 mod types;
 
+pub use apply::VALUE_BYTES_MAX;
 pub use io::{Answer, Effects, Envelope, Event, Input, Outbox, Ticket};
 pub use memory::{REQUESTS_AGE_MAX_MS, REQUESTS_MAX, Remembered, RequestMemory};
 pub use message::{Body, LogPosition, Message, Record, RoundId, State};
+pub use replica::{OPERATIONS_MAX, Replica};
+pub use rules::{Correct, Rules, planted};
 pub use types::{
     Ballot, Change, Condition, Effect, Operation, Outcome, Receipt, Refusal, RegisterKey, RequestId, Value, Version,
     Write,

@@ -1,0 +1,301 @@
+//! One node's registers as an acceptor: what it promised, what it accepted, and what of that is on disk.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
+
+use crate::message::{LogPosition, Record, State};
+use crate::rules::Rules;
+use crate::types::{Ballot, RegisterKey};
+
+/// How far ahead of the counter the ceiling is set. A restart skips at most this many counters.
+pub(crate) const CEILING_STEP: u64 = 1 << 16;
+/// The ceiling is raised when the counter comes this near, so that votes almost never wait for it.
+const CEILING_MARGIN: u64 = CEILING_STEP / 2;
+
+/// A register as this replica holds it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Register {
+    /// Nothing below this ballot is accepted. In memory only: after a restart the ceiling stands in for it.
+    pub promised: Ballot,
+    /// The ballot of `state`. Invariant: `accepted <= promised`, unless the state was learned.
+    pub accepted: Ballot,
+    /// What was accepted.
+    pub state: State,
+    /// Where the log holds it.
+    pub logged: LogPosition,
+    /// A ballot of our own that a majority promised with the accept of `accepted`: the next write may skip its prepare
+    /// as long as `accepted` is still what that majority accepted.
+    pub granted: Option<Ballot>,
+}
+
+/// The answer of an acceptor to a prepare or accept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Vote {
+    /// Yes; tell it once the log is synced that far.
+    Yes(LogPosition),
+    /// No: this counter stands in the way.
+    No(u64),
+}
+
+/// All registers of a node, its Lamport counter and its ceiling.
+#[derive(Debug)]
+pub(crate) struct Acceptor {
+    registers: BTreeMap<RegisterKey, Register>,
+    counter: u64,
+    /// Everything up to here is refused: what was promised before the restart is not known any more.
+    floor: u64,
+    ceiling: u64,
+    /// The highest ceiling that is synced.
+    ceiling_durable: u64,
+    /// Ceilings on their way to the disk, oldest first.
+    ceilings_pending: VecDeque<(LogPosition, u64)>,
+    log_end: LogPosition,
+    synced: LogPosition,
+    live_bytes: usize,
+}
+
+impl Acceptor {
+    /// An acceptor that has seen nothing.
+    pub fn new() -> Acceptor {
+        Acceptor {
+            registers: BTreeMap::new(),
+            counter: 0,
+            floor: 0,
+            ceiling: 0,
+            ceiling_durable: 0,
+            ceilings_pending: VecDeque::new(),
+            log_end: LogPosition(0),
+            synced: LogPosition(0),
+            live_bytes: 0,
+        }
+    }
+
+    /// Takes a record back from the log, in log order, before anything else is done.
+    pub fn restore(&mut self, position: LogPosition, record: Record) {
+        assert!(position > self.log_end, "records come back in log order");
+        self.log_end = position;
+        self.synced = position;
+        match record {
+            Record::Ceiling(ceiling) => {
+                self.ceiling = self.ceiling.max(ceiling);
+                self.ceiling_durable = self.ceiling;
+            }
+            Record::Accepted { key, ballot, state } => {
+                let register = self.registers.entry(key.clone()).or_default();
+                // A cleaned log holds copies: the higher ballot is the newer, whatever the order.
+                if ballot >= register.accepted {
+                    let before = if register.accepted == Ballot::ZERO { 0 } else { size_of(&key, &register.state) };
+                    self.live_bytes = self.live_bytes - before + size_of(&key, &state);
+                    *register = Register { promised: ballot, accepted: ballot, state, logged: position, granted: None };
+                }
+            }
+        }
+    }
+
+    /// Begins to vote, after all records are restored: promises are forgotten, so everything up to the ceiling is refused.
+    pub fn begin<R: Rules>(&mut self, persist: &mut Vec<(LogPosition, Record)>) {
+        if R::KEEP_CEILING {
+            self.floor = self.ceiling;
+            self.counter = self.ceiling;
+        } else {
+            self.counter = self.registers.values().map(|register| register.accepted.counter).max().unwrap_or(0);
+        }
+        self.raise_ceiling(persist);
+    }
+
+    /// The Lamport counter.
+    pub fn counter(&self) -> u64 {
+        self.counter
+    }
+
+    /// Learns of a counter that someone used.
+    pub fn observe(&mut self, counter: u64, persist: &mut Vec<(LogPosition, Record)>) {
+        self.counter = self.counter.max(counter);
+        if self.counter.saturating_add(CEILING_MARGIN) > self.ceiling {
+            self.raise_ceiling(persist);
+        }
+    }
+
+    /// The next counter for a ballot of our own.
+    pub fn tick(&mut self, persist: &mut Vec<(LogPosition, Record)>) -> u64 {
+        self.observe(self.counter.saturating_add(1), persist);
+        self.counter
+    }
+
+    /// How far the log must be synced before anything that uses `counter` may be said.
+    pub fn ceiling_wait(&self, counter: u64) -> LogPosition {
+        if counter <= self.ceiling_durable {
+            return LogPosition(0);
+        }
+        let covering = self.ceilings_pending.iter().find(|(_, ceiling)| counter <= *ceiling);
+        covering.map_or(self.log_end, |(position, _)| *position)
+    }
+
+    /// Everything up to `position` is on disk.
+    pub fn synced_to(&mut self, position: LogPosition) {
+        assert!(position <= self.log_end, "the log cannot be synced past its end");
+        self.synced = self.synced.max(position);
+        while let Some((logged, ceiling)) = self.ceilings_pending.front().copied() {
+            if logged > self.synced {
+                break;
+            }
+            self.ceiling_durable = self.ceiling_durable.max(ceiling);
+            self.ceilings_pending.pop_front();
+        }
+    }
+
+    /// How far the log is synced.
+    pub fn synced(&self) -> LogPosition {
+        self.synced
+    }
+
+    /// Phase 1.
+    pub fn prepare(&mut self, key: &RegisterKey, ballot: Ballot) -> Vote {
+        let (promised, accepted) = self.bars(key);
+        // The same prepare again is not a rival: its promise was lost on the way, and stands.
+        if ballot.counter <= self.floor || ballot < promised || ballot <= accepted {
+            return Vote::No(promised.max(accepted).counter.max(self.floor));
+        }
+        let register = self.registers.entry(key.clone()).or_default();
+        register.promised = ballot;
+        let logged = register.logged;
+        Vote::Yes(logged.max(self.ceiling_wait(ballot.counter)))
+    }
+
+    /// Phase 2.
+    pub fn accept<R: Rules>(
+        &mut self,
+        key: &RegisterKey,
+        ballot: Ballot,
+        state: &State,
+        next: Ballot,
+        persist: &mut Vec<(LogPosition, Record)>,
+    ) -> Vote {
+        let (promised, accepted) = self.bars(key);
+        // The same accept again is answered again: what it asks for is done, and the promise of `next` is renewed below.
+        if ballot != accepted {
+            let bar = if R::KEEP_PROMISE { promised.max(accepted) } else { accepted };
+            if ballot.counter <= self.floor || ballot < bar {
+                return Vote::No(bar.counter.max(self.floor));
+            }
+            self.take(key, ballot, state, persist);
+        }
+        let register = self.registers.entry(key.clone()).or_default();
+        register.promised = register.promised.max(ballot).max(next);
+        let logged = register.logged;
+        Vote::Yes(logged.max(self.ceiling_wait(ballot.counter.max(next.counter))))
+    }
+
+    /// Takes a state that is known to be chosen at `ballot`. True if it was news.
+    ///
+    /// No promise stands against it: a coordinator that was promised a higher ballot asked a majority, which has a
+    /// member in common with the majority that accepted this state before it promised, so that coordinator knows it.
+    pub fn learn(
+        &mut self,
+        key: &RegisterKey,
+        ballot: Ballot,
+        state: &State,
+        persist: &mut Vec<(LogPosition, Record)>,
+    ) -> bool {
+        let news = self.registers.get(key).is_none_or(|register| register.accepted < ballot);
+        if news {
+            self.take(key, ballot, state, persist);
+        }
+        news
+    }
+
+    /// What was promised and what was accepted.
+    fn bars(&self, key: &RegisterKey) -> (Ballot, Ballot) {
+        let held = self.registers.get(key);
+        held.map_or((Ballot::ZERO, Ballot::ZERO), |register| (register.promised, register.accepted))
+    }
+
+    fn take(&mut self, key: &RegisterKey, ballot: Ballot, state: &State, persist: &mut Vec<(LogPosition, Record)>) {
+        let register = self.registers.entry(key.clone()).or_default();
+        let before = if register.accepted == Ballot::ZERO { 0 } else { size_of(key, &register.state) };
+        assert!(ballot > register.accepted, "an accepted ballot only grows");
+        register.accepted = ballot;
+        register.state = state.clone();
+        register.granted = None;
+        self.live_bytes = self.live_bytes - before + size_of(key, state);
+        let position = self.append(Record::Accepted { key: key.clone(), ballot, state: state.clone() }, persist);
+        self.registers.entry(key.clone()).or_default().logged = position;
+    }
+
+    /// What is accepted, and how far the log must be synced before it may be told.
+    pub fn accepted(&self, key: &RegisterKey) -> (Ballot, State, LogPosition) {
+        self.registers
+            .get(key)
+            .map_or_else(Default::default, |register| (register.accepted, register.state.clone(), register.logged))
+    }
+
+    /// The register, if this replica has heard of it.
+    pub fn register(&self, key: &RegisterKey) -> Option<&Register> {
+        self.registers.get(key)
+    }
+
+    /// Notes that a majority accepted `accepted` and promised `next` to us.
+    pub fn grant(&mut self, key: &RegisterKey, accepted: Ballot, next: Ballot) {
+        if let Some(register) = self.registers.get_mut(key) {
+            register.granted = (register.accepted == accepted).then_some(next);
+        }
+    }
+
+    /// Uses up the granted ballot, if it still stands: the ballot, and the state to build on.
+    pub fn take_grant(&mut self, key: &RegisterKey) -> Option<(Ballot, State)> {
+        let register = self.registers.get_mut(key)?;
+        let granted = register.granted.take()?;
+        (register.promised == granted).then(|| (granted, register.state.clone()))
+    }
+
+    /// Registers after `after` in ring order.
+    pub fn after<'a>(&'a self, after: Option<&RegisterKey>) -> impl Iterator<Item = (&'a RegisterKey, &'a Register)> {
+        let start = after.map_or(Bound::Unbounded, |key| Bound::Excluded(key.clone()));
+        self.registers.range((start, Bound::Unbounded)).filter(|(_, register)| register.accepted > Ballot::ZERO)
+    }
+
+    /// How many registers hold something, deletions included.
+    pub fn len(&self) -> usize {
+        self.registers.len()
+    }
+
+    /// Bytes that the log would hold if it held each register once.
+    pub fn live_bytes(&self) -> usize {
+        self.live_bytes
+    }
+
+    /// Writes those of `records` that are still current to the log again, so that their old place can be given up.
+    pub fn rewrite(&mut self, records: Vec<Record>, persist: &mut Vec<(LogPosition, Record)>) {
+        for record in records {
+            let current = match &record {
+                Record::Accepted { key, ballot, .. } => {
+                    self.registers.get(key).is_some_and(|register| register.accepted == *ballot)
+                }
+                Record::Ceiling(_) => false,
+            };
+            if current {
+                self.append(record, persist);
+            }
+        }
+        // The ceiling in force may have stood there. What is durable stays so until the copy is.
+        self.append(Record::Ceiling(self.ceiling), persist);
+    }
+
+    fn raise_ceiling(&mut self, persist: &mut Vec<(LogPosition, Record)>) {
+        self.ceiling = self.counter.saturating_add(CEILING_STEP);
+        let position = self.append(Record::Ceiling(self.ceiling), persist);
+        self.ceilings_pending.push_back((position, self.ceiling));
+    }
+
+    fn append(&mut self, record: Record, persist: &mut Vec<(LogPosition, Record)>) -> LogPosition {
+        self.log_end = LogPosition(self.log_end.0 + 1);
+        persist.push((self.log_end, record));
+        self.log_end
+    }
+}
+
+fn size_of(key: &RegisterKey, state: &State) -> usize {
+    // A record's fixed parts come to some 64 bytes; a remembered request to about 40.
+    let value = state.value.as_ref().map_or(0, |value| value.body.len() + value.content_type.len());
+    64 + key.key.len() + value + 40 * state.requests.entries.len()
+}

@@ -1,0 +1,189 @@
+//! What a write does to a state: the function that a round agrees on.
+
+use bytes::Bytes;
+
+use crate::memory::Remembered;
+use crate::message::State;
+use crate::types::{Change, Condition, Effect, Outcome, Value, Version, Write};
+
+/// A value made by add or append may grow to this many bytes; past it the change is [`Effect::Unfit`].
+pub const VALUE_BYTES_MAX: usize = 1 << 20;
+
+/// Applies `write` to `state` as the version `version`, unless the state already contains the request.
+///
+/// The outcome is what the client gets once the new state is chosen.
+pub(crate) fn apply(state: &mut State, write: &Write, version: Version, wall_ms: u64, remember: bool) -> Outcome {
+    if remember {
+        if let Some(effect) = state.requests.find(write.request) {
+            return done(effect, write, state);
+        }
+        if write.retry && state.requests.may_have_forgotten(write.first_sent_ms) {
+            // It may have acted and been forgotten: nobody can tell any more.
+            return Outcome::Unknown;
+        }
+    }
+    let effect = effect_of(state, write, version);
+    // A failed condition is remembered too: a second attempt of the same request, still on its way, must not succeed
+    // after the client was told of the failure.
+    let entry = Remembered { request: write.request, first_sent_ms: write.first_sent_ms, effect };
+    state.requests.remember(entry, wall_ms);
+    done(effect, write, state)
+}
+
+fn effect_of(state: &mut State, write: &Write, version: Version) -> Effect {
+    let present = state.value.as_ref().map(|_| state.version);
+    let holds = match write.condition {
+        Condition::Always => true,
+        Condition::Matches(wanted) => present == Some(wanted),
+        Condition::Exists => present.is_some(),
+        Condition::Absent => present.is_none(),
+    };
+    if !holds {
+        return Effect::ConditionFailed(present);
+    }
+    let value = match &write.change {
+        Change::Put(value) => Some(value.clone()),
+        Change::Delete => None,
+        Change::Add(by) => match added(state.value.as_ref(), *by) {
+            Some(value) => Some(value),
+            None => return Effect::Unfit,
+        },
+        Change::Append(tail) => match appended(state.value.as_ref(), tail) {
+            Some(value) => Some(value),
+            None => return Effect::Unfit,
+        },
+    };
+    state.version = version;
+    state.value = value;
+    match (present, &state.value) {
+        (_, None) => Effect::Deleted(version),
+        (None, Some(_)) => Effect::Created(version),
+        (Some(_), Some(_)) => Effect::Replaced(version),
+    }
+}
+
+fn done(effect: Effect, write: &Write, state: &State) -> Outcome {
+    let computed = matches!(write.change, Change::Add(_) | Change::Append(_));
+    let version = match effect {
+        Effect::Created(version) | Effect::Replaced(version) => Some(version),
+        Effect::Deleted(_) | Effect::ConditionFailed(_) | Effect::Unfit => None,
+    };
+    // A repeat that finds its own result replaced since then tells its effect, but no longer has the value.
+    let value = if computed && version == Some(state.version) { state.value.clone() } else { None };
+    Outcome::Done { effect, value }
+}
+
+fn added(value: Option<&Value>, by: i64) -> Option<Value> {
+    let (sum, content_type) = match value {
+        None => (by, Bytes::from_static(b"text/plain")),
+        Some(value) => {
+            let number: i64 = std::str::from_utf8(&value.body).ok()?.trim().parse().ok()?;
+            (number.checked_add(by)?, value.content_type.clone())
+        }
+    };
+    Some(Value { body: Bytes::from(sum.to_string()), content_type })
+}
+
+fn appended(value: Option<&Value>, tail: &Bytes) -> Option<Value> {
+    let (head, content_type) = value.map_or_else(Default::default, |v| (v.body.clone(), v.content_type.clone()));
+    if head.len() + tail.len() > VALUE_BYTES_MAX {
+        return None;
+    }
+    let mut body = Vec::with_capacity(head.len() + tail.len());
+    body.extend_from_slice(&head);
+    body.extend_from_slice(tail);
+    Some(Value { body: Bytes::from(body), content_type })
+}
+
+#[cfg(test)]
+mod tests {
+    use membership::{BucketId, NodeId, Position};
+
+    use super::*;
+    use crate::types::{Ballot, RegisterKey, RequestId};
+
+    fn write(id: u128, condition: Condition, change: Change) -> Write {
+        let key = RegisterKey { position: Position(1), bucket: BucketId(1), key: Bytes::from_static(b"k") };
+        Write { key, request: RequestId(id), first_sent_ms: 10, retry: false, condition, change }
+    }
+
+    fn version(counter: u64) -> Version {
+        Version { ballot: Ballot { counter, node: NodeId(1) }, index: 0 }
+    }
+
+    fn put(body: &'static str) -> Change {
+        Change::Put(Value { body: Bytes::from_static(body.as_bytes()), content_type: Bytes::new() })
+    }
+
+    fn effect(state: &mut State, write: &Write, at: u64) -> Effect {
+        match apply(state, write, version(at), 20, true) {
+            Outcome::Done { effect, .. } => effect,
+            other => panic!("not done: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn conditions_look_at_the_value_not_at_the_tombstone() {
+        let mut state = State::default();
+        assert_eq!(effect(&mut state, &write(1, Condition::Exists, put("a")), 1), Effect::ConditionFailed(None));
+        assert_eq!(effect(&mut state, &write(2, Condition::Absent, put("a")), 2), Effect::Created(version(2)));
+        let stale = write(3, Condition::Matches(version(1)), put("b"));
+        assert_eq!(effect(&mut state, &stale, 3), Effect::ConditionFailed(Some(version(2))));
+        assert_eq!(
+            effect(&mut state, &write(4, Condition::Matches(version(2)), put("b")), 4),
+            Effect::Replaced(version(4))
+        );
+        assert_eq!(effect(&mut state, &write(5, Condition::Always, Change::Delete), 5), Effect::Deleted(version(5)));
+        let deleted = write(6, Condition::Matches(version(5)), put("c"));
+        assert_eq!(effect(&mut state, &deleted, 6), Effect::ConditionFailed(None), "a deletion has no ETag");
+        assert_eq!(effect(&mut state, &write(7, Condition::Absent, put("c")), 7), Effect::Created(version(7)));
+    }
+
+    #[test]
+    fn a_repeat_acts_once_and_is_told_the_same() {
+        let mut state = State::default();
+        let add = write(1, Condition::Always, Change::Add(5));
+        let first = apply(&mut state, &add, version(1), 20, true);
+        let again = apply(&mut state, &add, version(2), 20, true);
+        assert_eq!(first, again);
+        assert_eq!(state.value.as_ref().map(|value| value.body.clone()), Some(Bytes::from_static(b"5")));
+        assert_eq!(state.version, version(1));
+    }
+
+    #[test]
+    fn a_failed_condition_stays_failed_for_its_request() {
+        let mut state = State::default();
+        let create = write(1, Condition::Exists, put("a"));
+        assert_eq!(effect(&mut state, &create, 1), Effect::ConditionFailed(None));
+        effect(&mut state, &write(2, Condition::Always, put("b")), 2);
+        assert_eq!(
+            effect(&mut state, &create, 3),
+            Effect::ConditionFailed(None),
+            "the second attempt must not succeed"
+        );
+    }
+
+    #[test]
+    fn a_change_that_does_not_fit_changes_nothing() {
+        let mut state = State::default();
+        effect(&mut state, &write(1, Condition::Always, put("text")), 1);
+        assert_eq!(effect(&mut state, &write(2, Condition::Always, Change::Add(1)), 2), Effect::Unfit);
+        assert_eq!(state.version, version(1));
+        let mut counter = State::default();
+        effect(&mut counter, &write(1, Condition::Always, Change::Add(i64::MAX)), 1);
+        assert_eq!(effect(&mut counter, &write(2, Condition::Always, Change::Add(1)), 2), Effect::Unfit);
+    }
+
+    #[test]
+    fn a_retry_from_before_the_memory_is_not_applied() {
+        let mut state = State::default();
+        state.requests.horizon_ms = 50;
+        let retry = Write { retry: true, ..write(1, Condition::Always, put("a")) };
+        assert_eq!(apply(&mut state, &retry, version(1), 60, true), Outcome::Unknown);
+        assert_eq!(state.value, None);
+        assert!(matches!(
+            apply(&mut state, &write(1, Condition::Always, put("a")), version(2), 60, true),
+            Outcome::Done { .. }
+        ));
+    }
+}

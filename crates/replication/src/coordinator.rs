@@ -1,0 +1,392 @@
+//! The coordinator's half of a replica: rounds that prepare, accept and query.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use membership::NodeId;
+
+use crate::apply::apply;
+use crate::io::{Event, Outbox, Ticket};
+use crate::message::{Body, LogPosition, RoundId, State};
+use crate::replica::{Replica, Timer};
+use crate::round::{Phase, Round, Waiting};
+use crate::rules::Rules;
+use crate::types::{Ballot, Operation, Outcome, Receipt, Refusal, RegisterKey, Version};
+
+/// Operations on one key that are agreed in one round at most.
+pub(crate) const BATCH_MAX: usize = 64;
+/// How long a round waits before it asks again those who have not answered; doubled each time.
+const RESEND_AFTER: Duration = Duration::from_millis(30);
+/// The longest wait between two askings.
+const RESEND_AFTER_MAX: Duration = Duration::from_millis(250);
+/// The wait after a first refusal, doubled with each further one.
+const BACK_OFF: Duration = Duration::from_millis(2);
+/// The longest such wait.
+const BACK_OFF_MAX: Duration = Duration::from_millis(60);
+/// Askings after which a read stops hoping for agreeing reports and settles the register by a round of its own.
+const QUERY_RESENDS_MAX: u32 = 1;
+/// Askings after which a round that nobody waits for any more is given up.
+const ORPHAN_RESENDS_MAX: u32 = 8;
+
+impl<R: Rules> Replica<R> {
+    /// Begins the next round on a register if operations wait and none is under way.
+    pub(crate) fn advance_lane(&mut self, key: &RegisterKey, out: &mut Outbox) {
+        let Some(lane) = self.lanes.get_mut(key) else { return };
+        if lane.round.is_some() {
+            return;
+        }
+        if lane.queue.is_empty() {
+            if lane.reads.is_empty() {
+                self.lanes.remove(key);
+            }
+            return;
+        }
+        let batch = lane.queue.len().min(BATCH_MAX);
+        let waiting: Vec<Waiting> = lane.queue.drain(..batch).collect();
+        let id = self.next_round_id();
+        let round = Round::new(key.clone(), self.replicas_of(key), waiting, 0);
+        self.rounds.insert(id, round);
+        self.lanes.entry(key.clone()).or_default().round = Some(id);
+        match self.acceptor.take_grant(key) {
+            Some((ballot, state)) => self.begin_accept(id, ballot, state, out),
+            None => self.begin_prepare(id, out),
+        }
+    }
+
+    fn begin_prepare(&mut self, id: RoundId, out: &mut Outbox) {
+        let ballot = Ballot { counter: self.acceptor.tick(&mut out.persist), node: self.me };
+        self.enter(id, Phase::Preparing { ballot, best: (Ballot::ZERO, State::default()) });
+        self.ask(id, None, out);
+    }
+
+    /// Proposes `base` with the waiting writes applied.
+    fn begin_accept(&mut self, id: RoundId, ballot: Ballot, base: State, out: &mut Outbox) {
+        let next = Ballot { counter: self.acceptor.tick(&mut out.persist), node: self.me };
+        let Some(round) = self.rounds.get_mut(&id) else { return };
+        let mut state = base;
+        let mut outcomes = Vec::with_capacity(round.waiting.len());
+        for (index, waiting) in round.waiting.iter_mut().enumerate() {
+            let version = Version { ballot, index: index as u32 };
+            outcomes.push(match &waiting.operation {
+                Operation::Write(write) => {
+                    waiting.proposed = true;
+                    apply(&mut state, write, version, waiting.wall_ms, R::REMEMBER_REQUESTS)
+                }
+                read => read_outcome(read, &state),
+            });
+        }
+        self.enter(id, Phase::Accepting { ballot, state, next, outcomes });
+        self.ask(id, None, out);
+    }
+
+    /// A read: what does a majority hold?
+    pub(crate) fn begin_query(&mut self, key: RegisterKey, waiting: Waiting, out: &mut Outbox) {
+        let id = self.next_round_id();
+        let round = Round::new(key.clone(), self.replicas_of(&key), vec![waiting], 0);
+        self.rounds.insert(id, round);
+        self.lanes.entry(key).or_default().reads.push(id);
+        self.enter(id, Phase::Querying { reports: BTreeMap::new() });
+        self.ask(id, None, out);
+    }
+
+    fn enter(&mut self, id: RoundId, phase: Phase) {
+        let resend_at = self.now + self.jittered(RESEND_AFTER);
+        if let Some(round) = self.rounds.get_mut(&id) {
+            self.timers.remove(&(round.resend_at, Timer::Round(id)));
+            round.enter(phase, resend_at);
+            self.timers.insert((resend_at, Timer::Round(id)));
+        }
+    }
+
+    /// Sends the phase's question to the replicas that have not answered it, or to `only` one of them.
+    fn ask(&mut self, id: RoundId, only: Option<NodeId>, out: &mut Outbox) {
+        let Some(round) = self.rounds.get(&id) else { return };
+        let key = round.key.clone();
+        let body = match &round.phase {
+            Phase::Preparing { ballot, .. } => Body::Prepare { round: id, key, ballot: *ballot },
+            Phase::Accepting { ballot, state, next, .. } => {
+                Body::Accept { round: id, key, ballot: *ballot, state: state.clone(), next: *next }
+            }
+            Phase::Querying { .. } => {
+                let known = self.acceptor.register(&key).map_or(Ballot::ZERO, |register| register.accepted);
+                Body::Query { round: id, key, known }
+            }
+            Phase::BackingOff => return,
+        };
+        let context = round.context;
+        let wanted = |node: &NodeId| only.is_none_or(|one| one == *node) && !round.has_answered(*node);
+        let nodes: Vec<NodeId> = round.replicas.iter().copied().filter(wanted).collect();
+        for node in nodes {
+            let body = match &body {
+                // Our own report must carry the state: the others leave it out when they hold the same.
+                Body::Query { round, key, .. } if node == self.me => {
+                    Body::Query { round: *round, key: key.clone(), known: NEVER }
+                }
+                body => body.clone(),
+            };
+            self.tell(node, body, LogPosition(0), context, out);
+        }
+    }
+
+    /// Asks a node that can be reached again what it has not answered.
+    pub(crate) fn ask_again(&mut self, node: NodeId, out: &mut Outbox) {
+        let ids: Vec<RoundId> = self.rounds.keys().copied().collect();
+        for id in ids {
+            self.ask(id, Some(node), out);
+        }
+    }
+
+    pub(crate) fn handle_promise(&mut self, from: NodeId, id: RoundId, accepted: (Ballot, State), out: &mut Outbox) {
+        let Some(round) = self.rounds.get_mut(&id) else { return };
+        if round.has_answered(from) || !round.replicas.contains(&from) {
+            return;
+        }
+        let Phase::Preparing { ballot, best } = &mut round.phase else { return };
+        let better = if R::BUILD_ON_ACCEPTED { accepted.0 > best.0 } else { from == self.me };
+        if better {
+            *best = accepted;
+        }
+        let (ballot, base) = (*ballot, best.1.clone());
+        round.votes.push(from);
+        if round.votes.len() >= round.majority() {
+            self.begin_accept(id, ballot, base, out);
+        }
+    }
+
+    pub(crate) fn handle_accepted(&mut self, from: NodeId, id: RoundId, out: &mut Outbox) {
+        let Some(round) = self.rounds.get_mut(&id) else { return };
+        if round.has_answered(from) || !round.replicas.contains(&from) {
+            return;
+        }
+        if !matches!(round.phase, Phase::Accepting { .. }) {
+            return;
+        }
+        round.votes.push(from);
+        if round.votes.len() >= round.majority() {
+            self.finish_accept(id, out);
+        }
+    }
+
+    fn finish_accept(&mut self, id: RoundId, out: &mut Outbox) {
+        let Some(round) = self.forget_round(id) else { return };
+        let Phase::Accepting { ballot, state, next, outcomes } = round.phase else { return };
+        self.acceptor.grant(&round.key, ballot, next);
+        for node in &round.refusals {
+            // It refused what is now chosen: it may take it all the same, and would lag otherwise.
+            let learn = Body::Learn { key: round.key.clone(), ballot, state: state.clone() };
+            self.tell(*node, learn, LogPosition(0), round.context, out);
+        }
+        let receipt = self.receipt(&round.votes, round.rounds);
+        for (waiting, outcome) in round.waiting.into_iter().zip(outcomes) {
+            self.end(waiting.ticket, outcome, receipt.clone(), out);
+        }
+        self.advance_lane(&round.key, out);
+    }
+
+    pub(crate) fn handle_nack(&mut self, from: NodeId, id: RoundId, seen: u64, disk_full: bool, out: &mut Outbox) {
+        self.acceptor.observe(seen, &mut out.persist);
+        let Some(round) = self.rounds.get_mut(&id) else { return };
+        if round.has_answered(from) || !round.replicas.contains(&from) {
+            return;
+        }
+        if !matches!(round.phase, Phase::Preparing { .. } | Phase::Accepting { .. }) {
+            return;
+        }
+        round.refusals.push(from);
+        round.disk_full |= disk_full;
+        out.events.push(Event::Contention { by: from });
+        // As long as a majority can still say yes, a refusal changes nothing.
+        if round.replicas.len() - round.refusals.len() >= round.majority() {
+            return;
+        }
+        if round.disk_full {
+            self.give_up_for_disk(id, out);
+        } else {
+            self.back_off(id);
+        }
+    }
+
+    /// Waits a little, then prepares again with a higher ballot.
+    fn back_off(&mut self, id: RoundId) {
+        let rounds = self.rounds.get(&id).map_or(0, |round| round.rounds);
+        let around = BACK_OFF.saturating_mul(1 << rounds.min(6)).min(BACK_OFF_MAX);
+        let until = self.now + self.jittered(around);
+        if let Some(round) = self.rounds.get_mut(&id) {
+            self.timers.remove(&(round.resend_at, Timer::Round(id)));
+            round.enter(Phase::BackingOff, until);
+            self.timers.insert((until, Timer::Round(id)));
+        }
+    }
+
+    fn give_up_for_disk(&mut self, id: RoundId, out: &mut Outbox) {
+        let Some(round) = self.forget_round(id) else { return };
+        let receipt = self.receipt(&[], round.rounds);
+        for waiting in round.waiting {
+            let outcome = if waiting.proposed { Outcome::Unknown } else { Outcome::Refused(Refusal::DiskFull) };
+            self.end(waiting.ticket, outcome, receipt.clone(), out);
+        }
+        self.advance_lane(&round.key, out);
+    }
+
+    pub(crate) fn handle_report(
+        &mut self,
+        from: NodeId,
+        id: RoundId,
+        ballot: Ballot,
+        state: Option<State>,
+        out: &mut Outbox,
+    ) {
+        let Some(round) = self.rounds.get_mut(&id) else { return };
+        if !round.replicas.contains(&from) {
+            return;
+        }
+        let Phase::Querying { reports } = &mut round.phase else { return };
+        reports.entry(from).or_insert((ballot, state));
+        self.judge_reports(id, out);
+    }
+
+    /// Ends a query as soon as a majority reports one ballot: its state is chosen, and nothing newer was chosen before
+    /// the query began, since a majority of its own would have had a member among these.
+    fn judge_reports(&mut self, id: RoundId, out: &mut Outbox) {
+        let Some(round) = self.rounds.get(&id) else { return };
+        let Phase::Querying { reports } = &round.phase else { return };
+        let enough = if R::READ_MAJORITY { round.majority() } else { 1 };
+        let agreeing = |ballot: Ballot| reports.values().filter(|(reported, _)| *reported == ballot).count();
+        let chosen = reports.values().map(|(ballot, _)| *ballot).find(|ballot| agreeing(*ballot) >= enough);
+        if let Some(ballot) = chosen {
+            let sent = reports.values().find_map(|(reported, state)| state.as_ref().filter(|_| *reported == ballot));
+            // The others leave the state out when it is the one that we hold; else our own report is on its way with it.
+            let held = self.acceptor.register(&round.key).filter(|register| register.accepted == ballot);
+            if let Some(state) = sent.or(held.map(|register| &register.state)).cloned() {
+                self.finish_query(id, ballot, state, out);
+            }
+            return;
+        }
+        let all_asked = round.replicas.iter().all(|node| reports.contains_key(node) || self.down.contains(node));
+        if all_asked && reports.len() >= round.majority() {
+            self.settle(id, out);
+        }
+    }
+
+    fn finish_query(&mut self, id: RoundId, ballot: Ballot, state: State, out: &mut Outbox) {
+        let Some(round) = self.forget_round(id) else { return };
+        let Phase::Querying { reports } = round.phase else { return };
+        let mut voters = Vec::new();
+        for (node, (reported, _)) in &reports {
+            if *reported == ballot {
+                voters.push(*node);
+            } else if *reported < ballot && *node != self.me {
+                let learn = Body::Learn { key: round.key.clone(), ballot, state: state.clone() };
+                self.tell(*node, learn, LogPosition(0), round.context, out);
+            }
+        }
+        if !self.disk_full && ballot > Ballot::ZERO {
+            self.acceptor.learn(&round.key, ballot, &state, &mut out.persist);
+        }
+        let receipt = self.receipt(&voters, round.rounds);
+        for waiting in round.waiting {
+            let outcome = read_outcome(&waiting.operation, &state);
+            self.end(waiting.ticket, outcome, receipt.clone(), out);
+        }
+        self.advance_lane(&round.key, out);
+    }
+
+    /// The reports disagree: an interrupted write must be finished, or overtaken, before a read can be answered.
+    fn settle(&mut self, id: RoundId, out: &mut Outbox) {
+        let Some(round) = self.forget_round(id) else { return };
+        let lane = self.lanes.entry(round.key.clone()).or_default();
+        lane.queue.extend(round.waiting);
+        self.advance_lane(&round.key, out);
+    }
+
+    pub(crate) fn handle_round_timer(&mut self, id: RoundId, out: &mut Outbox) {
+        let now = self.now;
+        let Some(round) = self.rounds.get_mut(&id) else { return };
+        // Clients' deadlines have timers of their own; the replica's own repairs end here.
+        let expired = round.drop_where(|waiting| waiting.ticket.is_none() && waiting.deadline <= now);
+        round.resends += 1;
+        let orphaned = round.waiting.is_empty() && (round.resends > ORPHAN_RESENDS_MAX || !started(&round.phase));
+        let resends = round.resends;
+        let phase_is_query = matches!(round.phase, Phase::Querying { .. });
+        let backing_off = matches!(round.phase, Phase::BackingOff);
+        for _ in 0..expired {
+            self.catch_up_repaired(false, out);
+        }
+        if orphaned {
+            if let Some(round) = self.forget_round(id) {
+                self.advance_lane(&round.key, out);
+            }
+        } else if backing_off {
+            self.begin_prepare(id, out);
+        } else if phase_is_query && resends > QUERY_RESENDS_MAX && self.reports_disagree(id) {
+            self.settle(id, out);
+        } else {
+            let around = RESEND_AFTER.saturating_mul(1 << resends.min(4)).min(RESEND_AFTER_MAX);
+            let at = now + self.jittered(around);
+            if let Some(round) = self.rounds.get_mut(&id) {
+                round.resend_at = at;
+                self.timers.insert((at, Timer::Round(id)));
+            }
+            self.ask(id, None, out);
+        }
+    }
+
+    fn reports_disagree(&self, id: RoundId) -> bool {
+        let Some(Round { phase: Phase::Querying { reports }, .. }) = self.rounds.get(&id) else { return false };
+        let mut ballots = reports.values().map(|(ballot, _)| *ballot);
+        ballots.next().is_some_and(|first| ballots.any(|other| other != first))
+    }
+
+    /// Takes a round out of the books.
+    fn forget_round(&mut self, id: RoundId) -> Option<Round> {
+        let round = self.rounds.remove(&id)?;
+        self.timers.remove(&(round.resend_at, Timer::Round(id)));
+        if let Some(lane) = self.lanes.get_mut(&round.key) {
+            lane.reads.retain(|read| *read != id);
+            if lane.round == Some(id) {
+                lane.round = None;
+            }
+        }
+        Some(round)
+    }
+
+    /// Nobody waits for this ticket any more; its round goes on.
+    pub(crate) fn drop_waiting(&mut self, key: &RegisterKey, ticket: Ticket) {
+        let Some(lane) = self.lanes.get(key) else { return };
+        let ids: Vec<RoundId> = lane.round.iter().chain(&lane.reads).copied().collect();
+        for id in ids {
+            let Some(round) = self.rounds.get_mut(&id) else { continue };
+            round.drop_where(|waiting| waiting.ticket == Some(ticket));
+        }
+    }
+
+    fn end(&mut self, ticket: Option<Ticket>, outcome: Outcome, receipt: Receipt, out: &mut Outbox) {
+        match ticket {
+            Some(ticket) => self.answer(ticket, outcome, receipt, out),
+            None => self.catch_up_repaired(true, out),
+        }
+    }
+
+    fn receipt(&self, votes: &[NodeId], rounds: u32) -> Receipt {
+        let others = votes.iter().copied().filter(|node| *node != self.me);
+        let own = votes.contains(&self.me).then_some(self.me);
+        Receipt { epoch: self.view.epoch, voters: own.into_iter().chain(others).collect(), rounds }
+    }
+}
+
+/// No state has this ballot, so a query that names it gets the state whatever it is.
+const NEVER: Ballot = Ballot { counter: u64::MAX, node: NodeId(u64::MAX) };
+
+/// Whether the phase may already have had an effect that should be brought to an end.
+fn started(phase: &Phase) -> bool {
+    matches!(phase, Phase::Accepting { .. })
+}
+
+fn read_outcome(operation: &Operation, state: &State) -> Outcome {
+    match operation {
+        Operation::Outcome { request, .. } => Outcome::Remembered(state.requests.find(*request)),
+        Operation::Read { .. } | Operation::Write(_) => {
+            Outcome::Value(state.value.clone().map(|value| (state.version, value)))
+        }
+    }
+}

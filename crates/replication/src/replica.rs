@@ -1,0 +1,414 @@
+//! The replica: one node's acceptor and coordinator behind one `handle`.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::Duration;
+
+use membership::{NodeId, Ring, View};
+use stdx::{Instant, Prng, TraceContext};
+
+use crate::acceptor::{Acceptor, Vote};
+use crate::catch_up::CatchUp;
+use crate::io::{Answer, Envelope, Event, Input, Outbox, Ticket};
+use crate::message::{Body, LogPosition, Message, Record, RoundId};
+use crate::round::{Round, Waiting};
+use crate::rules::{Correct, Rules};
+use crate::types::{Change, Condition, Operation, Outcome, Receipt, Refusal, RegisterKey};
+
+/// Operations that may wait at one node; past it the answer is [`Refusal::Overloaded`].
+pub const OPERATIONS_MAX: usize = 8_192;
+
+/// One node's part in all registers it replicates. See the crate's introduction.
+#[derive(Debug)]
+pub struct Replica<R: Rules = Correct> {
+    pub(crate) me: NodeId,
+    pub(crate) view: View,
+    pub(crate) ring: Ring,
+    pub(crate) acceptor: Acceptor,
+    pub(crate) prng: Prng,
+    pub(crate) now: Instant,
+    pub(crate) rounds: BTreeMap<RoundId, Round>,
+    pub(crate) lanes: BTreeMap<RegisterKey, Lane>,
+    pub(crate) timers: BTreeSet<(Instant, Timer)>,
+    pub(crate) down: BTreeSet<NodeId>,
+    pub(crate) disk_full: bool,
+    pub(crate) catch_up: CatchUp,
+    round_last: RoundId,
+    open: BTreeMap<Ticket, (RegisterKey, Instant)>,
+    held: BTreeMap<LogPosition, Vec<Envelope>>,
+    /// Messages to ourselves, handled before `handle` returns, so that nothing recurses.
+    inbox: VecDeque<(Body, TraceContext)>,
+    draining: bool,
+    rules: PhantomData<R>,
+}
+
+/// What goes on at this coordinator on one register.
+#[derive(Debug, Default)]
+pub(crate) struct Lane {
+    /// Operations that wait for the round in progress to end.
+    pub queue: VecDeque<Waiting>,
+    /// The round that prepares or accepts; at most one, so that we never compete with ourselves.
+    pub round: Option<RoundId>,
+    /// Rounds that only ask; they need no order among each other.
+    pub reads: Vec<RoundId>,
+}
+
+/// What a timer is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Timer {
+    /// A client's patience ends.
+    Deadline(Ticket),
+    /// A round asks again, or ends its backing off.
+    Round(RoundId),
+    /// The catch-up asks again, or begins its next scan.
+    CatchUp,
+}
+
+impl<R: Rules> Replica<R> {
+    /// A replica without data, in a view that may be still forming. Restore the log's records next, then call
+    /// [`Replica::begin`].
+    pub fn new(me: NodeId, view: View, prng: Prng) -> Replica<R> {
+        let ring = view.ring();
+        Replica {
+            me,
+            view,
+            ring,
+            acceptor: Acceptor::new(),
+            prng,
+            now: Instant::ZERO,
+            rounds: BTreeMap::new(),
+            lanes: BTreeMap::new(),
+            timers: BTreeSet::new(),
+            down: BTreeSet::new(),
+            disk_full: false,
+            catch_up: CatchUp::default(),
+            round_last: RoundId(0),
+            open: BTreeMap::new(),
+            held: BTreeMap::new(),
+            inbox: VecDeque::new(),
+            draining: false,
+            rules: PhantomData,
+        }
+    }
+
+    /// Takes a record back from the log, in log order.
+    pub fn restore(&mut self, position: LogPosition, record: Record) {
+        self.acceptor.restore(position, record);
+    }
+
+    /// Begins to take part, once every record is restored.
+    pub fn begin(&mut self, now: Instant, out: &mut Outbox) {
+        self.now = now;
+        self.acceptor.begin::<R>(&mut out.persist);
+        self.catch_up_start(out);
+        self.settle_inbox(out);
+    }
+
+    /// Takes one input and says what is to be done.
+    pub fn handle(&mut self, now: Instant, input: Input, out: &mut Outbox) {
+        self.now = self.now.max(now);
+        match input {
+            Input::Operation { ticket, operation, deadline, wall_ms, context } => {
+                let ticket = Some(ticket);
+                let waiting = Waiting { ticket, operation, deadline, wall_ms, context, proposed: false };
+                self.handle_operation(waiting, out);
+            }
+            Input::Message { from, message, context } => self.handle_message(from, message, context, out),
+            Input::Synced(position) => self.handle_synced(position, out),
+            Input::DiskFull(full) => self.disk_full = full,
+            Input::PeerLost(node) => {
+                self.down.insert(node);
+            }
+            Input::PeerFound(node) => {
+                if self.down.remove(&node) {
+                    self.ask_again(node, out);
+                }
+            }
+            Input::View(view) => self.handle_view(view, out),
+            Input::Tick => {}
+            Input::Drain => self.draining = true,
+        }
+        self.handle_timers(out);
+        self.settle_inbox(out);
+    }
+
+    /// When [`Input::Tick`] is due at the latest; none when nothing waits for time.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    /// The view in force here.
+    pub fn view(&self) -> &View {
+        &self.view
+    }
+
+    /// How many registers are held, deletions included.
+    pub fn registers(&self) -> usize {
+        self.acceptor.len()
+    }
+
+    /// Bytes the log would hold if it held each register once; the log is worth cleaning when it is much longer.
+    pub fn live_bytes(&self) -> usize {
+        self.acceptor.live_bytes()
+    }
+
+    /// Operations that wait for an answer.
+    pub fn waiting(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Writes those of these old records that are still current to the log again; once the last of the new positions is
+    /// synced, the old ones may go.
+    pub fn rewrite(&mut self, records: Vec<Record>, out: &mut Outbox) {
+        self.acceptor.rewrite(records, &mut out.persist);
+    }
+
+    /// What is accepted here: for explanations and for the simulator's invariants.
+    pub fn inspect(&self, key: &RegisterKey) -> (crate::Ballot, crate::State) {
+        let (ballot, state, _) = self.acceptor.accepted(key);
+        (ballot, state)
+    }
+
+    fn handle_operation(&mut self, mut waiting: Waiting, out: &mut Outbox) {
+        let key = waiting.operation.key().clone();
+        let refusal = if !self.ring.replicas_of(key.position).contains(&self.me) {
+            Some(Refusal::NotReplica(self.view.epoch))
+        } else if self.draining {
+            Some(Refusal::Draining)
+        } else if self.open.len() >= OPERATIONS_MAX {
+            Some(Refusal::Overloaded)
+        } else if self.disk_full && matches!(waiting.operation, Operation::Write(_)) {
+            Some(Refusal::DiskFull)
+        } else if waiting.deadline <= self.now {
+            Some(Refusal::NoQuorum)
+        } else {
+            None
+        };
+        if let Some(ticket) = waiting.ticket {
+            if let Some(refusal) = refusal {
+                let receipt = Receipt { epoch: self.view.epoch, ..Receipt::default() };
+                out.answers.push(Answer { ticket, outcome: Outcome::Refused(refusal), receipt });
+                return;
+            }
+            self.open.insert(ticket, (key.clone(), waiting.deadline));
+            self.timers.insert((waiting.deadline, Timer::Deadline(ticket)));
+        }
+        if !R::CONDITION_IN_ROUND {
+            self.judge_early(&mut waiting);
+        }
+        match waiting.operation {
+            Operation::Read { .. } | Operation::Outcome { .. } => self.begin_query(key, waiting, out),
+            Operation::Write(_) => {
+                self.lanes.entry(key.clone()).or_default().queue.push_back(waiting);
+                self.advance_lane(&key, out);
+            }
+        }
+    }
+
+    /// The planted lost update: a condition judged on what this replica happens to hold.
+    fn judge_early(&self, waiting: &mut Waiting) {
+        if let Operation::Write(write) = &mut waiting.operation {
+            let (_, state, _) = self.acceptor.accepted(&write.key);
+            let present = state.value.as_ref().map(|_| state.version);
+            let holds = match write.condition {
+                Condition::Matches(wanted) => present == Some(wanted),
+                Condition::Absent => present.is_none(),
+                Condition::Exists | Condition::Always => false,
+            };
+            if holds && matches!(write.change, Change::Put(_)) {
+                write.condition = Condition::Always;
+            }
+        }
+    }
+
+    fn handle_message(&mut self, from: NodeId, message: Message, context: TraceContext, out: &mut Outbox) {
+        if from == self.me || self.view.member(from).is_none() {
+            // Not of this ring. A node that believes otherwise learns it from discovery.
+            return;
+        }
+        self.acceptor.observe(message.counter, &mut out.persist);
+        if message.epoch != self.view.epoch {
+            out.events.push(Event::EpochDiffers { peer: from });
+            if message.body != Body::OtherEpoch {
+                self.tell(from, Body::OtherEpoch, LogPosition(0), context, out);
+            }
+            return;
+        }
+        self.handle_body(from, message.body, context, out);
+    }
+
+    fn handle_body(&mut self, from: NodeId, body: Body, context: TraceContext, out: &mut Outbox) {
+        match body {
+            Body::Prepare { .. } | Body::Accept { .. } | Body::Query { .. } => {
+                if let Some((reply, wait)) = self.vote(body, out) {
+                    self.tell(from, reply, wait, context, out);
+                }
+            }
+            Body::Promise { round, accepted } => self.handle_promise(from, round, accepted, out),
+            Body::Accepted { round } => self.handle_accepted(from, round, out),
+            Body::Nack { round, seen, disk_full } => self.handle_nack(from, round, seen, disk_full, out),
+            Body::Report { round, ballot, state } => self.handle_report(from, round, ballot, state, out),
+            Body::Learn { key, ballot, state } => {
+                if self.holds(&key) && !self.disk_full {
+                    self.acceptor.learn(&key, ballot, &state, &mut out.persist);
+                }
+            }
+            Body::Digest { round, after } => {
+                let page = self.digest_page(from, round, after.as_ref());
+                self.tell(from, page, LogPosition(0), context, out);
+            }
+            Body::DigestPage { round, entries, more } => self.handle_digest_page(from, round, entries, more),
+            Body::OtherEpoch => out.events.push(Event::EpochDiffers { peer: from }),
+        }
+    }
+
+    /// Answers as an acceptor: the reply, and how far the log must be synced before it may leave.
+    fn vote(&mut self, body: Body, out: &mut Outbox) -> Option<(Body, LogPosition)> {
+        let (round, vote, yes) = match body {
+            Body::Prepare { round, key, ballot } => {
+                if !self.holds(&key) {
+                    return None;
+                }
+                let vote = self.acceptor.prepare(&key, ballot);
+                let (ballot, state, _) = self.acceptor.accepted(&key);
+                (round, vote, Body::Promise { round, accepted: (ballot, state) })
+            }
+            Body::Accept { round, key, ballot, state, next } => {
+                if !self.holds(&key) {
+                    return None;
+                }
+                if self.disk_full {
+                    return Some((Body::Nack { round, seen: 0, disk_full: true }, LogPosition(0)));
+                }
+                let vote = self.acceptor.accept::<R>(&key, ballot, &state, next, &mut out.persist);
+                (round, vote, Body::Accepted { round })
+            }
+            Body::Query { round, key, known } => {
+                if !self.holds(&key) {
+                    return None;
+                }
+                let (ballot, state, logged) = self.acceptor.accepted(&key);
+                let state = (ballot != known).then_some(state);
+                (round, Vote::Yes(logged), Body::Report { round, ballot, state })
+            }
+            other => unreachable!("not a question to an acceptor: {other:?}"),
+        };
+        Some(match vote {
+            Vote::Yes(wait) => (yes, wait),
+            Vote::No(seen) => (Body::Nack { round, seen, disk_full: false }, LogPosition(0)),
+        })
+    }
+
+    /// Whether this node is a replica of the register in its view.
+    pub(crate) fn holds(&self, key: &RegisterKey) -> bool {
+        self.ring.replicas_of(key.position).contains(&self.me)
+    }
+
+    /// Says `body` to `to` (ourselves included), once the log is synced to `wait`.
+    pub(crate) fn tell(&mut self, to: NodeId, body: Body, wait: LogPosition, context: TraceContext, out: &mut Outbox) {
+        let counter = self.acceptor.counter();
+        // Whatever leaves names a counter, and a counter may only be used once the ceiling above it is on disk.
+        let wait = wait.max(self.acceptor.ceiling_wait(counter));
+        let message = Message { epoch: self.view.epoch, counter, body };
+        let envelope = Envelope { to, message, context };
+        if R::VOTE_AFTER_SYNC && wait > self.acceptor.synced() {
+            self.held.entry(wait).or_default().push(envelope);
+        } else {
+            self.release(envelope, out);
+        }
+    }
+
+    fn release(&mut self, envelope: Envelope, out: &mut Outbox) {
+        if envelope.to == self.me {
+            self.inbox.push_back((envelope.message.body, envelope.context));
+        } else {
+            out.send.push(envelope);
+        }
+    }
+
+    fn handle_synced(&mut self, position: LogPosition, out: &mut Outbox) {
+        self.acceptor.synced_to(position);
+        let still_held = self.held.split_off(&LogPosition(position.0 + 1));
+        for (_, envelopes) in std::mem::replace(&mut self.held, still_held) {
+            for envelope in envelopes {
+                self.release(envelope, out);
+            }
+        }
+    }
+
+    fn settle_inbox(&mut self, out: &mut Outbox) {
+        while let Some((body, context)) = self.inbox.pop_front() {
+            self.handle_body(self.me, body, context, out);
+        }
+    }
+
+    fn handle_view(&mut self, view: View, out: &mut Outbox) {
+        // Membership is fixed once the ring has formed: this only ever takes the first formed view. A later one would
+        // need joint quorums, and acting on it without them could lose writes.
+        if self.view.is_formed() || !view.is_formed() || view.validate().is_err() {
+            return;
+        }
+        self.ring = view.ring();
+        self.view = view;
+        self.catch_up_start(out);
+    }
+
+    fn handle_timers(&mut self, out: &mut Outbox) {
+        while let Some((at, timer)) = self.timers.first().copied() {
+            if at > self.now {
+                break;
+            }
+            self.timers.remove(&(at, timer));
+            match timer {
+                Timer::Deadline(ticket) => self.handle_deadline(ticket, out),
+                Timer::Round(round) => self.handle_round_timer(round, out),
+                Timer::CatchUp => self.catch_up_continue(out),
+            }
+        }
+    }
+
+    fn handle_deadline(&mut self, ticket: Ticket, out: &mut Outbox) {
+        let Some((key, _)) = self.open.get(&ticket).cloned() else { return };
+        let mut proposed = false;
+        if let Some(lane) = self.lanes.get_mut(&key) {
+            let is_it = |waiting: &Waiting| waiting.ticket == Some(ticket);
+            lane.queue.retain(|waiting| {
+                proposed |= is_it(waiting) && waiting.proposed;
+                !is_it(waiting)
+            });
+            for round in lane.round.iter().chain(&lane.reads) {
+                // The round goes on: others may wait for it, and what was proposed should be finished.
+                if let Some(waiting) = self.rounds.get(round).and_then(|r| r.waiting.iter().find(|w| is_it(w))) {
+                    proposed |= waiting.proposed;
+                }
+            }
+            self.drop_waiting(&key, ticket);
+        }
+        self.advance_lane(&key, out);
+        let outcome = if proposed { Outcome::Unknown } else { Outcome::Refused(Refusal::NoQuorum) };
+        let receipt = Receipt { epoch: self.view.epoch, ..Receipt::default() };
+        self.answer(ticket, outcome, receipt, out);
+    }
+
+    pub(crate) fn answer(&mut self, ticket: Ticket, outcome: Outcome, receipt: Receipt, out: &mut Outbox) {
+        if let Some((_, deadline)) = self.open.remove(&ticket) {
+            self.timers.remove(&(deadline, Timer::Deadline(ticket)));
+            out.answers.push(Answer { ticket, outcome, receipt });
+        }
+    }
+
+    pub(crate) fn next_round_id(&mut self) -> RoundId {
+        self.round_last = RoundId(self.round_last.0 + 1);
+        self.round_last
+    }
+
+    /// A random wait around `around`, from half to one and a half of it.
+    pub(crate) fn jittered(&mut self, around: Duration) -> Duration {
+        around.mul_f64(0.5 + self.prng.unit())
+    }
+
+    pub(crate) fn replicas_of(&self, key: &RegisterKey) -> Arc<[NodeId]> {
+        self.ring.replicas_of(key.position)
+    }
+}

@@ -1,0 +1,59 @@
+/// The safety rules that the core keeps, one constant each.
+///
+/// They exist so that the checks can be checked: the simulator runs the same core under rules with one of them broken and
+/// must find the harm. Production code runs under [`Correct`]; the constants are known when it is compiled, so a broken
+/// rule is not even present in it.
+pub trait Rules: Copy + Default + std::fmt::Debug + 'static {
+    /// A vote waits until the record that it vouches for is synced.
+    const VOTE_AFTER_SYNC: bool = true;
+    /// A read needs a majority that reports the same ballot.
+    const READ_MAJORITY: bool = true;
+    /// A request that the value already contains is not applied again.
+    const REMEMBER_REQUESTS: bool = true;
+    /// After a restart, everything up to the ceiling is refused.
+    const KEEP_CEILING: bool = true;
+    /// A condition is judged on the state that the round builds on, not on what the coordinator happens to hold.
+    const CONDITION_IN_ROUND: bool = true;
+    /// An accept is refused below a promise, not merely below an accepted ballot.
+    const KEEP_PROMISE: bool = true;
+    /// A coordinator that finds an accepted state builds on it.
+    const BUILD_ON_ACCEPTED: bool = true;
+}
+
+/// All rules kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Correct;
+impl Rules for Correct {}
+
+/// The rules with one of them broken, for the checks that must notice.
+pub mod planted {
+    use super::Rules;
+
+    macro_rules! planted {
+        ($(#[doc = $doc:literal] $name:ident breaks $rule:ident;)*) => {$(
+            #[doc = $doc]
+            #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+            pub struct $name;
+            impl Rules for $name {
+                const $rule: bool = false;
+            }
+        )*};
+    }
+
+    planted! {
+        #[doc = "Acknowledges what a crash can still undo."]
+        AckBeforeSync breaks VOTE_AFTER_SYNC;
+        #[doc = "Answers a read from one replica."]
+        MinorityRead breaks READ_MAJORITY;
+        #[doc = "Applies a retried write a second time."]
+        RetryTwice breaks REMEMBER_REQUESTS;
+        #[doc = "Votes after a restart as if it had promised nothing."]
+        CeilingForgotten breaks KEEP_CEILING;
+        #[doc = "Judges a conditional write on a state that another write has replaced."]
+        ConditionOnStale breaks CONDITION_IN_ROUND;
+        #[doc = "Accepts below a promise."]
+        PromiseBroken breaks KEEP_PROMISE;
+        #[doc = "Drops what an interrupted round had accepted."]
+        AcceptedIgnored breaks BUILD_ON_ACCEPTED;
+    }
+}
