@@ -55,7 +55,7 @@ impl<R: Rules> Replica<R> {
 
     fn begin_prepare(&mut self, id: RoundId, out: &mut Outbox) {
         let ballot = Ballot { counter: self.acceptor.tick(&mut out.persist), node: self.me };
-        self.enter(id, Phase::Preparing { ballot, best: (Ballot::ZERO, State::default()) });
+        let id = self.enter(id, Phase::Preparing { ballot, best: (Ballot::ZERO, State::default()) }, RESEND_AFTER);
         self.ask(id, None, out);
     }
 
@@ -75,7 +75,7 @@ impl<R: Rules> Replica<R> {
                 read => read_outcome(read, &state),
             });
         }
-        self.enter(id, Phase::Accepting { ballot, state, next, outcomes });
+        let id = self.enter(id, Phase::Accepting { ballot, state, next, outcomes }, RESEND_AFTER);
         self.ask(id, None, out);
     }
 
@@ -85,17 +85,25 @@ impl<R: Rules> Replica<R> {
         let round = Round::new(key.clone(), self.replicas_of(&key), vec![waiting], 0);
         self.rounds.insert(id, round);
         self.lanes.entry(key).or_default().reads.push(id);
-        self.enter(id, Phase::Querying { reports: BTreeMap::new() });
+        let id = self.enter(id, Phase::Querying { reports: BTreeMap::new() }, RESEND_AFTER);
         self.ask(id, None, out);
     }
 
-    fn enter(&mut self, id: RoundId, phase: Phase) {
-        let resend_at = self.now + self.jittered(RESEND_AFTER);
-        if let Some(round) = self.rounds.get_mut(&id) {
-            self.timers.remove(&(round.resend_at, Timer::Round(id)));
-            round.enter(phase, resend_at);
-            self.timers.insert((resend_at, Timer::Round(id)));
+    /// Begins a phase under a number of its own: an answer to an earlier phase must never count in a later one.
+    fn enter(&mut self, id: RoundId, phase: Phase, timer_after: Duration) -> RoundId {
+        let resend_at = self.now + self.jittered(timer_after);
+        let Some(mut round) = self.rounds.remove(&id) else { return id };
+        let renewed = self.next_round_id();
+        self.timers.remove(&(round.resend_at, Timer::Round(id)));
+        if let Some(lane) = self.lanes.get_mut(&round.key) {
+            for held in lane.round.iter_mut().chain(&mut lane.reads).filter(|held| **held == id) {
+                *held = renewed;
+            }
         }
+        round.enter(phase, resend_at);
+        self.rounds.insert(renewed, round);
+        self.timers.insert((resend_at, Timer::Round(renewed)));
+        renewed
     }
 
     /// Sends the phase's question to the replicas that have not answered it, or to `only` one of them.
@@ -195,8 +203,10 @@ impl<R: Rules> Replica<R> {
         round.refusals.push(from);
         round.disk_full |= disk_full;
         out.events.push(Event::Contention { by: from });
-        // As long as a majority can still say yes, a refusal changes nothing.
-        if round.replicas.len() - round.refusals.len() >= round.majority() {
+        // As long as a majority can still say yes, a refusal changes nothing; one that stays silent is not waited for
+        // longer than the next timer.
+        let hopeless = |node: &&NodeId| round.refusals.contains(node) || self.down.contains(node);
+        if round.replicas.len() - round.replicas.iter().filter(hopeless).count() >= round.majority() {
             return;
         }
         if round.disk_full {
@@ -210,12 +220,7 @@ impl<R: Rules> Replica<R> {
     fn back_off(&mut self, id: RoundId) {
         let rounds = self.rounds.get(&id).map_or(0, |round| round.rounds);
         let around = BACK_OFF.saturating_mul(1 << rounds.min(6)).min(BACK_OFF_MAX);
-        let until = self.now + self.jittered(around);
-        if let Some(round) = self.rounds.get_mut(&id) {
-            self.timers.remove(&(round.resend_at, Timer::Round(id)));
-            round.enter(Phase::BackingOff, until);
-            self.timers.insert((until, Timer::Round(id)));
-        }
+        self.enter(id, Phase::BackingOff, around);
     }
 
     fn give_up_for_disk(&mut self, id: RoundId, out: &mut Outbox) {
@@ -309,6 +314,7 @@ impl<R: Rules> Replica<R> {
         let resends = round.resends;
         let phase_is_query = matches!(round.phase, Phase::Querying { .. });
         let backing_off = matches!(round.phase, Phase::BackingOff);
+        let refused = !round.refusals.is_empty() && !round.disk_full;
         for _ in 0..expired {
             self.catch_up_repaired(false, out);
         }
@@ -318,6 +324,8 @@ impl<R: Rules> Replica<R> {
             }
         } else if backing_off {
             self.begin_prepare(id, out);
+        } else if refused {
+            self.back_off(id);
         } else if phase_is_query && resends > QUERY_RESENDS_MAX && self.reports_disagree(id) {
             self.settle(id, out);
         } else {

@@ -1,0 +1,128 @@
+//! What must hold after every event. Each function states one sentence and says, when it is broken, by what.
+
+use std::collections::BTreeMap;
+
+use replication::{Ballot, RegisterKey, RequestId, State};
+
+/// A broken invariant: its name, and both sides of the contradiction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// The invariant's name.
+    pub invariant: &'static str,
+    /// What was found.
+    pub found: String,
+}
+
+/// Everything that was ever accepted and chosen on one register, seen from outside of all nodes.
+#[derive(Debug, Default)]
+struct Register {
+    /// What was accepted at each ballot.
+    accepted: BTreeMap<Ballot, State>,
+    /// The nodes whose disks hold it.
+    durable: BTreeMap<Ballot, Vec<usize>>,
+    /// The ballots at which something was chosen.
+    chosen: Vec<Ballot>,
+}
+
+/// The observer of all registers.
+#[derive(Debug, Default)]
+pub(crate) struct Registers {
+    registers: BTreeMap<RegisterKey, Register>,
+}
+
+impl Registers {
+    /// Node `node` accepted (or learned) `state` at `ballot`.
+    pub fn accepted(&mut self, key: &RegisterKey, ballot: Ballot, state: &State) -> Result<(), Violation> {
+        let register = self.registers.entry(key.clone()).or_default();
+        match register.accepted.get(&ballot) {
+            Some(other) => invariant_one_state_per_ballot(ballot, other, state),
+            None => {
+                invariant_a_request_acts_once(state)?;
+                register.accepted.insert(ballot, state.clone());
+                Ok(())
+            }
+        }
+    }
+
+    /// Node `node`'s disk holds what it accepted at `ballot`. A majority of disks makes it chosen.
+    pub fn durable(
+        &mut self,
+        key: &RegisterKey,
+        ballot: Ballot,
+        node: usize,
+        majority: usize,
+    ) -> Result<(), Violation> {
+        let register = self.registers.entry(key.clone()).or_default();
+        let disks = register.durable.entry(ballot).or_default();
+        if !disks.contains(&node) {
+            disks.push(node);
+        }
+        if disks.len() < majority || register.chosen.contains(&ballot) {
+            return Ok(());
+        }
+        register.chosen.push(ballot);
+        let state = &register.accepted[&ballot];
+        for other in &register.chosen {
+            let (older, newer) =
+                if *other < ballot { (&register.accepted[other], state) } else { (state, &register.accepted[other]) };
+            invariant_chosen_states_extend_each_other(older, newer)?;
+        }
+        Ok(())
+    }
+
+    /// A client was told that its write is done.
+    pub fn acknowledged(&self, key: &RegisterKey, request: RequestId) -> Result<(), Violation> {
+        let register = self.registers.get(key);
+        let chosen =
+            register.into_iter().flat_map(|register| register.chosen.iter().map(|ballot| &register.accepted[ballot]));
+        invariant_an_acknowledged_write_is_on_a_majority_of_disks(chosen, request)
+    }
+}
+
+/// At one ballot, one state only: a ballot belongs to one coordinator, which proposes once.
+fn invariant_one_state_per_ballot(ballot: Ballot, one: &State, other: &State) -> Result<(), Violation> {
+    if one == other {
+        return Ok(());
+    }
+    let found = format!("ballot {ballot} carries version {} and version {}", one.version, other.version);
+    Err(Violation { invariant: "one_state_per_ballot", found })
+}
+
+/// A state contains each request at most once.
+fn invariant_a_request_acts_once(state: &State) -> Result<(), Violation> {
+    let mut requests: Vec<RequestId> = state.requests.entries.iter().map(|entry| entry.request).collect();
+    requests.sort_unstable();
+    match requests.windows(2).find(|pair| pair[0] == pair[1]) {
+        None => Ok(()),
+        Some(pair) => {
+            let found = format!("request {:x} is contained twice in version {}", pair[0].0, state.version);
+            Err(Violation { invariant: "a_request_acts_once", found })
+        }
+    }
+}
+
+/// Of two chosen states, the one with the higher ballot contains every request of the other, in the same order.
+fn invariant_chosen_states_extend_each_other(older: &State, newer: &State) -> Result<(), Violation> {
+    let ids = |state: &State| state.requests.entries.iter().map(|entry| entry.request).collect::<Vec<_>>();
+    let (before, after) = (ids(older), ids(newer));
+    // What was pushed out of the memory cannot be compared; runs stay below its bound.
+    if newer.requests.horizon_ms > 0 || after.starts_with(&before) {
+        return Ok(());
+    }
+    let missing = before.iter().find(|id| !after.contains(id)).map_or(0, |id| id.0);
+    let found =
+        format!("version {} was chosen, then version {} without request {missing:x}", older.version, newer.version);
+    Err(Violation { invariant: "chosen_states_extend_each_other", found })
+}
+
+/// What a client was told is done lies on a majority of disks.
+fn invariant_an_acknowledged_write_is_on_a_majority_of_disks<'a>(
+    mut chosen: impl Iterator<Item = &'a State>,
+    request: RequestId,
+) -> Result<(), Violation> {
+    if chosen.any(|state| state.requests.find(request).is_some()) {
+        return Ok(());
+    }
+    let found = format!("request {:x} was acknowledged, but no chosen state contains it", request.0);
+    Err(Violation { invariant: "an_acknowledged_write_is_on_a_majority_of_disks", found })
+}

@@ -1,0 +1,94 @@
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use stdx::Prng;
+
+use crate::swarm::Swarm;
+
+/// Where a message comes from or goes to: a storage node by its index, or the clients.
+///
+/// Clients reach every node; only nodes are cut off from each other, and from the clients by crashing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Place {
+    /// A storage node.
+    Node(usize),
+    /// A client.
+    Client(usize),
+}
+
+/// The simulated network: what becomes of each message.
+#[derive(Debug)]
+pub(crate) struct Network {
+    prng: Prng,
+    /// Directed links that are cut.
+    cut: BTreeSet<(usize, usize)>,
+    /// Whether faults are over.
+    pub calm: bool,
+}
+
+impl Network {
+    pub fn new(prng: Prng) -> Network {
+        Network { prng, cut: BTreeSet::new(), calm: false }
+    }
+
+    /// The delays after which copies of a message arrive; none when it is lost.
+    pub fn fates(&mut self, swarm: &Swarm, from: Place, to: Place) -> Vec<Duration> {
+        if let (Place::Node(from), Place::Node(to)) = (from, to) {
+            if self.cut.contains(&(from, to)) {
+                return Vec::new();
+            }
+        }
+        if self.calm {
+            return vec![Duration::from_micros(200)];
+        }
+        if self.prng.chance(swarm.loss) {
+            return Vec::new();
+        }
+        let mut fates = vec![self.delay(swarm)];
+        if self.prng.chance(swarm.duplication) {
+            fates.push(self.delay(swarm));
+        }
+        fates
+    }
+
+    fn delay(&mut self, swarm: &Swarm) -> Duration {
+        let ordinary = Duration::from_nanos(50_000 + self.prng.below(swarm.delay_max.as_nanos() as u64));
+        if self.prng.chance(swarm.straggling) {
+            // Long enough to be overtaken by a retry, a restart or a whole other round.
+            return ordinary + Duration::from_millis(20 + self.prng.below(400));
+        }
+        ordinary
+    }
+
+    /// Cuts a random set of nodes off from the rest; the links that were cut.
+    pub fn partition(&mut self, swarm: &Swarm) -> Vec<(usize, usize)> {
+        let side: Vec<bool> = (0..swarm.nodes).map(|_| self.prng.one_in(2)).collect();
+        let one_way = swarm.one_way && self.prng.one_in(2);
+        let mut links = Vec::new();
+        for a in 0..swarm.nodes {
+            for b in 0..swarm.nodes {
+                if side[a] && !side[b] {
+                    links.push((a, b));
+                    if !one_way {
+                        links.push((b, a));
+                    }
+                }
+            }
+        }
+        self.cut.extend(links.iter().copied());
+        links
+    }
+
+    /// Joins links again.
+    pub fn heal(&mut self, links: &[(usize, usize)]) {
+        for link in links {
+            self.cut.remove(link);
+        }
+    }
+
+    /// No more faults.
+    pub fn settle(&mut self) {
+        self.cut.clear();
+        self.calm = true;
+    }
+}
