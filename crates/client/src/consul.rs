@@ -1,0 +1,420 @@
+//! A small typed client of the Consul HTTP API (version 1), by reqwest.
+//!
+//! Only documented calls are made and only documented fields are read, so that it works against a real Consul as well
+//! as against our discovery. A call that is not blocking takes at most [`CALL_TIMEOUT`]; a blocking one at most its wait
+//! time, the server's jitter and [`CALL_TIMEOUT`].
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use serde::de::DeserializeOwned;
+
+use crate::consul_types::KvPairJson;
+pub use crate::consul_types::{
+    AgentService, CatalogService, HealthCheck, KvPair, Node, ServiceEntry, ServiceRegistration, Status,
+};
+
+/// The bound on a call that does not block.
+pub const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The bound on opening a connection: discovery is near, or it is not there.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A client of one Consul agent, or of our discovery. Cloning shares its connections.
+#[derive(Clone, Debug)]
+pub struct Consul {
+    http: reqwest::Client,
+    base: String,
+}
+
+/// Waits in the server until the answer's index passes `index`, for at most `wait`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Blocking {
+    /// The index of the last answer; 0 answers at once.
+    pub index: u64,
+    /// How long to wait for a change; Consul adds up to a sixteenth.
+    pub wait: Duration,
+}
+
+/// An answer with the index to block on next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Indexed<T> {
+    /// `X-Consul-Index`, at least 1. When it is below the one asked with, ask with 0 next: the server started anew.
+    pub index: u64,
+    /// The answer.
+    pub value: T,
+}
+
+/// Which instances of a service are wanted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HealthQuery {
+    /// Only those whose checks all pass.
+    pub passing: bool,
+    /// Only those with this tag.
+    pub tag: Option<String>,
+}
+
+/// Why a call has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ConsulError {
+    /// The base URL is not one. No call was made; the settings must be changed.
+    #[error("{0:?} is not the address of a discovery; give a URL such as http://127.0.0.1:8500")]
+    Address(String),
+    /// No answer came. A write may have been done or not; the caller may try again.
+    #[error("discovery at {base} does not answer")]
+    Unreachable {
+        /// The base URL that was tried.
+        base: String,
+        /// What went wrong on the way.
+        #[source]
+        source: reqwest::Error,
+    },
+    /// The server refused. Nothing was changed, unless `status` is 5xx.
+    #[error("discovery answered {status} to {call}: {message}")]
+    Refused {
+        /// The HTTP status.
+        status: u16,
+        /// Which call it was.
+        call: String,
+        /// What the server said.
+        message: String,
+    },
+    /// The answer is not what Consul's documents promise: something else listens at that address.
+    #[error("the answer to {call} is not what Consul gives ({why}); is something else listening there?")]
+    Unreadable {
+        /// Which call it was.
+        call: String,
+        /// What was expected or missing.
+        why: String,
+    },
+}
+
+impl ConsulError {
+    /// Whether the server has no such thing (404): an agent that has forgotten a check answers so.
+    pub fn is_unknown(&self) -> bool {
+        matches!(self, ConsulError::Refused { status: 404, .. })
+    }
+}
+
+impl Consul {
+    /// A client of the agent at `base_url` (`http://127.0.0.1:8500`). Opens no connection yet.
+    ///
+    /// # Errors
+    /// [`ConsulError::Address`].
+    pub fn new(base_url: &str) -> Result<Consul, ConsulError> {
+        let bad = || ConsulError::Address(base_url.to_owned());
+        let base = base_url.trim().trim_end_matches('/').to_owned();
+        let parsed = reqwest::Url::parse(&base).map_err(|_| bad())?;
+        if parsed.scheme() != "http" || parsed.host_str().is_none() {
+            return Err(bad());
+        }
+        let http = reqwest::Client::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            // A blocking query is silent for minutes on purpose; keep-alives find out whether its server is still there.
+            .tcp_keepalive(Duration::from_secs(15))
+            .no_proxy()
+            .build()
+            .map_err(|_| bad())?;
+        Ok(Consul { http, base })
+    }
+
+    /// The base URL.
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
+    /// Registers a service with its TTL check (`PUT /v1/agent/service/register`); again is harmless.
+    ///
+    /// A check that the agent already knows keeps its status: renew it afterwards.
+    ///
+    /// # Errors
+    /// See [`ConsulError`].
+    pub async fn register(&self, registration: &ServiceRegistration) -> Result<(), ConsulError> {
+        let body = registration.body().to_string();
+        self.put("agent/service/register", &[], body.into_bytes()).await.map(|_| ())
+    }
+
+    /// Removes a service and its checks (`PUT /v1/agent/service/deregister/:id`).
+    ///
+    /// # Errors
+    /// See [`ConsulError`]; a 404 says that the agent did not know it.
+    pub async fn deregister(&self, service_id: &str) -> Result<(), ConsulError> {
+        self.put(&format!("agent/service/deregister/{}", segment(service_id)), &[], Vec::new()).await.map(|_| ())
+    }
+
+    /// Renews a TTL check as passing (`PUT /v1/agent/check/pass/:id`).
+    ///
+    /// # Errors
+    /// See [`ConsulError`]; a 404 says that the agent has forgotten the check: register again.
+    pub async fn check_pass(&self, check_id: &str) -> Result<(), ConsulError> {
+        self.put(&format!("agent/check/pass/{}", segment(check_id)), &[], Vec::new()).await.map(|_| ())
+    }
+
+    /// Turns a TTL check critical (`PUT /v1/agent/check/fail/:id`), saying why.
+    ///
+    /// # Errors
+    /// See [`ConsulError`].
+    pub async fn check_fail(&self, check_id: &str, note: &str) -> Result<(), ConsulError> {
+        let query = [("note", note.to_owned())];
+        self.put(&format!("agent/check/fail/{}", segment(check_id)), &query, Vec::new()).await.map(|_| ())
+    }
+
+    /// The services registered with this agent, by id (`GET /v1/agent/services`).
+    ///
+    /// # Errors
+    /// See [`ConsulError`].
+    pub async fn agent_services(&self) -> Result<BTreeMap<String, AgentService>, ConsulError> {
+        let response = self.get("agent/services", Vec::new(), None).await?;
+        read_json("agent/services", response).await
+    }
+
+    /// The names of all services with their tags (`GET /v1/catalog/services`).
+    ///
+    /// # Errors
+    /// See [`ConsulError`].
+    pub async fn catalog_services(
+        &self,
+        blocking: Option<Blocking>,
+    ) -> Result<Indexed<BTreeMap<String, Vec<String>>>, ConsulError> {
+        self.get_indexed("catalog/services", Vec::new(), blocking).await
+    }
+
+    /// The instances of a service, whatever their health (`GET /v1/catalog/service/:service`).
+    ///
+    /// # Errors
+    /// See [`ConsulError`].
+    pub async fn catalog_service(
+        &self,
+        name: &str,
+        blocking: Option<Blocking>,
+    ) -> Result<Indexed<Vec<CatalogService>>, ConsulError> {
+        self.get_indexed(&format!("catalog/service/{}", segment(name)), Vec::new(), blocking).await
+    }
+
+    /// The instances of a service with their checks (`GET /v1/health/service/:service`).
+    ///
+    /// # Errors
+    /// See [`ConsulError`].
+    pub async fn health_service(
+        &self,
+        name: &str,
+        wanted: &HealthQuery,
+        blocking: Option<Blocking>,
+    ) -> Result<Indexed<Vec<ServiceEntry>>, ConsulError> {
+        let mut query = Vec::new();
+        if wanted.passing {
+            query.push(("passing", "true".to_owned()));
+        }
+        if let Some(tag) = &wanted.tag {
+            query.push(("tag", tag.clone()));
+        }
+        self.get_indexed(&format!("health/service/{}", segment(name)), query, blocking).await
+    }
+
+    /// The pair under `key`, if there is one (`GET /v1/kv/:key`). An absent key can be blocked on too.
+    ///
+    /// # Errors
+    /// See [`ConsulError`].
+    pub async fn kv_get(&self, key: &str, blocking: Option<Blocking>) -> Result<Indexed<Option<KvPair>>, ConsulError> {
+        let pairs = self.kv_read(key, Vec::new(), blocking).await?;
+        Ok(Indexed { index: pairs.index, value: pairs.value.into_iter().next() })
+    }
+
+    /// All pairs under `prefix`, in key order (`GET /v1/kv/:prefix?recurse`).
+    ///
+    /// # Errors
+    /// See [`ConsulError`].
+    pub async fn kv_list(&self, prefix: &str, blocking: Option<Blocking>) -> Result<Indexed<Vec<KvPair>>, ConsulError> {
+        self.kv_read(prefix, vec![("recurse", "true".to_owned())], blocking).await
+    }
+
+    /// Writes a pair whatever stands there (`PUT /v1/kv/:key`).
+    ///
+    /// # Errors
+    /// See [`ConsulError`]; without an answer the write may have been done.
+    pub async fn kv_put(&self, key: &str, value: &[u8]) -> Result<bool, ConsulError> {
+        self.kv_write(Method::PUT, key, &[], value.to_vec()).await
+    }
+
+    /// Writes a pair if its modify index still is `modify_index`; 0 means that it must not exist.
+    ///
+    /// True: written. False: another write came first.
+    ///
+    /// # Errors
+    /// See [`ConsulError`]; without an answer the write may have been done.
+    pub async fn kv_cas(&self, key: &str, value: &[u8], modify_index: u64) -> Result<bool, ConsulError> {
+        self.kv_write(Method::PUT, key, &[("cas", modify_index.to_string())], value.to_vec()).await
+    }
+
+    /// Deletes a pair (`DELETE /v1/kv/:key`); an absent one too.
+    ///
+    /// # Errors
+    /// See [`ConsulError`].
+    pub async fn kv_delete(&self, key: &str) -> Result<bool, ConsulError> {
+        self.kv_write(Method::DELETE, key, &[], Vec::new()).await
+    }
+
+    /// Deletes a pair if its modify index still is `modify_index`, which is not 0.
+    ///
+    /// # Errors
+    /// See [`ConsulError`].
+    pub async fn kv_delete_cas(&self, key: &str, modify_index: u64) -> Result<bool, ConsulError> {
+        self.kv_write(Method::DELETE, key, &[("cas", modify_index.to_string())], Vec::new()).await
+    }
+
+    async fn kv_read(
+        &self,
+        key: &str,
+        query: Vec<(&'static str, String)>,
+        blocking: Option<Blocking>,
+    ) -> Result<Indexed<Vec<KvPair>>, ConsulError> {
+        let call = format!("kv/{}", path(key));
+        let response = self.send_get(&call, query, blocking).await?;
+        let index = read_index(&call, &response)?;
+        if response.status() == StatusCode::NOT_FOUND {
+            return Ok(Indexed { index, value: Vec::new() });
+        }
+        let response = accept(&call, response).await?;
+        let pairs: Vec<KvPairJson> = read_json(&call, response).await?;
+        let value: Result<Vec<KvPair>, ConsulError> = pairs.into_iter().map(|pair| read_pair(&call, pair)).collect();
+        Ok(Indexed { index, value: value? })
+    }
+
+    async fn kv_write(
+        &self,
+        method: Method,
+        key: &str,
+        query: &[(&'static str, String)],
+        body: Vec<u8>,
+    ) -> Result<bool, ConsulError> {
+        let call = format!("kv/{}", path(key));
+        let request = self.request(method, &call, query).timeout(CALL_TIMEOUT).body(body);
+        let response = accept(&call, self.send(request).await?).await?;
+        read_json(&call, response).await
+    }
+
+    async fn put(&self, call: &str, query: &[(&'static str, String)], body: Vec<u8>) -> Result<Response, ConsulError> {
+        let request = self.request(Method::PUT, call, query).timeout(CALL_TIMEOUT).body(body);
+        accept(call, self.send(request).await?).await
+    }
+
+    async fn get_indexed<T: DeserializeOwned>(
+        &self,
+        call: &str,
+        query: Vec<(&'static str, String)>,
+        blocking: Option<Blocking>,
+    ) -> Result<Indexed<T>, ConsulError> {
+        let response = self.get(call, query, blocking).await?;
+        let index = read_index(call, &response)?;
+        Ok(Indexed { index, value: read_json(call, response).await? })
+    }
+
+    async fn get(
+        &self,
+        call: &str,
+        query: Vec<(&'static str, String)>,
+        blocking: Option<Blocking>,
+    ) -> Result<Response, ConsulError> {
+        accept(call, self.send_get(call, query, blocking).await?).await
+    }
+
+    async fn send_get(
+        &self,
+        call: &str,
+        mut query: Vec<(&'static str, String)>,
+        blocking: Option<Blocking>,
+    ) -> Result<Response, ConsulError> {
+        let mut timeout = CALL_TIMEOUT;
+        if let Some(Blocking { index, wait }) = blocking {
+            query.push(("index", index.to_string()));
+            query.push(("wait", format!("{}ms", wait.as_millis())));
+            timeout += wait + wait / 16;
+        }
+        self.send(self.request(Method::GET, call, &query).timeout(timeout)).await
+    }
+
+    fn request(&self, method: Method, call: &str, query: &[(&'static str, String)]) -> RequestBuilder {
+        self.http.request(method, format!("{}/v1/{call}", self.base)).query(query)
+    }
+
+    async fn send(&self, request: RequestBuilder) -> Result<Response, ConsulError> {
+        let unreachable = |source| ConsulError::Unreachable { base: self.base.clone(), source };
+        request.send().await.map_err(unreachable)
+    }
+}
+
+/// Keeps in a path segment what RFC 3986 calls unreserved, and the colon of check ids.
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b':');
+
+/// The same for keys, whose slashes stay.
+const KEY: &AsciiSet = &SEGMENT.remove(b'/');
+
+fn segment(text: &str) -> String {
+    utf8_percent_encode(text, SEGMENT).to_string()
+}
+
+fn path(key: &str) -> String {
+    utf8_percent_encode(key, KEY).to_string()
+}
+
+/// The response if it is a success; else what the server said.
+async fn accept(call: &str, response: Response) -> Result<Response, ConsulError> {
+    if response.status().is_success() {
+        return Ok(response);
+    }
+    let status = response.status().as_u16();
+    let message = response.text().await.unwrap_or_default().trim().to_owned();
+    Err(ConsulError::Refused { status, call: call.to_owned(), message })
+}
+
+/// The index to block on next. Refusals carry none, so they are told apart first.
+fn read_index(call: &str, response: &Response) -> Result<u64, ConsulError> {
+    let header = response.headers().get("X-Consul-Index");
+    let index = header.and_then(|value| value.to_str().ok()).and_then(|text| text.parse::<u64>().ok());
+    match index {
+        Some(index) => Ok(index.max(1)),
+        None if response.status().is_success() || response.status() == StatusCode::NOT_FOUND => {
+            Err(unreadable(call, "the header X-Consul-Index is missing"))
+        }
+        None => Ok(1),
+    }
+}
+
+async fn read_json<T: DeserializeOwned>(call: &str, response: Response) -> Result<T, ConsulError> {
+    let bytes = response.bytes().await.map_err(|error| unreadable(call, &error.to_string()))?;
+    serde_json::from_slice(&bytes).map_err(|error| unreadable(call, &error.to_string()))
+}
+
+fn read_pair(call: &str, pair: KvPairJson) -> Result<KvPair, ConsulError> {
+    let decoded = BASE64.decode(pair.value.unwrap_or_default());
+    let value = decoded.map_err(|error| unreadable(call, &format!("a value is not base64: {error}")))?;
+    let KvPairJson { key, flags, create_index, modify_index, lock_index, .. } = pair;
+    Ok(KvPair { key, value, flags, create_index, modify_index, lock_index })
+}
+
+fn unreadable(call: &str, why: &str) -> ConsulError {
+    ConsulError::Unreadable { call: call.to_owned(), why: why.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_http_addresses_are_taken() {
+        assert_eq!(Consul::new("http://127.0.0.1:8500/").expect("an address").base(), "http://127.0.0.1:8500");
+        for bad in ["", "127.0.0.1:8500", "ftp://x", "http://"] {
+            assert!(matches!(Consul::new(bad), Err(ConsulError::Address(_))), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn keys_keep_their_slashes_and_names_do_not() {
+        assert_eq!(path("everring/a b?c"), "everring/a%20b%3Fc");
+        assert_eq!(segment("service:a/b"), "service:a%2Fb");
+    }
+}

@@ -1,0 +1,187 @@
+//! Turns messages and log records into bytes and back.
+//!
+//! Integers that are mostly small are varints, identities are eight bytes, byte strings carry their length, enum
+//! variants are one tag byte. Tags are only appended, never reused.
+
+mod bytes_io;
+mod chords;
+#[cfg(test)]
+mod codec_test;
+mod error;
+mod operations;
+mod registers;
+#[cfg(test)]
+mod samples;
+
+use bytes::{Bytes, BytesMut};
+use membership::{ClusterId, NodeId, Position};
+use replication::Record;
+use stdx::TraceContext;
+
+use crate::frame::{self, FRAME_VERSION, PREFIX_BYTES};
+use crate::node::{Frame, Hello, OperationCall, Payload, Sender};
+
+pub use bytes_io::SHARED_BYTES_MIN;
+use bytes_io::{Reader, Writer};
+pub use error::CodecError;
+
+/// The format of log records; the first byte of each.
+pub const RECORD_FORMAT: u8 = 1;
+
+/// Appends one whole frame, length prefix included, to `out`.
+///
+/// A message longer than [`frame::FRAME_BYTES_MAX`] is encoded too, and refused by every receiver: whoever sends
+/// checks the length.
+pub fn encode(frame: &Frame, out: &mut BytesMut) {
+    let start = out.len();
+    let mut writer = Writer(out);
+    writer.fixed_u64(0);
+    debug_assert_eq!(writer.0.len() - start, PREFIX_BYTES, "the prefix is one u64 wide");
+    writer.u8(FRAME_VERSION);
+    writer.u8(kind(&frame.payload));
+    writer.fixed_u128(frame.context.trace_id);
+    writer.fixed_u64(frame.context.span_id);
+    writer.u8(frame.context.flags);
+    write_payload(&mut writer, &frame.payload);
+    frame::seal(out, start);
+}
+
+/// Reads exactly one whole frame, as [`encode`] wrote it.
+///
+/// Byte strings of [`SHARED_BYTES_MIN`] or more share `bytes`' memory.
+///
+/// # Errors
+/// Any [`CodecError`]; nothing of the frame is to be used then, nor of the stream it came from.
+pub fn decode(bytes: Bytes) -> Result<Frame, CodecError> {
+    let mut reader = Reader(frame::open(bytes)?);
+    let theirs = reader.u8()?;
+    if theirs != FRAME_VERSION {
+        return Err(CodecError::OtherVersion { theirs, ours: FRAME_VERSION });
+    }
+    let kind = reader.u8()?;
+    let context = TraceContext { trace_id: reader.fixed_u128()?, span_id: reader.fixed_u64()?, flags: reader.u8()? };
+    let payload = read_payload(&mut reader, kind)?;
+    reader.finish()?;
+    Ok(Frame { context, payload })
+}
+
+/// A log record as bytes, its format byte first. The log adds length and checksum.
+pub fn encode_record(record: &Record) -> Vec<u8> {
+    let mut out = BytesMut::new();
+    let mut writer = Writer(&mut out);
+    writer.u8(RECORD_FORMAT);
+    registers::write_record(&mut writer, record);
+    out.into()
+}
+
+/// Reads a log record back.
+///
+/// # Errors
+/// Any [`CodecError`]: the record is damaged, or of another format.
+pub fn decode_record(bytes: &[u8]) -> Result<Record, CodecError> {
+    let mut reader = Reader(Bytes::copy_from_slice(bytes));
+    let theirs = reader.u8()?;
+    if theirs != RECORD_FORMAT {
+        return Err(CodecError::OtherVersion { theirs, ours: RECORD_FORMAT });
+    }
+    let record = registers::read_record(&mut reader)?;
+    reader.finish()?;
+    Ok(record)
+}
+
+fn kind(payload: &Payload) -> u8 {
+    match payload {
+        Payload::Hello(_) => 1,
+        Payload::Replica(_) => 2,
+        Payload::Chord(_) => 3,
+        Payload::Operation(_) => 4,
+        Payload::OperationReply { .. } => 5,
+        Payload::Lookup { .. } => 6,
+        Payload::LookupReply { .. } => 7,
+        Payload::GoAway => 8,
+        Payload::Ping => 9,
+    }
+}
+
+fn write_payload(w: &mut Writer<'_>, payload: &Payload) {
+    match payload {
+        Payload::Hello(hello) => write_hello(w, hello),
+        Payload::Replica(message) => registers::write_message(w, message),
+        Payload::Chord(envelope) => chords::write_envelope(w, envelope),
+        Payload::Operation(OperationCall { call, deadline_ms, operation }) => {
+            w.varint(*call);
+            w.varint(u64::from(*deadline_ms));
+            operations::write_operation(w, operation);
+        }
+        Payload::OperationReply { call, outcome, receipt } => {
+            w.varint(*call);
+            operations::write_outcome(w, outcome);
+            operations::write_receipt(w, receipt);
+        }
+        Payload::Lookup { call, target, at } => {
+            w.varint(*call);
+            w.fixed_u64(target.0);
+            w.option(*at, |w, at| w.fixed_u64(at.0));
+        }
+        Payload::LookupReply { call, hop } => {
+            w.varint(*call);
+            w.option(hop.as_ref(), chords::write_next_hop);
+        }
+        Payload::GoAway | Payload::Ping => {}
+    }
+}
+
+fn read_payload(r: &mut Reader, kind: u8) -> Result<Payload, CodecError> {
+    Ok(match kind {
+        1 => Payload::Hello(read_hello(r)?),
+        2 => Payload::Replica(registers::read_message(r)?),
+        3 => Payload::Chord(chords::read_envelope(r)?),
+        4 => Payload::Operation(OperationCall {
+            call: r.varint()?,
+            deadline_ms: r.varint_u32()?,
+            operation: operations::read_operation(r)?,
+        }),
+        5 => Payload::OperationReply {
+            call: r.varint()?,
+            outcome: operations::read_outcome(r)?,
+            receipt: operations::read_receipt(r)?,
+        },
+        6 => Payload::Lookup {
+            call: r.varint()?,
+            target: Position(r.fixed_u64()?),
+            at: r.option(|r| r.fixed_u64().map(Position))?,
+        },
+        7 => Payload::LookupReply { call: r.varint()?, hop: r.option(chords::read_next_hop)? },
+        8 => Payload::GoAway,
+        9 => Payload::Ping,
+        tag => return Err(CodecError::UnknownTag { noun: "kind of frame", tag }),
+    })
+}
+
+fn write_hello(w: &mut Writer<'_>, hello: &Hello) {
+    w.varint(u64::from(hello.protocol));
+    w.fixed_u64(hello.cluster.0);
+    match &hello.sender {
+        Sender::Node { id, incarnation, name } => {
+            w.u8(1);
+            w.fixed_u64(id.0);
+            w.varint(*incarnation);
+            w.bytes(name.as_bytes());
+        }
+        Sender::Client { name } => {
+            w.u8(2);
+            w.bytes(name.as_bytes());
+        }
+    }
+}
+
+fn read_hello(r: &mut Reader) -> Result<Hello, CodecError> {
+    let protocol = u16::try_from(r.varint()?).map_err(|_| CodecError::Number)?;
+    let cluster = ClusterId(r.fixed_u64()?);
+    let sender = match r.u8()? {
+        1 => Sender::Node { id: NodeId(r.fixed_u64()?), incarnation: r.varint()?, name: r.text()? },
+        2 => Sender::Client { name: r.text()? },
+        tag => return Err(CodecError::UnknownTag { noun: "sender", tag }),
+    };
+    Ok(Hello { protocol, cluster, sender })
+}

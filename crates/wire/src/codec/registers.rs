@@ -1,0 +1,200 @@
+//! What replicas say to each other, and what they keep on disk.
+
+use membership::{BucketId, Epoch, NodeId, Position};
+use replication::{
+    Ballot, Body, Message, Record, RegisterKey, Remembered, RequestId, RequestMemory, RoundId, State, Value, Version,
+};
+
+use super::bytes_io::{Reader, Writer};
+use super::error::CodecError;
+use super::operations::{read_effect, write_effect};
+
+/// The shortest remembered request: id, time, and an effect without a version.
+const REMEMBERED_BYTES_MIN: usize = 16 + 1 + 1;
+/// The shortest entry of a digest: position, bucket, empty key, ballot.
+const DIGEST_ENTRY_BYTES_MIN: usize = 8 + 1 + 1 + 9;
+
+pub(super) fn write_message(w: &mut Writer<'_>, message: &Message) {
+    w.varint(message.epoch.0);
+    w.varint(message.counter);
+    match &message.body {
+        Body::Prepare { round, key, ballot } => {
+            w.u8(1);
+            w.varint(round.0);
+            write_key(w, key);
+            write_ballot(w, ballot);
+        }
+        Body::Promise { round, accepted: (ballot, state) } => {
+            w.u8(2);
+            w.varint(round.0);
+            write_ballot(w, ballot);
+            write_state(w, state);
+        }
+        Body::Accept { round, key, ballot, state, next } => {
+            w.u8(3);
+            w.varint(round.0);
+            write_key(w, key);
+            write_ballot(w, ballot);
+            write_state(w, state);
+            write_ballot(w, next);
+        }
+        Body::Accepted { round } => {
+            w.u8(4);
+            w.varint(round.0);
+        }
+        Body::Nack { round, seen, disk_full } => {
+            w.u8(5);
+            w.varint(round.0);
+            w.varint(*seen);
+            w.bool(*disk_full);
+        }
+        Body::Query { round, key, known } => {
+            w.u8(6);
+            w.varint(round.0);
+            write_key(w, key);
+            write_ballot(w, known);
+        }
+        Body::Report { round, ballot, state } => {
+            w.u8(7);
+            w.varint(round.0);
+            write_ballot(w, ballot);
+            w.option(state.as_ref(), write_state);
+        }
+        Body::Learn { key, ballot, state } => {
+            w.u8(8);
+            write_key(w, key);
+            write_ballot(w, ballot);
+            write_state(w, state);
+        }
+        Body::Digest { round, after } => {
+            w.u8(9);
+            w.varint(round.0);
+            w.option(after.as_ref(), write_key);
+        }
+        Body::DigestPage { round, entries, more } => {
+            w.u8(10);
+            w.varint(round.0);
+            w.list(entries, |w, (key, ballot)| {
+                write_key(w, key);
+                write_ballot(w, ballot);
+            });
+            w.bool(*more);
+        }
+        Body::OtherEpoch => w.u8(11),
+    }
+}
+
+pub(super) fn read_message(r: &mut Reader) -> Result<Message, CodecError> {
+    let epoch = Epoch(r.varint()?);
+    let counter = r.varint()?;
+    let body = match r.u8()? {
+        1 => Body::Prepare { round: read_round(r)?, key: read_key(r)?, ballot: read_ballot(r)? },
+        2 => Body::Promise { round: read_round(r)?, accepted: (read_ballot(r)?, read_state(r)?) },
+        3 => Body::Accept {
+            round: read_round(r)?,
+            key: read_key(r)?,
+            ballot: read_ballot(r)?,
+            state: read_state(r)?,
+            next: read_ballot(r)?,
+        },
+        4 => Body::Accepted { round: read_round(r)? },
+        5 => Body::Nack { round: read_round(r)?, seen: r.varint()?, disk_full: r.bool()? },
+        6 => Body::Query { round: read_round(r)?, key: read_key(r)?, known: read_ballot(r)? },
+        7 => Body::Report { round: read_round(r)?, ballot: read_ballot(r)?, state: r.option(read_state)? },
+        8 => Body::Learn { key: read_key(r)?, ballot: read_ballot(r)?, state: read_state(r)? },
+        9 => Body::Digest { round: read_round(r)?, after: r.option(read_key)? },
+        10 => Body::DigestPage {
+            round: read_round(r)?,
+            entries: r.list(DIGEST_ENTRY_BYTES_MIN, |r| Ok((read_key(r)?, read_ballot(r)?)))?,
+            more: r.bool()?,
+        },
+        11 => Body::OtherEpoch,
+        tag => return Err(CodecError::UnknownTag { noun: "replica message", tag }),
+    };
+    Ok(Message { epoch, counter, body })
+}
+
+pub(super) fn write_record(w: &mut Writer<'_>, record: &Record) {
+    match record {
+        Record::Accepted { key, ballot, state } => {
+            w.u8(1);
+            write_key(w, key);
+            write_ballot(w, ballot);
+            write_state(w, state);
+        }
+        Record::Ceiling(counter) => {
+            w.u8(2);
+            w.varint(*counter);
+        }
+    }
+}
+
+pub(super) fn read_record(r: &mut Reader) -> Result<Record, CodecError> {
+    match r.u8()? {
+        1 => Ok(Record::Accepted { key: read_key(r)?, ballot: read_ballot(r)?, state: read_state(r)? }),
+        2 => r.varint().map(Record::Ceiling),
+        tag => Err(CodecError::UnknownTag { noun: "log record", tag }),
+    }
+}
+
+fn read_round(r: &mut Reader) -> Result<RoundId, CodecError> {
+    r.varint().map(RoundId)
+}
+
+pub(super) fn write_key(w: &mut Writer<'_>, key: &RegisterKey) {
+    w.fixed_u64(key.position.0);
+    w.varint(u64::from(key.bucket.0));
+    w.bytes(&key.key);
+}
+
+pub(super) fn read_key(r: &mut Reader) -> Result<RegisterKey, CodecError> {
+    Ok(RegisterKey { position: Position(r.fixed_u64()?), bucket: BucketId(r.varint_u32()?), key: r.bytes()? })
+}
+
+fn write_ballot(w: &mut Writer<'_>, ballot: &Ballot) {
+    w.varint(ballot.counter);
+    w.fixed_u64(ballot.node.0);
+}
+
+fn read_ballot(r: &mut Reader) -> Result<Ballot, CodecError> {
+    Ok(Ballot { counter: r.varint()?, node: NodeId(r.fixed_u64()?) })
+}
+
+pub(super) fn write_version(w: &mut Writer<'_>, version: &Version) {
+    write_ballot(w, &version.ballot);
+    w.varint(u64::from(version.index));
+}
+
+pub(super) fn read_version(r: &mut Reader) -> Result<Version, CodecError> {
+    Ok(Version { ballot: read_ballot(r)?, index: r.varint_u32()? })
+}
+
+pub(super) fn write_value(w: &mut Writer<'_>, value: &Value) {
+    w.bytes(&value.body);
+    w.bytes(&value.content_type);
+}
+
+pub(super) fn read_value(r: &mut Reader) -> Result<Value, CodecError> {
+    Ok(Value { body: r.bytes()?, content_type: r.bytes()? })
+}
+
+fn write_state(w: &mut Writer<'_>, state: &State) {
+    write_version(w, &state.version);
+    w.option(state.value.as_ref(), write_value);
+    w.varint(state.requests.horizon_ms);
+    w.list(&state.requests.entries, |w, entry| {
+        w.fixed_u128(entry.request.0);
+        w.varint(entry.first_sent_ms);
+        write_effect(w, &entry.effect);
+    });
+}
+
+fn read_state(r: &mut Reader) -> Result<State, CodecError> {
+    let version = read_version(r)?;
+    let value = r.option(read_value)?;
+    let horizon_ms = r.varint()?;
+    let entries = r.list(REMEMBERED_BYTES_MIN, |r| {
+        Ok(Remembered { request: RequestId(r.fixed_u128()?), first_sent_ms: r.varint()?, effect: read_effect(r)? })
+    })?;
+    Ok(State { version, value, requests: RequestMemory { entries, horizon_ms } })
+}

@@ -1,0 +1,248 @@
+//! Proptest strategies for everything that is encoded. Each enum's strategy names every variant.
+
+use bytes::Bytes;
+use chord::NextHop;
+use membership::{BucketId, ClusterId, Epoch, NodeId, Position};
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+use replication::{
+    Ballot, Body, Change, Condition, Effect, Message, Operation, Outcome, Receipt, Record, Refusal, RegisterKey,
+    Remembered, RequestId, RequestMemory, RoundId, State, Value, Version, Write,
+};
+use stdx::TraceContext;
+
+use crate::node::{Frame, Hello, OperationCall, Payload, Sender};
+
+/// Numbers of every length of varint.
+fn number() -> impl Strategy<Value = u64> {
+    (any::<u64>(), 0u32..64).prop_map(|(bits, shift)| bits >> shift)
+}
+
+/// Short ones, mostly; now and then one that is long enough to be shared.
+fn bytes() -> impl Strategy<Value = Bytes> {
+    prop_oneof![8 => vec(any::<u8>(), 0..20), 1 => vec(any::<u8>(), 4090..4100)].prop_map(Bytes::from)
+}
+
+fn node() -> impl Strategy<Value = NodeId> {
+    any::<u64>().prop_map(NodeId)
+}
+
+fn key() -> impl Strategy<Value = RegisterKey> {
+    (any::<u64>(), any::<u32>(), bytes()).prop_map(|(position, bucket, key)| RegisterKey {
+        position: Position(position),
+        bucket: BucketId(bucket),
+        key,
+    })
+}
+
+fn ballot() -> impl Strategy<Value = Ballot> {
+    (number(), node()).prop_map(|(counter, node)| Ballot { counter, node })
+}
+
+fn version() -> impl Strategy<Value = Version> {
+    (ballot(), any::<u32>()).prop_map(|(ballot, index)| Version { ballot, index })
+}
+
+fn value() -> impl Strategy<Value = Value> {
+    (bytes(), bytes()).prop_map(|(body, content_type)| Value { body, content_type })
+}
+
+fn request() -> impl Strategy<Value = RequestId> {
+    any::<u128>().prop_map(RequestId)
+}
+
+fn effect() -> impl Strategy<Value = Effect> {
+    prop_oneof![
+        version().prop_map(Effect::Created),
+        version().prop_map(Effect::Replaced),
+        version().prop_map(Effect::Deleted),
+        option::of(version()).prop_map(Effect::ConditionFailed),
+        Just(Effect::Unfit),
+    ]
+}
+
+fn state() -> impl Strategy<Value = State> {
+    let remembered = (request(), number(), effect()).prop_map(|(request, first_sent_ms, effect)| Remembered {
+        request,
+        first_sent_ms,
+        effect,
+    });
+    (version(), option::of(value()), vec(remembered, 0..4), number()).prop_map(
+        |(version, value, entries, horizon_ms)| State {
+            version,
+            value,
+            requests: RequestMemory { entries, horizon_ms },
+        },
+    )
+}
+
+fn round() -> impl Strategy<Value = RoundId> {
+    number().prop_map(RoundId)
+}
+
+pub(super) fn message() -> impl Strategy<Value = Message> {
+    let body = prop_oneof![
+        (round(), key(), ballot()).prop_map(|(round, key, ballot)| Body::Prepare { round, key, ballot }),
+        (round(), ballot(), state())
+            .prop_map(|(round, ballot, state)| Body::Promise { round, accepted: (ballot, state) }),
+        (round(), key(), ballot(), state(), ballot()).prop_map(|(round, key, ballot, state, next)| Body::Accept {
+            round,
+            key,
+            ballot,
+            state,
+            next
+        }),
+        round().prop_map(|round| Body::Accepted { round }),
+        (round(), number(), any::<bool>()).prop_map(|(round, seen, disk_full)| Body::Nack { round, seen, disk_full }),
+        (round(), key(), ballot()).prop_map(|(round, key, known)| Body::Query { round, key, known }),
+        (round(), ballot(), option::of(state())).prop_map(|(round, ballot, state)| Body::Report {
+            round,
+            ballot,
+            state
+        }),
+        (key(), ballot(), state()).prop_map(|(key, ballot, state)| Body::Learn { key, ballot, state }),
+        (round(), option::of(key())).prop_map(|(round, after)| Body::Digest { round, after }),
+        (round(), vec((key(), ballot()), 0..4), any::<bool>()).prop_map(|(round, entries, more)| Body::DigestPage {
+            round,
+            entries,
+            more
+        }),
+        Just(Body::OtherEpoch),
+    ];
+    (number(), number(), body).prop_map(|(epoch, counter, body)| Message { epoch: Epoch(epoch), counter, body })
+}
+
+pub(super) fn record() -> impl Strategy<Value = Record> {
+    prop_oneof![
+        (key(), ballot(), state()).prop_map(|(key, ballot, state)| Record::Accepted { key, ballot, state }),
+        number().prop_map(Record::Ceiling),
+    ]
+}
+
+fn operation() -> impl Strategy<Value = Operation> {
+    let condition = prop_oneof![
+        Just(Condition::Always),
+        version().prop_map(Condition::Matches),
+        Just(Condition::Exists),
+        Just(Condition::Absent),
+    ];
+    let change = prop_oneof![
+        value().prop_map(Change::Put),
+        Just(Change::Delete),
+        any::<i64>().prop_map(Change::Add),
+        bytes().prop_map(Change::Append),
+    ];
+    let write = (key(), request(), number(), any::<bool>(), condition, change).prop_map(
+        |(key, request, first_sent_ms, retry, condition, change)| Write {
+            key,
+            request,
+            first_sent_ms,
+            retry,
+            condition,
+            change,
+        },
+    );
+    prop_oneof![
+        key().prop_map(|key| Operation::Read { key }),
+        write.prop_map(Operation::Write),
+        (key(), request()).prop_map(|(key, request)| Operation::Outcome { key, request }),
+    ]
+}
+
+fn outcome() -> impl Strategy<Value = Outcome> {
+    let refusal = prop_oneof![
+        number().prop_map(|epoch| Refusal::NotReplica(Epoch(epoch))),
+        Just(Refusal::NoQuorum),
+        Just(Refusal::Overloaded),
+        Just(Refusal::DiskFull),
+        Just(Refusal::Draining),
+        Just(Refusal::TooOld),
+    ];
+    prop_oneof![
+        option::of((version(), value())).prop_map(Outcome::Value),
+        (effect(), option::of(value())).prop_map(|(effect, value)| Outcome::Done { effect, value }),
+        option::of(effect()).prop_map(Outcome::Remembered),
+        refusal.prop_map(Outcome::Refused),
+        Just(Outcome::Unknown),
+    ]
+}
+
+fn receipt() -> impl Strategy<Value = Receipt> {
+    (number(), vec(node(), 0..5), any::<u32>()).prop_map(|(epoch, voters, rounds)| Receipt {
+        epoch: Epoch(epoch),
+        voters,
+        rounds,
+    })
+}
+
+fn peer() -> impl Strategy<Value = chord::Peer> {
+    (any::<u64>(), node()).prop_map(|(position, node)| chord::Peer { position: Position(position), node })
+}
+
+fn call() -> impl Strategy<Value = chord::CallId> {
+    number().prop_map(chord::CallId)
+}
+
+fn envelope() -> impl Strategy<Value = chord::Envelope> {
+    use chord::Body;
+    let body = prop_oneof![
+        call().prop_map(|call| Body::Pull { call }),
+        (call(), option::of(peer()), vec(peer(), 0..5)).prop_map(|(call, predecessor, successors)| Body::Pulled {
+            call,
+            predecessor,
+            successors
+        }),
+        Just(Body::Notify),
+        call().prop_map(|call| Body::Ping { call }),
+        call().prop_map(|call| Body::Pong { call }),
+        (call(), any::<u64>(), peer(), any::<u32>()).prop_map(|(call, target, origin, hops)| Body::FindSuccessor {
+            call,
+            target: Position(target),
+            origin,
+            hops
+        }),
+        (call(), peer(), any::<u32>()).prop_map(|(call, successor, hops)| Body::Found { call, successor, hops }),
+    ];
+    (peer(), peer(), body).prop_map(|(from, to, body)| chord::Envelope { from, to, body })
+}
+
+fn hello() -> impl Strategy<Value = Hello> {
+    let sender = prop_oneof![
+        (node(), number(), ".{0,12}").prop_map(|(id, incarnation, name)| Sender::Node { id, incarnation, name }),
+        ".{0,12}".prop_map(|name| Sender::Client { name }),
+    ];
+    (any::<u16>(), any::<u64>(), sender).prop_map(|(protocol, cluster, sender)| Hello {
+        protocol,
+        cluster: ClusterId(cluster),
+        sender,
+    })
+}
+
+pub(super) fn frame() -> impl Strategy<Value = Frame> {
+    let hop = prop_oneof![peer().prop_map(NextHop::Owner), peer().prop_map(NextHop::Ask)];
+    let payload = prop_oneof![
+        1 => hello().prop_map(Payload::Hello),
+        4 => message().prop_map(Payload::Replica),
+        2 => envelope().prop_map(Payload::Chord),
+        2 => (number(), any::<u32>(), operation()).prop_map(|(call, deadline_ms, operation)| Payload::Operation(
+            OperationCall { call, deadline_ms, operation }
+        )),
+        2 => (number(), outcome(), receipt())
+            .prop_map(|(call, outcome, receipt)| Payload::OperationReply { call, outcome, receipt }),
+        1 => (number(), any::<u64>(), option::of(any::<u64>())).prop_map(|(call, target, at)| Payload::Lookup {
+            call,
+            target: Position(target),
+            at: at.map(Position)
+        }),
+        1 => (number(), option::of(hop)).prop_map(|(call, hop)| Payload::LookupReply { call, hop }),
+        1 => Just(Payload::GoAway),
+        1 => Just(Payload::Ping),
+    ];
+    let context = (any::<u128>(), any::<u64>(), any::<u8>()).prop_map(|(trace_id, span_id, flags)| TraceContext {
+        trace_id,
+        span_id,
+        flags,
+    });
+    (context, payload).prop_map(|(context, payload)| Frame { context, payload })
+}

@@ -1,0 +1,119 @@
+//! What travels between nodes, and from gateways and routers to nodes.
+
+use chord::NextHop;
+use membership::{ClusterId, NodeId, Position};
+use replication::{Operation, Outcome, Receipt};
+use stdx::TraceContext;
+
+/// The protocol's number, told in every [`Hello`]. Two ends with different numbers do not talk.
+pub const PROTOCOL: u16 = 1;
+
+/// The first frame in both directions of every connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hello {
+    /// Normally [`PROTOCOL`].
+    pub protocol: u16,
+    /// The sender's cluster; another cluster's connection is closed.
+    pub cluster: ClusterId,
+    /// Who speaks.
+    pub sender: Sender,
+}
+
+/// Who is at the other end of a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sender {
+    /// A storage node.
+    Node {
+        /// Its identity.
+        id: NodeId,
+        /// The number of its start; of two processes with one identity the older is fenced off.
+        incarnation: u64,
+        /// Its name, for people.
+        name: String,
+    },
+    /// A gateway, a router or a tool: asks, and is not addressed by itself.
+    Client {
+        /// Its name, for people.
+        name: String,
+    },
+}
+
+impl Sender {
+    /// The node's identity, if it is a node.
+    pub fn node_id(&self) -> Option<NodeId> {
+        match self {
+            Sender::Node { id, .. } => Some(*id),
+            Sender::Client { .. } => None,
+        }
+    }
+
+    /// Its name, for people.
+    pub fn name(&self) -> &str {
+        match self {
+            Sender::Node { name, .. } | Sender::Client { name } => name,
+        }
+    }
+}
+
+/// A client's operation on its way to a coordinator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OperationCall {
+    /// The asker's number; the answer returns it.
+    pub call: u64,
+    /// How long the asker still waits, in milliseconds from receipt. A budget and not a point in time, since two
+    /// machines' clocks differ.
+    pub deadline_ms: u32,
+    /// What to do.
+    pub operation: Operation,
+}
+
+/// What a frame says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Payload {
+    /// Who speaks; the first frame of each direction, and no later one.
+    Hello(Hello),
+    /// A replica to a replica.
+    Replica(replication::Message),
+    /// A ring member to a ring member.
+    Chord(chord::Envelope),
+    /// An operation to coordinate.
+    Operation(OperationCall),
+    /// The answer to [`Payload::Operation`].
+    OperationReply {
+        /// The call it answers.
+        call: u64,
+        /// How the operation ended.
+        outcome: Outcome,
+        /// How that came about.
+        receipt: Receipt,
+    },
+    /// Which way to this position?
+    Lookup {
+        /// The asker's number; the answer returns it.
+        call: u64,
+        /// The position.
+        target: Position,
+        /// Which token of the asked node is meant; none for the one that knows best.
+        at: Option<Position>,
+    },
+    /// The answer to [`Payload::Lookup`].
+    LookupReply {
+        /// The call it answers.
+        call: u64,
+        /// The way; none when the node is no member of the ring (yet).
+        hop: Option<NextHop>,
+    },
+    /// The sender is leaving: start no new call with it. It still answers those it has.
+    GoAway,
+    /// Nothing; shows that the sender lives. Not answered, since both ends send their own.
+    Ping,
+}
+
+/// One message with the trace it belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// The trace.
+    pub context: TraceContext,
+    /// The message.
+    pub payload: Payload,
+}

@@ -1,0 +1,92 @@
+use actix_web::HttpResponse;
+use actix_web::http::StatusCode;
+use actix_web::http::header::{self, HeaderValue};
+use serde_json::Value;
+
+use crate::params::Consistency;
+
+/// A call that was not done, as Consul says it: a status and a line of plain text.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    pub(crate) status: StatusCode,
+    pub(crate) text: String,
+    /// The methods that the path takes, when that is what was wrong.
+    pub(crate) allow: Option<&'static str>,
+}
+
+impl Refused {
+    pub(crate) fn new(status: StatusCode, text: impl Into<String>) -> Refused {
+        Refused { status, text: text.into(), allow: None }
+    }
+
+    pub(crate) fn bad_request(text: impl Into<String>) -> Refused {
+        Refused::new(StatusCode::BAD_REQUEST, text)
+    }
+
+    /// For what this discovery leaves out: `what` begins the sentence.
+    pub(crate) fn not_offered(what: &str) -> Refused {
+        let text = format!("{what} not offered by this discovery; use a full Consul where that is needed");
+        Refused::new(StatusCode::NOT_IMPLEMENTED, text)
+    }
+
+    pub(crate) fn response(self) -> HttpResponse {
+        let mut answer = HttpResponse::build(self.status);
+        if let Some(allow) = self.allow {
+            answer.insert_header((header::ALLOW, allow));
+        }
+        answer.insert_header(NO_SNIFF).content_type(TEXT).body(self.text)
+    }
+}
+
+/// An answer to a read, before it is put into HTTP.
+#[derive(Debug)]
+pub(crate) enum Body {
+    Json(Value),
+    /// The bare bytes of a value.
+    Raw(Vec<u8>),
+    /// There is no such thing; the index still tells what to wait with.
+    Absent,
+}
+
+/// An answer in the shape that Consul's clients expect.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) body: Body,
+    /// None for what cannot be waited for.
+    pub(crate) index: Option<u64>,
+    pub(crate) consistency: Consistency,
+    pub(crate) pretty: bool,
+}
+
+impl Reply {
+    pub(crate) fn response(self) -> HttpResponse {
+        let status = if matches!(self.body, Body::Absent) { StatusCode::NOT_FOUND } else { StatusCode::OK };
+        let mut answer = HttpResponse::build(status);
+        // Go's client gives up on a read without these two, before it has read the rest.
+        answer.insert_header(("X-Consul-LastContact", "0"));
+        answer.insert_header(("X-Consul-KnownLeader", "true"));
+        answer.insert_header(("X-Consul-Effective-Consistency", self.consistency.word()));
+        if let Some(index) = self.index {
+            answer.insert_header(("X-Consul-Index", index.max(1)));
+        }
+        match self.body {
+            Body::Json(value) => answer.content_type("application/json").body(json_text(&value, self.pretty)),
+            // A stored value must never run as a page (CVE-2020-25864).
+            Body::Raw(bytes) => answer.insert_header(NO_SNIFF).content_type(TEXT).body(bytes),
+            Body::Absent => answer.finish(),
+        }
+    }
+}
+
+/// A JSON answer to a write.
+pub(crate) fn written(value: &Value, pretty: bool) -> HttpResponse {
+    HttpResponse::Ok().content_type("application/json").body(json_text(value, pretty))
+}
+
+fn json_text(value: &Value, pretty: bool) -> String {
+    if pretty { format!("{value:#}\n") } else { value.to_string() }
+}
+
+const TEXT: &str = "text/plain; charset=utf-8";
+const NO_SNIFF: (header::HeaderName, HeaderValue) =
+    (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

@@ -1,0 +1,197 @@
+//! How the fleet's services use discovery: registrations that keep themselves up, directories that outlive discovery, nodes
+//! that form the ring together.
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use client::consul::{Blocking, Consul, HealthQuery, ServiceRegistration, Status};
+use client::fleet::{Directory, Fleet, STORAGE_NODE_SERVICE, VIEW_KEY};
+use client::registration::Registration;
+use client::ring_forming::{EnterError, Newcomer, TOKENS, enter, next_incarnation};
+use common::{Fixture, LONG, within};
+use membership::{Epoch, FormError, NodeId, Position, View};
+use stdx::Prng;
+
+fn newcomer(id: u64) -> Newcomer {
+    Newcomer {
+        id: NodeId(id),
+        name: format!("n{id}"),
+        zone: None,
+        cluster: None,
+        hash_fingerprint: 7,
+        replication: 3,
+        forms_with: 5,
+        tokens: TOKENS,
+        last_view: None,
+    }
+}
+
+fn storage_node(id: u64, port: u16, incarnation: u64) -> ServiceRegistration {
+    let mut registration = ServiceRegistration::new(STORAGE_NODE_SERVICE, &format!("n{id}"), "127.0.0.1", port);
+    for (name, value) in [
+        ("node_id", NodeId(id).to_string()),
+        ("name", format!("n{id}")),
+        ("incarnation", incarnation.to_string()),
+        ("http", format!("127.0.0.1:{}", port + 1)),
+    ] {
+        registration.meta.insert(name.to_owned(), value);
+    }
+    registration
+}
+
+/// Forms a ring of five through `consul`.
+async fn form(consul: &Consul) -> View {
+    let mut view = None;
+    for id in 1..=5 {
+        view = Some(enter(consul, &newcomer(id), &mut Prng::from_seed(id)).await.expect("it may enter"));
+    }
+    view.expect("five entered")
+}
+
+/// The first fleet seen that is as wanted.
+async fn until(directory: &Directory, wanted: impl FnMut(&Arc<Fleet>) -> bool) -> Arc<Fleet> {
+    let mut fleets = directory.watch();
+    let found = within(fleets.wait_for(wanted)).await.expect("the directory lives");
+    Arc::clone(&found)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_that_race_all_get_in_with_tokens_of_their_own() {
+    let discovery = Fixture::start();
+    let mut racers = Vec::new();
+    for id in 1..=5 {
+        let consul = discovery.consul.clone();
+        // The same seed for all: they draw the same tokens, and only compare-and-set keeps them apart.
+        racers.push(tokio::spawn(async move { enter(&consul, &newcomer(id), &mut Prng::from_seed(1)).await }));
+    }
+    for racer in racers {
+        within(racer).await.expect("no panic").expect("each gets in");
+    }
+    let view = enter(&discovery.consul, &newcomer(3), &mut Prng::from_seed(9)).await.expect("a member returns");
+    assert_eq!((view.epoch, view.members.len()), (Epoch(1), 5));
+    let tokens: BTreeSet<Position> = view.members.iter().flat_map(|member| member.tokens.clone()).collect();
+    assert_eq!(tokens.len(), 5 * TOKENS);
+    let late = enter(&discovery.consul, &newcomer(6), &mut Prng::from_seed(1)).await;
+    assert!(matches!(late, Err(EnterError::Refused(FormError::RingFormed { .. }))));
+    discovery.consul.kv_put(VIEW_KEY, b"not a view").await.expect("written");
+    let spoilt = enter(&discovery.consul, &newcomer(1), &mut Prng::from_seed(1)).await;
+    assert!(matches!(spoilt, Err(EnterError::View(_))));
+    discovery.stop().await;
+}
+
+#[tokio::test]
+async fn incarnations_only_grow() {
+    let discovery = Fixture::start();
+    let next = async |at_least| next_incarnation(&discovery.consul, NodeId(7), at_least).await.expect("a number");
+    assert_eq!(next(0).await, 1);
+    assert_eq!(next(0).await, 2);
+    assert_eq!(next(9).await, 10, "the disk knew of a greater one");
+    assert_eq!(next(3).await, 11);
+    discovery.stop().await;
+}
+
+#[tokio::test]
+async fn a_directory_follows_the_view_and_outlives_discovery() {
+    let data = tempfile::tempdir().expect("a scratch directory");
+    let discovery = Fixture::start_at("127.0.0.1:0", Some(data.path()));
+    let address = discovery.address.clone();
+    let cache = data.path().join("fleet.json");
+    let directory = Directory::start(discovery.consul.clone(), Some(cache.clone()));
+    assert!(!directory.current().is_known());
+    let view = form(&discovery.consul).await;
+    discovery.consul.register(&storage_node(1, 9_000, 1)).await.expect("registered");
+    let fleet = until(&directory, |fleet| fleet.view.is_formed() && !fleet.nodes.is_empty()).await;
+    assert_eq!(*fleet.view, view);
+    assert_eq!(fleet.ring.arcs().len(), 5 * TOKENS);
+    assert_eq!(fleet.nodes[&NodeId(1)].peer.port(), 9_000);
+    assert_eq!(fleet.nodes[&NodeId(1)].http, "127.0.0.1:9001");
+    discovery.stop().await;
+
+    // Discovery is dead: the fleet stays, and a newcomer starts from the cache.
+    assert_eq!(*directory.current(), *fleet);
+    let dead = Consul::new(&format!("http://{address}")).expect("an address");
+    let started_without = Directory::start(dead, Some(cache));
+    assert_eq!(*started_without.current(), *fleet);
+
+    // Discovery is back: both hear of changes again.
+    let again = Fixture::start_at(&address, Some(data.path()));
+    again.consul.register(&storage_node(1, 9_500, 2)).await.expect("registered");
+    for directory in [&directory, &started_without] {
+        let moved = until(directory, |fleet| fleet.nodes[&NodeId(1)].incarnation == 2).await;
+        assert_eq!((moved.nodes[&NodeId(1)].peer.port(), &*moved.view), (9_500, &view));
+    }
+    drop((directory, started_without));
+    again.stop().await;
+}
+
+#[tokio::test]
+async fn a_critical_node_keeps_its_address() {
+    let discovery = Fixture::start();
+    let directory = Directory::start(discovery.consul.clone(), None);
+    let short = ServiceRegistration { ttl: Duration::from_millis(200), ..storage_node(1, 9_000, 1) };
+    discovery.consul.register(&short).await.expect("registered");
+    until(&directory, |fleet| fleet.nodes.contains_key(&NodeId(1))).await;
+    let passing = HealthQuery { passing: true, tag: None };
+    let mut index = 0;
+    loop {
+        let wait = Some(Blocking { index, wait: LONG });
+        let found = within(discovery.consul.health_service(STORAGE_NODE_SERVICE, &passing, wait)).await;
+        let found = found.expect("an answer");
+        if found.value.is_empty() {
+            break;
+        }
+        index = found.index;
+    }
+    // A later change that the directory must see shows that it has seen the critical state too.
+    discovery.consul.register(&storage_node(2, 9_100, 1)).await.expect("registered");
+    let fleet = until(&directory, |fleet| fleet.nodes.contains_key(&NodeId(2))).await;
+    assert_eq!(fleet.nodes[&NodeId(1)].peer.port(), 9_000);
+    drop(directory);
+    discovery.stop().await;
+}
+
+#[tokio::test]
+async fn a_registration_comes_back_after_discovery_forgot_it() {
+    let discovery = Fixture::start();
+    let address = discovery.address.clone();
+    let short = ServiceRegistration { ttl: Duration::from_millis(600), ..storage_node(1, 9_000, 1) };
+    let registration = Registration::register(discovery.consul.clone(), short).await.expect("registered");
+    assert!(registration.is_registered());
+    discovery.stop().await;
+
+    // Without a data directory the new one knows nothing.
+    let again = Fixture::start_at(&address, None);
+    let mut index = 0;
+    loop {
+        let wait = Some(Blocking { index, wait: LONG });
+        let found = within(again.consul.health_service(STORAGE_NODE_SERVICE, &HealthQuery::default(), wait)).await;
+        let found = found.expect("an answer");
+        if found.value.iter().any(|entry| entry.checks.iter().all(|check| check.status == Status::Passing)) {
+            break;
+        }
+        index = found.index;
+    }
+    registration.deregister().await.expect("deregistered");
+    let left = again.consul.catalog_service(STORAGE_NODE_SERVICE, None).await.expect("an answer");
+    assert_eq!(left.value, []);
+    again.stop().await;
+}
+
+#[tokio::test]
+async fn a_registration_revives_a_check_that_ran_out() {
+    let discovery = Fixture::start();
+    discovery.consul.register(&storage_node(1, 9_000, 1)).await.expect("registered");
+    discovery.consul.check_fail("service:everring-storage-node-n1", "gone").await.expect("failed");
+    let registration = Registration::start(discovery.consul.clone(), storage_node(1, 9_000, 2));
+    let mut registered = registration.watch();
+    within(registered.wait_for(|registered| *registered)).await.expect("it lives");
+    let found = discovery.consul.health_service(STORAGE_NODE_SERVICE, &HealthQuery::default(), None).await;
+    let found = found.expect("an answer").value;
+    assert_eq!((found.len(), found[0].checks[0].status), (1, Status::Passing));
+    assert_eq!(found[0].service.meta["incarnation"], "2");
+    registration.deregister().await.expect("deregistered");
+    discovery.stop().await;
+}
