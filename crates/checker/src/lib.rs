@@ -1,1 +1,41 @@
-//! Placeholder.
+//! The judge of histories: is there an order of the operations that explains every answer?
+//!
+//! [`check`] reads a history and decides each key by itself: level strict is linearizability (Herlihy and Wing 1990),
+//! which holds for a history exactly when it holds for each of its objects. The search of model `register` linearizes
+//! just in time, as Lowe (2017) calls it: see `search.rs` for the method and why its short cuts are sound. Models
+//! `set` and `counter` are judged by their own rules (`set.rs`, `counter.rs`).
+//!
+//! It knows nothing of how Everring works, and it is *not* here: the weaker levels, and model `lock`; asking for them
+//! is a typed refusal. It has no clock: a caller who wants a limit in seconds passes one in.
+//!
+//! Invariants:
+//! - `Violated` is never said of a history that some order explains; a failed operation explains nothing.
+//! - `Valid` is never said unless an order was found (model `counter`: unless every read lies within its bounds).
+//! - A limit that runs out gives `Undecided`, never a guess.
+//! - The same history and the same limit in steps give the same report.
+//!
+//! ```
+//! let text = r#"{"process":0,"type":"invoke","f":"write","key":"k","value":1}
+//! {"process":0,"type":"ok","f":"write","key":"k","value":1}
+//! {"process":1,"type":"invoke","f":"read","key":"k"}
+//! {"process":1,"type":"ok","f":"read","key":"k","value":null}"#;
+//! let report = checker::check(text.as_bytes(), &checker::Options::default()).expect("a readable history");
+//! assert_eq!(report.verdict, checker::Verdict::Violated);
+//! ```
+
+mod check;
+mod counter;
+mod explain;
+pub mod generate;
+mod lost;
+mod options;
+mod problem;
+mod register;
+mod report;
+mod search;
+mod set;
+
+pub use check::{CheckError, check, check_operations, exit_code};
+pub use lost::{LostKey, LostWrites, lost_writes};
+pub use options::{Level, Limit, Model, Options, UnknownName};
+pub use report::{OffendingOperation, Report, Verdict, Violation};

@@ -1,8 +1,8 @@
 //! A small typed client of the Consul HTTP API (version 1), by reqwest.
 //!
 //! Only documented calls are made and only documented fields are read, so that it works against a real Consul as well
-//! as against our discovery. A call that is not blocking takes at most [`CALL_TIMEOUT`]; a blocking one at most its wait
-//! time, the server's jitter and [`CALL_TIMEOUT`].
+//! as against our discovery. A call that is not blocking takes at most [`CALL_TIMEOUT`]; a blocking one at most its
+//! wait time, the server's jitter and [`CALL_TIMEOUT`].
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -23,6 +23,9 @@ pub const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The bound on opening a connection: discovery is near, or it is not there.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// An idle connection is given up before a server would close it under the next call.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A client of one Consul agent, or of our discovery. Cloning shares its connections.
 #[derive(Clone, Debug)]
@@ -114,8 +117,10 @@ impl Consul {
         }
         let http = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
-            // A blocking query is silent for minutes on purpose; keep-alives find out whether its server is still there.
+            // A blocking query is silent for minutes on purpose; keep-alives find out whether its server is still
+            // there.
             .tcp_keepalive(Duration::from_secs(15))
+            .pool_idle_timeout(IDLE_TIMEOUT)
             .no_proxy()
             .build()
             .map_err(|_| bad())?;

@@ -1,9 +1,9 @@
 //! Who belongs to the ring and where they are: the view (the KV key [`VIEW_KEY`]) and the storage nodes' addresses,
 //! both followed by blocking queries.
 //!
-//! An address here is only a hint: who is alive is judged by connections, and who owns what by the view. So a node whose
-//! check is critical keeps its address, and so does a member that discovery has forgotten. When discovery is gone, the
-//! last known fleet stays in use.
+//! An address here is only a hint: who is alive is judged by connections, and who owns what by the view. So a node
+//! whose check is critical keeps its address, and so does a member that discovery has forgotten. When discovery is
+//! gone, the last known fleet stays in use.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -148,7 +148,7 @@ impl Board {
         let mut held_from = self.origin.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let held = Arc::clone(&self.fleet.borrow());
         if !may_replace(&held, *held_from, &view, origin) {
-            tracing::warn!(held = %held.view.epoch, offered = %view.epoch, "a view was ignored: it is older or foreign");
+            tracing::warn!(held = %held.view.epoch, offered = %view.epoch, "an older or foreign view was ignored");
             return;
         }
         *held_from = origin;

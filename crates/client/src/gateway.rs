@@ -1,9 +1,9 @@
 //! The HTTP client of the gateway's data path: one request, one id, as many attempts as its deadline allows.
 //!
-//! A request keeps its id over all attempts, so that the replicas' request memory makes a retry act once. A gateway that
-//! cannot be reached, or whose connection breaks, is followed by the next one at once; one that stays silent is followed
-//! by the next at half the deadline, and whichever answers first counts. The end of a request is one of three things,
-//! as in a history: done (or observed), surely without effect, or unknown.
+//! A request keeps its id over all attempts, so that the replicas' request memory makes a retry act once. A gateway
+//! that cannot be reached, or whose connection breaks, is followed by the next one at once; one that stays silent is
+//! followed by the next at half the deadline, and whichever answers first counts. The end of a request is one of three
+//! things, as in a history: done (or observed), surely without effect, or unknown.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};

@@ -16,8 +16,8 @@ pub const TOKENS: usize = 16;
 /// Under this prefix, each node's last incarnation, as decimal text.
 pub const INCARNATION_PREFIX: &str = "everring/incarnation/";
 
-/// How often a lost compare-and-set is tried again. Each loss means that somebody else got in, and a forming ring has few
-/// members: running out means that something rewrites the key without end.
+/// How often a lost compare-and-set is tried again. Each loss means that somebody else got in, and a forming ring has
+/// few members: running out means that something rewrites the key without end.
 const ATTEMPTS_MAX: usize = 100;
 
 /// A storage node that wants to enter.
@@ -51,7 +51,8 @@ pub enum EnterError {
     Refused(FormError),
     /// The ring that this node would start could never hold R copies.
     #[error(
-        "a ring of {forms_with} nodes cannot hold {replication} copies of a key; raise the number of nodes or lower the replication"
+        "a ring of {forms_with} nodes cannot hold {replication} copies of a key; raise the number of nodes or lower \
+         the replication"
     )]
     TooFewMembers {
         /// How many members were asked for.

@@ -8,7 +8,11 @@ fn error_of(text: &str) -> String {
 
 #[test]
 fn a_line_of_our_own_says_everything_and_is_written_as_it_was_read() {
-    let line = r#"{"index":0,"time":17,"process":3,"type":"ok","f":"cas","key":"records/k1","value":["a",null],"applied":false,"level":"strict","trace_id":"t","request_id":"r"}"#;
+    let line = [
+        r#"{"index":0,"time":17,"process":3,"type":"ok","f":"cas","key":"records/k1","value":["a",null],"#,
+        r#""applied":false,"level":"strict","trace_id":"t","request_id":"r"}"#,
+    ]
+    .concat();
     let (number, event) = Reader::new(line.as_bytes()).next().expect("a line").expect("a good line");
     assert_eq!((number, event.applied, &event.f), (1, Some(false), &Function::Cas));
     let mut writer = Writer::new(Vec::new());
@@ -30,7 +34,7 @@ fn the_writer_numbers_lines_that_have_no_number() {
 
 #[test]
 fn others_may_leave_out_or_add_fields_and_spell_processes_and_keys_their_way() {
-    let text = "\u{feff}{\"process\":\"7\",\"type\":\"invoke\",\"f\":\"write\",\"key\":5,\"value\":1.0,\"extra\":{\"a\":[]}}\r\n\
+    let text = "\u{feff}{\"process\":\"7\",\"type\":\"invoke\",\"f\":\"write\",\"key\":5,\"value\":1.0,\"x\":{}}\r\n\
                 \n\
                 {\"process\":7,\"type\":\"ok\",\"trace_id\":\"t\"}\n\
                 {\"process\":\"alice\",\"type\":\"invoke\",\"f\":\"read\",\"time\":0.5,\"index\":null}\n";

@@ -5,8 +5,8 @@ use stdx::Instant;
 /// A check's place: its node and its id.
 pub(crate) type CheckKey = (String, String);
 
-/// When each check must next be looked at: its TTL runs out, or its instance was critical for too long. Which of the two
-/// follows from its state. At most one deadline a check.
+/// When each check must next be looked at: its TTL runs out, or its instance was critical for too long. Which of the
+/// two follows from its state. At most one deadline a check.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Deadlines {
     by_check: BTreeMap<CheckKey, Instant>,

@@ -23,7 +23,8 @@ pub struct KvEntry {
 /// The pairs, and the indexes at which others were deleted.
 ///
 /// Without the latter the index of a prefix would go back when its youngest pair is deleted. They are bounded: the
-/// oldest are merged into one `floor` for all keys, which may tell a reader of a change that was none, but never hides one.
+/// oldest are merged into one `floor` for all keys, which may tell a reader of a change that was none, but never hides
+/// one.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Kv {
     entries: BTreeMap<String, KvEntry>,

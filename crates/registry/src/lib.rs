@@ -2,8 +2,8 @@
 //! machine.
 //!
 //! [`Registry::apply`] takes a [`Command`] at a point in time and changes the state; the shell then asks
-//! [`Registry::take_changes`] whom to wake, and [`Registry::next_timeout`] when to send [`Command::Tick`]. Reads are plain
-//! methods; each has a [`Watch`] whose index says whether its answer may have changed.
+//! [`Registry::take_changes`] whom to wake, and [`Registry::next_timeout`] when to send [`Command::Tick`]. Reads are
+//! plain methods; each has a [`Watch`] whose index says whether its answer may have changed.
 //!
 //! What it is *not*: it has no clock, no socket and no disk, does not know HTTP or the API's JSON, and has no sessions,
 //! no access lists and no prepared queries. The only serde here is the snapshot's.

@@ -191,7 +191,8 @@ proptest! {
                 }
                 Step::Restart => {
                     let bytes = registry.encode();
-                    registry = Registry::decode(&bytes, Instant::from_millis(now_ms), limits).expect("our own snapshot");
+                    let decoded = Registry::decode(&bytes, Instant::from_millis(now_ms), limits);
+                    registry = decoded.expect("our own snapshot");
                     prop_assert_eq!(picture(&registry), picture_before.clone(), "a restart changes nothing");
                 }
             }

@@ -5,8 +5,8 @@ use crate::machine::{Limits, Registry, State};
 
 /// How far the index jumps over at a restart.
 ///
-/// A change of a check's state may have been shown to readers without having reached the disk. Without the jump, the next
-/// change after the restart could get the index of such a lost one, and a reader who has seen that would miss it.
+/// A change of a check's state may have been shown to readers without having reached the disk. Without the jump, the
+/// next change after the restart could get the index of such a lost one, and a reader who has seen that would miss it.
 const RESTART_STEP: u64 = 1 << 20;
 
 const VERSION: u32 = 1;

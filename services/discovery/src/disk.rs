@@ -43,8 +43,8 @@ impl Disk {
         }
     }
 
-    /// Replaces the snapshot so that a crash at any moment leaves the old one or the new one, whole. Each attempt writes a
-    /// file of its own: one whose sync has failed is never trusted again.
+    /// Replaces the snapshot so that a crash at any moment leaves the old one or the new one, whole. Each attempt
+    /// writes a file of its own: one whose sync has failed is never trusted again.
     pub(crate) fn write(&self, bytes: &[u8]) -> io::Result<()> {
         let scratch = self.dir.join(SCRATCH);
         let mut file = File::create(&scratch)?;

@@ -16,8 +16,8 @@ pub(crate) const DATACENTER: &str = "dc1";
 
 /// The registry with those who wait for it.
 ///
-/// There are two copies of it. Commands change the *staged* one; the writer brings that to the disk and then makes it the
-/// *shown* one. Readers see only the shown one: what they were told does not vanish in a crash.
+/// There are two copies of it. Commands change the *staged* one; the writer brings that to the disk and then makes it
+/// the *shown* one. Readers see only the shown one: what they were told does not vanish in a crash.
 #[derive(Debug)]
 pub(crate) struct Host {
     inner: Mutex<Inner>,
@@ -134,8 +134,8 @@ impl Host {
         }
     }
 
-    /// The state to answer a read from: at once, or for a blocking query when the index of what it shows has moved on, its
-    /// time is over, or discovery is stopping.
+    /// The state to answer a read from: at once, or for a blocking query when the index of what it shows has moved on,
+    /// its time is over, or discovery is stopping.
     ///
     /// An index from the future is answered at once: the reader finds a smaller one and begins anew.
     pub(crate) async fn read(&self, subject: &Watch, options: &ReadOptions) -> Arc<Registry> {
@@ -228,8 +228,8 @@ impl Inner {
     }
 }
 
-/// One waiting reader. The last one of a subject takes the subject's entry with it, so that names that nobody asks for any
-/// more leave nothing behind.
+/// One waiting reader. The last one of a subject takes the subject's entry with it, so that names that nobody asks for
+/// any more leave nothing behind.
 struct Waiter<'a> {
     host: &'a Host,
     subject: &'a Watch,

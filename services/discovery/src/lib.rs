@@ -1,17 +1,18 @@
 //! Discovery: who is there, who is well, and the small KV store that holds the ring's view; in the shapes of Consul's
 //! HTTP API, so that ordinary Consul clients can use it.
 //!
-//! The state machine is the `registry` crate; here are its socket, its disk and its clock. What is *not* here: sessions,
-//! transactions, events, access lists, prepared queries, Connect, and more than one replica. Those calls answer 501 with a
-//! sentence, and nothing answers with a made-up success.
+//! The state machine is the `registry` crate; here are its socket, its disk and its clock. What is *not* here:
+//! sessions, transactions, events, access lists, prepared queries, Connect, and more than one replica. Those calls
+//! answer 501 with a sentence, and nothing answers with a made-up success.
 //!
 //! Sources: Consul's HTTP API documentation (agent, catalog, health, kv, status; blocking queries; consistency modes).
 //!
 //! Invariants:
 //! - a registration or KV write is acknowledged, and shown to any reader, only once it is on the disk;
-//! - every read of the catalogue, of health and of the KV store carries an `X-Consul-Index` of at least 1, also when what
-//!   was asked for does not exist;
-//! - a blocking query is woken by changes of what it shows and by nothing else, and ends within its wait time and jitter;
+//! - every read of the catalogue, of health and of the KV store carries an `X-Consul-Index` of at least 1, also when
+//!   what was asked for does not exist;
+//! - a blocking query is woken by changes of what it shows and by nothing else, and ends within its wait time and
+//!   jitter;
 //! - one data directory is used by one process.
 
 mod api;

@@ -4,6 +4,7 @@ use std::io::{self, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix_web::web::{self, Data};
 use actix_web::{App, HttpServer};
@@ -19,6 +20,8 @@ use crate::writer::Writer;
 
 /// A blocked connection costs no thread, and the work of a call is small.
 const WORKERS: usize = 1;
+/// Longer than our client keeps an idle connection, so that no call is sent into a connection that is being closed.
+const KEEP_ALIVE: Duration = Duration::from_secs(75);
 /// How long calls in flight may take to end once it stops; blocking queries are answered at once.
 const STOP_S: u64 = 2;
 
@@ -65,7 +68,8 @@ pub enum StartError {
     },
     /// The snapshot is unusable. It is left as it is.
     #[error(
-        "cannot read the registry in {path}: {why}; bring back a good copy, or move it away to begin with an empty registry"
+        "cannot read the registry in {path}: {why}; bring back a good copy, or move it away to begin with an \
+         empty registry"
     )]
     Snapshot {
         /// The file.
@@ -154,7 +158,8 @@ impl Discovery {
             app.default_service(web::to(call))
         };
         let server_error = |error: io::Error| StartError::Server(error.to_string());
-        let server = HttpServer::new(app).workers(WORKERS).shutdown_timeout(STOP_S).disable_signals();
+        let server =
+            HttpServer::new(app).workers(WORKERS).keep_alive(KEEP_ALIVE).shutdown_timeout(STOP_S).disable_signals();
         let mut server = server.listen(listener).map_err(server_error)?.run();
         let ticker = tokio::spawn({
             let host = Arc::clone(&host);
@@ -164,8 +169,9 @@ impl Discovery {
             ended = &mut server => ended,
             () = shutdown => {
                 host.close();
-                server.handle().stop(true).await;
-                Ok(())
+                let stopped = server.handle().stop(true);
+                // The server does its own stopping, so it has to be driven on meanwhile.
+                tokio::join!(&mut server, stopped).0
             }
         };
         ticker.abort();

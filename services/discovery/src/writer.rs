@@ -11,8 +11,8 @@ use crate::host::Host;
 /// The pause after a failed write: a full disk is not helped by haste.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
-/// The thread that brings what is staged to the disk and then shows it. All that was staged while it wrote goes with its
-/// next write: one sync serves many writers.
+/// The thread that brings what is staged to the disk and then shows it. All that was staged while it wrote goes with
+/// its next write: one sync serves many writers.
 #[derive(Debug)]
 pub(crate) struct Writer {
     host: Arc<Host>,

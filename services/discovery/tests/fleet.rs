@@ -1,5 +1,5 @@
-//! How the fleet's services use discovery: registrations that keep themselves up, directories that outlive discovery, nodes
-//! that form the ring together.
+//! How the fleet's services use discovery: registrations that keep themselves up, directories that outlive discovery,
+//! nodes that form the ring together.
 
 mod common;
 

@@ -1,1 +1,25 @@
-//! Placeholder.
+//! A storage node: a member of the Chord ring that keeps registers, replicates them and coordinates operations on them.
+//!
+//! All decisions are taken by the cores (`replication`, `chord`), which the simulator runs too. Here are their socket,
+//! disk and clock: one loop takes in frames, finished syncs, changes of the fleet and timers, calls the cores, and carries out
+//! what they want.
+//!
+//! What it is *not*: it does not speak HTTP to clients (the gateway does) and does not decide who belongs to the ring
+//! (the view in discovery does).
+//!
+//! Invariants:
+//! - nothing is said that vouches for a record before the record is synced (the core holds it back);
+//! - one process uses a data directory; a directory of another cluster or node is refused;
+//! - a node that lost its data is refused under its old name: it must not vote as if it remembered;
+//! - when the disk fails, the process ends.
+
+mod host;
+mod http;
+mod node_loop;
+mod serve;
+mod span_book;
+mod start;
+mod status;
+
+pub use serve::{Config, Node, StartError, run};
+pub use status::{State, Status};

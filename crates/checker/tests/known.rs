@@ -1,0 +1,385 @@
+//! Histories whose verdict is known, each a few lines.
+
+use checker::{Limit, Model, Options, Report, Verdict, check, exit_code, lost_writes};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use history::Value;
+
+/// A history from a script, one event a line: `process type f key value [applied]`.
+fn jsonl(script: &str) -> String {
+    let mut text = String::new();
+    for (index, line) in script.lines().map(str::trim).filter(|line| !line.is_empty()).enumerate() {
+        let mut words = line.splitn(5, ' ');
+        let mut word = || words.next().unwrap_or("null");
+        let (process, kind, f, key, rest) = (word(), word(), word(), word(), word());
+        let (value, applied) = match rest.split_once(" applied=") {
+            Some((value, applied)) => (value, format!(",\"applied\":{applied}")),
+            None => (rest, String::new()),
+        };
+        let trace = if kind == "invoke" { format!(",\"trace_id\":\"trace-{}\"", index + 1) } else { String::new() };
+        text += &format!("{{\"process\":{process},\"type\":\"{kind}\",\"f\":\"{f}\",\"key\":\"{key}\",");
+        text += &format!("\"value\":{value}{applied}{trace}}}\n");
+    }
+    text
+}
+
+fn judged(model: Model, script: &str) -> Report {
+    let options = Options { model, ..Options::default() };
+    check(jsonl(script).as_bytes(), &options).expect("a readable history")
+}
+
+fn valid(script: &str) {
+    let report = judged(Model::Register, script);
+    assert_eq!(report.verdict, Verdict::Valid, "{report:#?}");
+}
+
+/// Checks that a script is violated, that the sentence says `words`, and that the evidence begins on `lines`.
+fn violated(script: &str, words: &str, lines: &[u64]) {
+    let report = judged(Model::Register, script);
+    assert_eq!(report.verdict, Verdict::Violated, "{script}");
+    let violation = &report.violations[0];
+    assert!(violation.sentence.contains(words), "{}", violation.sentence);
+    let found: Vec<u64> = violation.operations.iter().map(|operation| operation.invoked_line).collect();
+    assert_eq!(found, lines, "{violation:#?}");
+    let traces: Vec<String> = lines.iter().map(|line| format!("trace-{line}")).collect();
+    assert_eq!(violation.trace_ids, traces);
+}
+
+#[test]
+fn an_empty_history_and_one_of_faults_alone_are_valid() {
+    valid("");
+    valid("\"nemesis\" info kill k {\"target\":\"n1\"}");
+}
+
+#[test]
+fn what_one_client_does_in_order_is_valid() {
+    valid(
+        "0 invoke read k
+         0 ok read k null
+         0 invoke write k 1
+         0 ok write k 1
+         0 invoke cas k [1,2]
+         0 ok cas k [1,2] applied=true
+         0 invoke cas k [1,3]
+         0 ok cas k [1,3] applied=false
+         0 invoke delete k
+         0 ok delete k
+         0 invoke read k
+         0 ok read k null",
+    );
+}
+
+#[test]
+fn a_stale_read_is_violated_and_only_its_three_operations_are_named() {
+    violated(
+        "9 invoke write other 5
+         9 ok write other 5
+         0 invoke read k
+         0 ok read k null
+         0 invoke write k 1
+         0 ok write k 1
+         1 invoke read k
+         1 ok read k 1
+         0 invoke write k 2
+         0 ok write k 2
+         2 invoke read k
+         2 ok read k 1",
+        "which the write by process 0 (line 10) had replaced",
+        &[5, 9, 11],
+    );
+}
+
+#[test]
+fn a_lost_update_is_violated() {
+    violated(
+        "0 invoke write k 1
+         0 ok write k 1
+         1 invoke read k
+         1 ok read k null",
+        "found null, which the write by process 0 (line 2) had replaced",
+        &[1, 3],
+    );
+}
+
+#[test]
+fn of_two_swaps_of_one_value_only_one_applies() {
+    violated(
+        "0 invoke write k 1
+         0 ok write k 1
+         1 invoke cas k [1,2]
+         2 invoke cas k [1,3]
+         1 ok cas k [1,2] applied=true
+         2 ok cas k [1,3] applied=true",
+        "was told that it had replaced 1",
+        &[1, 3, 4],
+    );
+}
+
+#[test]
+fn a_swap_that_did_not_apply_observed_another_value() {
+    violated(
+        "0 invoke write k 1
+         0 ok write k 1
+         1 invoke cas k [1,2]
+         1 ok cas k [1,2] applied=false",
+        "no order of these 2 operations",
+        &[1, 3],
+    );
+    // Jepsen's failed cas says nothing at all.
+    valid(
+        "0 invoke write k 1
+         0 ok write k 1
+         1 invoke cas k [1,2]
+         1 fail cas k [1,2]",
+    );
+    // An unknown write that nobody reads can be what it observed.
+    valid(
+        "0 invoke write k 1
+         0 ok write k 1
+         2 invoke write k 7
+         2 info write k 7
+         1 invoke cas k [1,2]
+         1 ok cas k [1,2] applied=false",
+    );
+}
+
+#[test]
+fn the_write_of_a_failed_operation_is_never_read() {
+    violated(
+        "0 invoke write k 1
+         0 fail write k 1
+         1 invoke read k
+         1 ok read k 1",
+        "which no operation had written, unless one that failed",
+        &[3],
+    );
+}
+
+#[test]
+fn a_value_is_not_read_before_it_is_written() {
+    violated(
+        "1 invoke read k
+         1 ok read k 1
+         0 invoke write k 1
+         0 ok write k 1",
+        "which was written only later",
+        &[1],
+    );
+}
+
+#[test]
+fn a_deleted_value_does_not_return() {
+    violated(
+        "0 invoke write k \"a\"
+         0 ok write k \"a\"
+         0 invoke delete k
+         0 ok delete k
+         1 invoke read k
+         1 ok read k \"a\"",
+        "which the delete by process 0 (line 4) had replaced",
+        &[1, 3, 5],
+    );
+}
+
+#[test]
+fn an_append_acts_once() {
+    violated(
+        "0 invoke append k \"a\"
+         0 ok append k \"a\"
+         1 invoke read k
+         1 ok read k \"aa\"",
+        "no order of these",
+        &[1, 3],
+    );
+    valid(
+        "0 invoke append k \"a\"
+         1 invoke append k \"b\"
+         0 ok append k \"ba\"
+         1 ok append k \"b\"
+         1 invoke read k
+         1 ok read k \"ba\"",
+    );
+}
+
+#[test]
+fn an_addition_acts_once_and_absent_counts_nought() {
+    valid(
+        "0 invoke add k 5
+         0 ok add k 5
+         1 invoke add k 2
+         1 ok add k 7
+         1 invoke read k
+         1 ok read k \"7\"",
+    );
+    violated(
+        "0 invoke add k 5
+         0 ok add k 5
+         1 invoke read k
+         1 ok read k 10",
+        "no order of these",
+        &[1, 3],
+    );
+}
+
+#[test]
+fn reads_do_not_go_back_while_a_write_is_open() {
+    violated(
+        "0 invoke write k 1
+         1 invoke read k
+         1 ok read k 1
+         2 invoke read k
+         2 ok read k null
+         0 ok write k 1",
+        "found null",
+        &[1, 2, 4],
+    );
+}
+
+#[test]
+fn an_unknown_write_takes_effect_late_or_never_but_not_twice() {
+    let begin = "0 invoke write k 1
+         0 info write k 1
+         1 invoke write k 2
+         1 ok write k 2
+         1 invoke read k
+         1 ok read k 2\n";
+    valid(begin);
+    valid(&format!("{begin}1 invoke read k\n1 ok read k 1"));
+    let twice = format!("{begin}1 invoke read k\n1 ok read k 1\n1 invoke read k\n1 ok read k 2");
+    assert_eq!(judged(Model::Register, &twice).verdict, Verdict::Violated);
+}
+
+#[test]
+fn a_request_that_was_never_answered_is_unknown() {
+    valid("0 invoke write k 1\n1 invoke read k\n1 ok read k 1");
+    valid("0 invoke write k 1\n1 invoke read k\n1 ok read k null\n2 invoke cas k [1,2]\n2 ok cas k [1,2] applied=true");
+}
+
+#[test]
+fn keys_are_independent_and_each_violated_one_is_reported() {
+    let report = judged(
+        Model::Register,
+        "0 invoke write a 1
+         0 ok write a 1
+         0 invoke read b
+         0 ok read b 1
+         0 invoke read c
+         0 ok read c 1
+         0 invoke read a
+         0 ok read a 1",
+    );
+    assert_eq!((report.keys, report.decided, report.ops), (3, 3, 4));
+    let keys: Vec<String> = report.violations.iter().map(|violation| violation.key.to_string()).collect();
+    assert_eq!(keys, ["\"b\"", "\"c\""]);
+    let json = serde_json::to_value(&report).expect("a report is JSON");
+    assert_eq!(json["verdict"], "violated");
+    assert_eq!(json["violations"][0]["operations"][0]["output"], 1);
+}
+
+#[test]
+fn exit_codes_tell_the_four_ends_apart() {
+    let run = |text: &str, limit| {
+        let options = Options { limit, ..Options::default() };
+        exit_code(&check(text.as_bytes(), &options))
+    };
+    let good = jsonl("0 invoke write k 1\n0 ok write k 1");
+    assert_eq!(run(&good, Limit::none()), 0);
+    assert_eq!(run(&jsonl("0 invoke read k\n0 ok read k 1"), Limit::none()), 1);
+    assert_eq!(run("{", Limit::none()), 2);
+    assert_eq!(run(&jsonl("0 invoke enqueue k 1"), Limit::none()), 2);
+    assert_eq!(run(&good, Limit::steps(1)), 3);
+    assert_eq!(run(&good, Limit::time(Duration::from_secs(1), || Duration::from_secs(1))), 3);
+}
+
+#[test]
+fn weaker_reads_are_left_out_and_weaker_writes_refused() {
+    let read = r#"{"process":0,"type":"invoke","f":"read","key":"k","level":"sequential"}
+{"process":0,"type":"ok","f":"read","key":"k","value":7}"#;
+    let report = check(read.as_bytes(), &Options::default()).expect("a readable history");
+    assert_eq!((report.verdict, report.left_out), (Verdict::Valid, 1));
+    let write = r#"{"process":0,"type":"invoke","f":"write","key":"k","value":1,"level":"causal"}"#;
+    let error = check(write.as_bytes(), &Options::default()).expect_err("not offered").to_string();
+    assert_eq!(error, "line 1: `write`: its level is `causal`, and this build checks level strict");
+    assert!("causal".parse::<checker::Level>().is_err());
+    assert!("lock".parse::<Model>().expect_err("not offered").to_string().contains("not offered"));
+}
+
+#[test]
+fn a_counter_stays_within_its_bounds() {
+    let script = "0 invoke add k 2
+         0 ok add k 2
+         1 invoke add k 3
+         1 info add k 3
+         2 invoke add k -1
+         0 invoke read k\n";
+    for (found, verdict) in [(0, Verdict::Violated), (1, Verdict::Valid), (5, Verdict::Valid), (6, Verdict::Violated)] {
+        let report = judged(Model::Counter, &format!("{script}0 ok read k {found}"));
+        assert_eq!(report.verdict, verdict, "{found}");
+    }
+}
+
+#[test]
+fn a_set_keeps_what_was_acknowledged_and_invents_nothing() {
+    let script = "0 invoke add k 1
+         0 ok add k 1
+         1 invoke add k 2
+         1 info add k 2
+         2 invoke add k 3
+         2 fail add k 3
+         0 invoke read k\n";
+    for (found, verdict) in [
+        ("[1]", Verdict::Valid),
+        ("[2,1]", Verdict::Valid),
+        ("[2]", Verdict::Violated),
+        ("[1,3]", Verdict::Violated),
+        ("null", Verdict::Violated),
+    ] {
+        let report = judged(Model::Set, &format!("{script}0 ok read k {found}"));
+        assert_eq!(report.verdict, verdict, "{found}");
+    }
+}
+
+fn lost(script: &str, found: &[(&str, Value)]) -> checker::LostWrites {
+    let history = history::read(jsonl(script).as_bytes()).expect("a readable history");
+    let found: BTreeMap<Value, Value> = found.iter().map(|(key, value)| (Value::from(*key), value.clone())).collect();
+    lost_writes(&history.operations, &found, &Limit::none()).expect("operations of the model")
+}
+
+#[test]
+fn a_final_value_older_than_an_acknowledged_write_names_it() {
+    let script = "0 invoke write k 1
+         0 ok write k 1
+         0 invoke write k 2
+         0 ok write k 2
+         0 invoke write k 3
+         0 ok write k 3
+         1 invoke write u 1
+         1 ok write u 1";
+    let result = lost(script, &[("k", 1.into())]);
+    assert_eq!(result.acknowledged, 4);
+    assert_eq!(result.unread, [Value::from("u")]);
+    assert_eq!(result.lost.len(), 1);
+    let suspects: Vec<u64> = result.lost[0].suspects.iter().map(|operation| operation.invoked_line).collect();
+    assert_eq!(suspects, [5], "the write of 2 was replaced by the one of 3");
+    assert!(lost(script, &[("k", 3.into()), ("u", 1.into())]).lost.is_empty());
+    assert_eq!(lost(script, &[("k", Value::Null)]).lost.len(), 1);
+    assert_eq!(lost(script, &[("k", 9.into())]).lost.len(), 1, "an invented value");
+}
+
+#[test]
+fn unknown_writes_and_open_ends_never_accuse() {
+    let script = "0 invoke write k 1
+         0 info write k 1
+         1 invoke write k 2
+         2 invoke write k 3
+         1 ok write k 2
+         2 ok write k 3";
+    for found in [1, 2, 3] {
+        assert!(lost(script, &[("k", found.into())]).lost.is_empty(), "{found}");
+    }
+    assert_eq!(lost(script, &[("k", Value::Null)]).lost[0].suspects.len(), 2);
+    let counted = "0 invoke add k 1\n0 ok add k 1\n0 invoke add k 1\n0 ok add k 2";
+    assert!(lost(counted, &[("k", "2".into())]).lost.is_empty());
+    assert_eq!(lost(counted, &[("k", "1".into())]).lost.len(), 1);
+}

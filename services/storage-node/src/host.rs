@@ -1,0 +1,168 @@
+//! The cores of one node, side by side: its replica, and a ring member for each of its tokens.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use chord::{Chord, NextHop, Peer};
+use membership::{NodeId, Position, View};
+use replication::{Effects, Input, Outbox, Record, Replica};
+use stdx::{Instant, Prng};
+
+/// Attempts to join after which the ring's lowest token begins a ring of its own: the fleet has just started, and
+/// there is nobody to be let in by. Rings that meet become one.
+const CREATE_AFTER_TRIES: u32 = 2;
+/// The same for the first token of any other node, in case that the lowest one's node stays away.
+const CREATE_IN_ITS_STEAD_AFTER_TRIES: u32 = 20;
+
+/// All cores of a node.
+pub(crate) struct Host {
+    me: NodeId,
+    pub replica: Replica,
+    members: BTreeMap<Position, Chord>,
+    lowest: Option<Position>,
+    prng: Prng,
+}
+
+impl Host {
+    /// The cores of a node that has restored nothing yet.
+    pub fn new(me: NodeId, view: View) -> Host {
+        // The seed is the only chance that the cores get; they are deterministic from here on.
+        let mut prng = Prng::from_seed(rand::random());
+        let replica = Replica::new(me, view, prng.fork());
+        Host { me, replica, members: BTreeMap::new(), lowest: None, prng }
+    }
+
+    /// Begins, once every record of the log is restored: what the replica wants first.
+    pub fn begin(&mut self, now: Instant) -> Effects {
+        let mut out = Outbox::default();
+        self.replica.begin(now, &mut out);
+        out.drain()
+    }
+
+    /// Gives the replica one input.
+    pub fn replica(&mut self, now: Instant, input: Input) -> Effects {
+        let mut out = Outbox::default();
+        self.replica.handle(now, input, &mut out);
+        out.drain()
+    }
+
+    /// Writes current records of an old segment to the log again.
+    pub fn rewrite(&mut self, records: Vec<Record>) -> Effects {
+        let mut out = Outbox::default();
+        self.replica.rewrite(records, &mut out);
+        out.drain()
+    }
+
+    /// Enters the ring with each token that the view gives this node, and tells those who are in it who else lives.
+    pub fn follow_view(&mut self, now: Instant, view: &View) -> Vec<chord::Envelope> {
+        if !view.is_formed() {
+            return Vec::new();
+        }
+        let everyone = tokens(view);
+        let contacts: Vec<Peer> = everyone.iter().copied().filter(|peer| peer.node != self.me).collect();
+        let mine: Vec<Position> = view.member(self.me).map(|member| member.tokens.clone()).unwrap_or_default();
+        self.lowest = everyone.iter().map(|peer| peer.position).min();
+        let mut send = Vec::new();
+        for position in mine {
+            if !self.members.contains_key(&position) {
+                let me = Peer { position, node: self.me };
+                let member = Chord::new(me, chord::Config::default(), self.prng.fork());
+                self.members.insert(position, member);
+                let input = match contacts.is_empty() {
+                    true => chord::Input::Create,
+                    false => chord::Input::Join { contact: contacts[self.prng.index(contacts.len())] },
+                };
+                send.extend(self.ring(now, position, input));
+            }
+            send.extend(self.ring(now, position, chord::Input::Seeds(everyone.clone())));
+        }
+        send
+    }
+
+    /// A message for one of our tokens.
+    pub fn ring_message(&mut self, now: Instant, envelope: chord::Envelope) -> Vec<chord::Envelope> {
+        let position = envelope.to.position;
+        self.ring(now, position, chord::Input::Message(envelope))
+    }
+
+    /// The connection to a node broke.
+    pub fn ring_lost(&mut self, now: Instant, node: NodeId) -> Vec<chord::Envelope> {
+        let positions: Vec<Position> = self.members.keys().copied().collect();
+        positions.into_iter().flat_map(|position| self.ring(now, position, chord::Input::PeerLost(node))).collect()
+    }
+
+    /// Timers of the ring's members.
+    pub fn ring_tick(&mut self, now: Instant) -> Vec<chord::Envelope> {
+        let due = |member: &Chord| member.next_timeout().is_some_and(|at| at <= now);
+        let positions: Vec<Position> = self.members.iter().filter(|(_, m)| due(m)).map(|(p, _)| *p).collect();
+        positions.into_iter().flat_map(|position| self.ring(now, position, chord::Input::Tick)).collect()
+    }
+
+    /// When the next timer of any core is due.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        let ring = self.members.values().filter_map(Chord::next_timeout);
+        ring.chain(self.replica.next_timeout()).min()
+    }
+
+    /// Which way to a position: from one token, or from the one of ours that lies nearest before it.
+    pub fn next_hop(&self, target: Position, at: Option<Position>) -> Option<NextHop> {
+        let member = match at {
+            Some(position) => self.members.get(&position),
+            None => {
+                let joined = self.members.values().filter(|member| member.is_member());
+                joined.min_by_key(|member| member.me().position.distance_to(target))
+            }
+        };
+        member.filter(|member| member.is_member()).map(|member| member.next_hop(target))
+    }
+
+    /// The members of the ring that this node runs.
+    pub fn members(&self) -> impl Iterator<Item = &Chord> {
+        self.members.values()
+    }
+
+    /// After how many unanswered joins a token may begin a ring of its own; never, for most.
+    fn create_after(&self, position: Position) -> Option<u32> {
+        if self.lowest == Some(position) {
+            return Some(CREATE_AFTER_TRIES);
+        }
+        (self.members.keys().next() == Some(&position)).then_some(CREATE_IN_ITS_STEAD_AFTER_TRIES)
+    }
+
+    /// Gives one member one input. What it says to our other members is delivered at once; the rest is returned.
+    fn ring(&mut self, now: Instant, position: Position, input: chord::Input) -> Vec<chord::Envelope> {
+        let mut send = Vec::new();
+        let mut inputs = VecDeque::from([(position, input)]);
+        while let Some((position, input)) = inputs.pop_front() {
+            let patience = self.create_after(position);
+            let Some(member) = self.members.get_mut(&position) else { continue };
+            let mut out = chord::Outbox::default();
+            member.handle(now, input, &mut out);
+            let effects = out.drain();
+            for event in effects.events {
+                match event {
+                    chord::Event::JoinUnanswered { tries } if patience.is_some_and(|patience| tries >= patience) => {
+                        inputs.push_back((position, chord::Input::Create));
+                    }
+                    event => tracing::debug!(token = %position, ?event, "ring"),
+                }
+            }
+            for envelope in effects.send {
+                if envelope.to.node == self.me {
+                    inputs.push_back((envelope.to.position, chord::Input::Message(envelope)));
+                } else {
+                    send.push(envelope);
+                }
+            }
+        }
+        send
+    }
+}
+
+/// Every token of every member.
+fn tokens(view: &View) -> Vec<Peer> {
+    let of = |member: &membership::Member| {
+        let node = member.id;
+        member.tokens.iter().map(|position| Peer { position: *position, node }).collect::<Vec<_>>()
+    };
+    view.members.iter().flat_map(of).collect()
+}

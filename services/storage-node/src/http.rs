@@ -1,0 +1,70 @@
+//! The node's HTTP side: health, metrics and status, for people and probes.
+
+use actix_web::web::{self, Data};
+use actix_web::{App, HttpResponse, HttpServer};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+use telemetry::names;
+use telemetry::ops::{Check, Ops};
+
+use crate::status::{Board, State, Status};
+
+/// Serves until the returned server is stopped.
+pub(crate) fn serve(listener: std::net::TcpListener, board: Board) -> std::io::Result<actix_web::dev::Server> {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(StatusMetrics(board.clone())));
+    telemetry::metrics::register_export(&mut registry);
+    let readiness = board.clone();
+    let ops = Ops::new("everring-storage-node", env!("CARGO_PKG_VERSION"), registry, move || checks(&readiness.read()));
+    let server = HttpServer::new(move || {
+        let ops = ops.clone();
+        App::new()
+            .app_data(Data::new(board.clone()))
+            .configure(move |config| ops.configure(config))
+            .route("/status", web::get().to(status))
+    });
+    // Probes and people ask a few times a second: one worker is plenty, and a thread less for every node.
+    Ok(server.workers(1).disable_signals().shutdown_timeout(1).listen(listener)?.run())
+}
+
+fn checks(status: &Status) -> Vec<Check> {
+    let ring = if status.epoch > 0 { format!("epoch {}", status.epoch) } else { "the ring has not formed".to_owned() };
+    let caught_up = matches!(status.state, State::Ready);
+    let data = format!("{} registers, {} known to lag", status.registers, status.catch_up_remaining);
+    vec![
+        Check::new("ring", status.epoch > 0, ring),
+        Check::new("data", caught_up, data),
+        Check::new("open", status.state != State::Draining, "takes new operations unless it is draining"),
+    ]
+}
+
+async fn status(board: Data<Board>) -> HttpResponse {
+    HttpResponse::Ok().json(board.read())
+}
+
+/// The status as gauges.
+#[derive(Debug)]
+struct StatusMetrics(Board);
+
+impl Collector for StatusMetrics {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let status = self.0.read();
+        let ready = i64::from(status.is_ready());
+        let gauges = [
+            (names::NODE_REGISTERS, "Registers held, deletions included", status.registers as i64),
+            (names::NODE_LIVE_BYTES, "Bytes of current records", status.live_bytes as i64),
+            (names::NODE_LOG_BYTES, "Bytes that the log takes on the disk", status.log_bytes as i64),
+            (names::NODE_LAGGING, "Registers known to lag", status.catch_up_remaining as i64),
+            (names::NODE_WAITING, "Operations that wait for their answer", status.waiting as i64),
+            (names::NODE_DISK_FULL, "1 when the disk takes no more writes", i64::from(status.disk_full)),
+            (names::NODE_READY, "1 when the node holds all that it should", ready),
+        ];
+        for (name, help, value) in gauges {
+            let gauge = ConstGauge::new(value);
+            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
+        }
+        Ok(())
+    }
+}

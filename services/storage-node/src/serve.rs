@@ -1,0 +1,218 @@
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+
+use client::consul::{Consul, ConsulError};
+use client::fleet::{Directory, STORAGE_NODE_SERVICE};
+use client::registration::{Registration, ServiceRegistration};
+use client::ring_forming::EnterError;
+use membership::{NodeId, View};
+use runtime::{Clock, LogThread, Peers};
+use tokio::sync::mpsc;
+use wire::node::{Hello, PROTOCOL, Sender};
+
+use crate::host::Host;
+use crate::node_loop::{Ended, NodeLoop, Parts};
+use crate::status::Board;
+use crate::{http, start};
+
+/// What a storage node is started with.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Its name, unique in the ring.
+    pub name: String,
+    /// Where its HTTP side listens; port 0 for any.
+    pub listen: SocketAddr,
+    /// Where peers and gateways reach it; port 0 for any.
+    pub peer_listen: SocketAddr,
+    /// The host that others are told; the listening address itself when none.
+    pub advertise: Option<String>,
+    /// Discovery's base URL.
+    pub discovery: String,
+    /// Its data directory.
+    pub data: PathBuf,
+    /// The cluster's secret: the same for all.
+    pub cluster_secret: String,
+    /// Its failure domain, where known.
+    pub zone: Option<String>,
+    /// Copies of each key. Must be the same for all that form a ring.
+    pub replication: usize,
+    /// How many nodes the ring forms with. Must be the same for all.
+    pub ring_size: usize,
+    /// The most that the log may take, in bytes; none for the disk's size.
+    pub data_bytes_max: Option<u64>,
+    /// The size of the log's segments, in bytes; none for the store's own default.
+    pub segment_bytes: Option<u64>,
+}
+
+/// Why a storage node did not start, or ended by itself. Nothing was left half done.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}; is the port taken by another process? choose another, or 0 for any free one")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// The data directory cannot be used.
+    #[error("the data directory {} cannot be used", path.display())]
+    Data {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The data directory is another node's.
+    #[error(
+        "the data directory {} belongs to {found}, but this node is called {ours}; give it its own directory, or its old name",
+        path.display()
+    )]
+    OtherName {
+        /// The directory.
+        path: PathBuf,
+        /// Whose it is.
+        found: String,
+        /// Who we are.
+        ours: String,
+    },
+    /// Discovery's address is none.
+    #[error("discovery's address cannot be used; give one such as http://127.0.0.1:8500")]
+    DiscoveryAddress(#[source] ConsulError),
+    /// Discovery does not answer, and there is no last known view to start with.
+    #[error("discovery at {url} cannot be reached; start it first, or give its address with --discovery")]
+    NoDiscovery {
+        /// Where it was looked for.
+        url: String,
+        /// What went wrong.
+        source: ConsulError,
+    },
+    /// The ring does not take this node.
+    #[error("{name} cannot enter the ring", name = "this node")]
+    Enter(#[source] EnterError),
+    /// A thread or server could not be started.
+    #[error("the node cannot start its own parts")]
+    Start(#[source] std::io::Error),
+    /// The disk failed while the node ran: it must start again from what the disk really holds.
+    #[error("the node had to stop: {0}")]
+    DiskFailed(String),
+}
+
+/// A node that has its sockets, its data directory and its place in the ring's view, and takes no part yet.
+pub struct Node {
+    config: Config,
+    consul: Consul,
+    directory: Directory,
+    claimed: start::Claimed,
+    view: View,
+    http: TcpListener,
+    peer: TcpListener,
+    /// Whether discovery answered; if not, the last known view has to do.
+    met_discovery: bool,
+}
+
+/// Runs a storage node until `shutdown` is told, and drains it then.
+///
+/// # Errors
+/// See [`StartError`].
+pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), StartError> {
+    Node::enter(config).await?.run(shutdown).await
+}
+
+impl Node {
+    /// Takes everything that a start can fail on, and counts this start. Apart from [`Node::run`], so that the program
+    /// can name its telemetry after the incarnation before anything is traced.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn enter(config: Config) -> Result<Node, StartError> {
+        let http = listen(config.listen)?;
+        let peer = listen(config.peer_listen)?;
+        let consul = Consul::new(&config.discovery).map_err(StartError::DiscoveryAddress)?;
+        let mut claimed = start::claim(&config, start::cluster_of(&config.cluster_secret))?;
+        let directory = Directory::start(consul.clone(), Some(start::fleet_file(&config)));
+        let last_view = Some(directory.current()).filter(|fleet| fleet.is_known()).map(|fleet| (*fleet.view).clone());
+        let handed_out = start::incarnation(&consul, &claimed.identity).await?;
+        let view = start::enter(&config, &consul, &claimed.identity, last_view).await?;
+        claimed.note_start(&config, handed_out)?;
+        directory.learn(view.clone());
+        Ok(Node { config, consul, directory, claimed, view, http, peer, met_discovery: handed_out.is_some() })
+    }
+
+    /// The number of this start: greater than that of any earlier one.
+    pub fn incarnation(&self) -> u64 {
+        self.claimed.identity.incarnation
+    }
+
+    /// Runs until `shutdown` is told, and drains then.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), StartError> {
+        let Node { config, consul, directory, claimed, view, http, peer, met_discovery } = self;
+        let (http_address, peer_address) = (address_of(&http)?, address_of(&peer)?);
+        let cluster = start::cluster_of(&config.cluster_secret);
+        let (id, incarnation) = (NodeId(claimed.identity.node), claimed.identity.incarnation);
+        if !met_discovery {
+            tracing::warn!("discovery did not answer; started with the last known view");
+        }
+
+        let clock = Clock::start();
+        let mut host = Host::new(id, view);
+        let log = claimed.open_log(&config, &mut host)?;
+        let first = host.begin(clock.now());
+        let (log_sender, log_events) = mpsc::unbounded_channel();
+        // The loop may be gone already when the last events come: then nobody needs them.
+        let log = LogThread::start(log, move |event| drop(log_sender.send(event))).map_err(StartError::Start)?;
+
+        let sender = Sender::Node { id, incarnation, name: config.name.clone() };
+        let (peers, peer_events) = Peers::new(Hello { protocol: PROTOCOL, cluster, sender });
+        peers.listen(peer).map_err(StartError::Start)?;
+        let board = Board::default();
+        let server = http::serve(http, board.clone()).map_err(StartError::Start)?;
+        let http_handle = server.handle();
+        let http_task = tokio::spawn(server);
+        let registration = register(&config, &consul, id, incarnation, http_address, peer_address);
+        println!("everring storage-node {} ready http={http_address} peer={peer_address}", config.name);
+        tracing::info!(name = %config.name, %id, incarnation, registers = host.replica.registers(), "started");
+
+        let fleet = directory.watch();
+        let name = config.name.clone();
+        let parts = Parts { id, name, incarnation, clock, host, peers, peer_events, log, log_events, fleet, board };
+        let ended = NodeLoop::new(parts, first).run(shutdown).await;
+        if let Err(error) = registration.deregister().await {
+            tracing::warn!(%error, "could not be taken out of discovery; its check will turn critical by itself");
+        }
+        http_handle.stop(true).await;
+        http_task.abort();
+        match ended {
+            Ended::Drained => Ok(()),
+            Ended::DiskFailed(sentence) => Err(StartError::DiskFailed(sentence)),
+        }
+    }
+}
+
+fn register(
+    config: &Config,
+    consul: &Consul,
+    id: NodeId,
+    incarnation: u64,
+    http: SocketAddr,
+    peer: SocketAddr,
+) -> Registration {
+    let host = |address: SocketAddr| config.advertise.clone().unwrap_or_else(|| address.ip().to_string());
+    let mut service = ServiceRegistration::new(STORAGE_NODE_SERVICE, &config.name, &host(peer), peer.port());
+    service.meta.insert("node_id".to_owned(), id.to_string());
+    service.meta.insert("name".to_owned(), config.name.clone());
+    service.meta.insert("incarnation".to_owned(), incarnation.to_string());
+    service.meta.insert("http".to_owned(), format!("{}:{}", host(http), http.port()));
+    Registration::start(consul.clone(), service)
+}
+
+fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).map_err(|source| StartError::Listen { address, source })
+}
+
+fn address_of(listener: &TcpListener) -> Result<SocketAddr, StartError> {
+    listener.local_addr().map_err(StartError::Start)
+}

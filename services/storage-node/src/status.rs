@@ -1,0 +1,77 @@
+use std::sync::{Arc, Mutex, PoisonError};
+
+use membership::Epoch;
+use serde::Serialize;
+
+/// How far a node is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// The ring has not formed yet.
+    #[default]
+    Starting,
+    /// It takes part, and fetches what it missed while it was away.
+    CatchingUp,
+    /// It holds all that it should.
+    Ready,
+    /// It finishes what it has and takes nothing new.
+    Draining,
+}
+
+/// What `GET /status` answers.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Status {
+    /// The node's name.
+    pub name: String,
+    /// Its identity, 16 hex digits.
+    pub id: String,
+    /// The number of this start.
+    pub incarnation: u64,
+    /// The epoch of its view; 0 while the ring forms.
+    pub epoch: u64,
+    /// How far it is.
+    pub state: State,
+    /// Registers held, deletions included.
+    pub registers: usize,
+    /// Bytes of current records.
+    pub live_bytes: usize,
+    /// Bytes that the log takes on the disk.
+    pub log_bytes: u64,
+    /// Registers known to lag.
+    pub catch_up_remaining: usize,
+    /// Operations that wait for their answer.
+    pub waiting: usize,
+    /// Whether the disk takes no more writes.
+    pub disk_full: bool,
+    /// The next nodes on the ring, by name, after the first token.
+    pub successors: Vec<String>,
+    /// The node before the first token.
+    pub predecessor: Option<String>,
+    /// Tokens that are members of the ring, of all that this node holds.
+    pub tokens_joined: usize,
+    /// Tokens that this node holds.
+    pub tokens: usize,
+}
+
+/// The status, written by the loop and read by the HTTP side.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Board(Arc<Mutex<Status>>);
+
+impl Board {
+    /// A copy of the status.
+    pub fn read(&self) -> Status {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Replaces the status.
+    pub fn write(&self, status: Status) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = status;
+    }
+}
+
+impl Status {
+    /// Whether clients may count on this node.
+    pub fn is_ready(&self) -> bool {
+        self.state == State::Ready && self.epoch > Epoch(0).0
+    }
+}

@@ -1,0 +1,322 @@
+//! Real storage nodes over real sockets and disks, with a real discovery; the test is their gateway.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+use client::consul::Consul;
+use client::fleet::{Directory, Fleet};
+use membership::{BucketId, KeyHasher, NodeId};
+use replication::{
+    Change, Condition, Effect, Operation, Outcome, RegisterKey, RequestId, Value, Write,
+};
+use runtime::Peers;
+use stdx::TraceContext;
+use storage_node::{Config, StartError};
+use tokio::sync::oneshot;
+use tokio::task::{JoinHandle, LocalSet, spawn_local};
+use wire::node::{Hello, PROTOCOL, Sender};
+
+const SECRET: &str = "a secret of the test";
+/// Nothing here takes nearly as long; it only turns a hang into a failure.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+struct Node {
+    stop: Option<oneshot::Sender<()>>,
+    task: JoinHandle<Result<(), StartError>>,
+}
+
+struct TestFleet {
+    root: tempfile::TempDir,
+    discovery: String,
+    directory: Directory,
+    peers: Peers,
+    nodes: Vec<Node>,
+    requests: u128,
+}
+
+impl TestFleet {
+    async fn start(size: usize) -> TestFleet {
+        let root = tempfile::tempdir().expect("a temporary directory");
+        let bound = discovery::Discovery::bind(discovery::Config {
+            listen: "127.0.0.1:0".to_owned(),
+            data: None,
+            name: "test".to_owned(),
+        });
+        let bound = bound.expect("discovery binds");
+        let discovery = format!("http://{}", bound.address());
+        spawn_local(bound.serve(std::future::pending()));
+        let directory = Directory::start(Consul::new(&discovery).expect("an address"), None);
+        let cluster = membership::ClusterId(KeyHasher::new(format!("cluster of {SECRET}").as_bytes()).fingerprint());
+        let sender = Sender::Client { name: "test".to_owned() };
+        let (peers, _events) = Peers::new(Hello { protocol: PROTOCOL, cluster, sender });
+        let mut fleet = TestFleet { root, discovery, directory, peers, nodes: Vec::new(), requests: 0 };
+        for at in 0..size {
+            let config = fleet.config(at, size);
+            fleet.nodes.push(spawn(config));
+        }
+        fleet.until("every node is connected and ready", |fleet| fleet.nodes.len() == size).await;
+        fleet
+    }
+
+    fn config(&self, at: usize, size: usize) -> Config {
+        let any = "127.0.0.1:0".parse().expect("an address");
+        Config {
+            name: format!("n{}", at + 1),
+            listen: any,
+            peer_listen: any,
+            advertise: None,
+            discovery: self.discovery.clone(),
+            data: self.data(at),
+            cluster_secret: SECRET.to_owned(),
+            zone: None,
+            replication: 3,
+            ring_size: size,
+            data_bytes_max: None,
+            segment_bytes: Some(1 << 20),
+        }
+    }
+
+    fn data(&self, at: usize) -> PathBuf {
+        self.root.path().join(format!("n{}", at + 1))
+    }
+
+    /// Waits until the fleet satisfies `enough` and all its running nodes answer as ready.
+    async fn until(&self, what: &str, enough: impl Fn(&Fleet) -> bool) {
+        let mut watch = self.directory.watch();
+        let seen = std::cell::RefCell::new(Vec::new());
+        let wait = async {
+            loop {
+                let fleet = watch.borrow_and_update().clone();
+                let addresses = fleet.nodes.iter().map(|(id, node)| (*id, node.peer)).collect();
+                self.peers.set_addresses(addresses);
+                if enough(&fleet) && fleet.view.is_formed() && self.all_ready(&fleet, &seen).await {
+                    return;
+                }
+                // Either the fleet changes, or its nodes' states do, which only asking tells.
+                let _ = tokio::time::timeout(Duration::from_millis(50), watch.changed()).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("never came: {what}; last seen: {:#?}", seen.borrow()));
+    }
+
+    async fn all_ready(&self, fleet: &Fleet, seen: &std::cell::RefCell<Vec<String>>) -> bool {
+        let mut statuses = Vec::new();
+        let mut ready = true;
+        for (id, node) in &fleet.nodes {
+            let text = match reqwest::get(format!("http://{}/status", node.http)).await {
+                Ok(answer) => answer.text().await.unwrap_or_default(),
+                Err(error) => error.to_string(),
+            };
+            ready &= text.contains("\"state\":\"ready\"") && self.peers.is_up(*id);
+            statuses.push(format!("{} connected={} {:?} {text}", node.name, self.peers.is_up(*id), self.peers.last_error(*id)));
+        }
+        *seen.borrow_mut() = statuses;
+        ready
+    }
+
+    fn key(&self, name: &str) -> RegisterKey {
+        let key = Bytes::copy_from_slice(name.as_bytes());
+        let position = KeyHasher::new(SECRET.as_bytes()).position(BucketId(1), &key);
+        RegisterKey { position, bucket: BucketId(1), key }
+    }
+
+    fn put(&mut self, name: &str, body: &str, condition: Condition) -> Operation {
+        self.requests += 1;
+        let value = Value { body: Bytes::copy_from_slice(body.as_bytes()), content_type: Bytes::new() };
+        Operation::Write(Write {
+            key: self.key(name),
+            request: RequestId(self.requests),
+            first_sent_ms: 1,
+            retry: false,
+            condition,
+            change: Change::Put(value),
+        })
+    }
+
+    /// Asks the replicas in turn until one answers, as a gateway does.
+    async fn ask(&self, operation: Operation) -> Outcome {
+        let wait = async {
+            loop {
+                let replicas = self.directory.current().ring.replicas_of(operation.key().position);
+                for node in replicas.iter() {
+                    let call = self.peers.call(*node, operation.clone(), Duration::from_millis(800), TraceContext::NONE);
+                    match call.await {
+                        Ok((Outcome::Refused(_) | Outcome::Unknown, _)) | Err(_) => {}
+                        Ok((outcome, receipt)) => {
+                            assert!(receipt.voters.len() >= 2, "a majority of three voted: {receipt:?}");
+                            return outcome;
+                        }
+                    }
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, wait).await.expect("some replica answers")
+    }
+
+    async fn read(&self, name: &str) -> Option<String> {
+        match self.ask(Operation::Read { key: self.key(name) }).await {
+            Outcome::Value(found) => found.map(|(_, value)| String::from_utf8_lossy(&value.body).into_owned()),
+            other => panic!("a read was answered by {other:?}"),
+        }
+    }
+
+    /// Stops a node politely and waits until it is gone.
+    async fn stop(&mut self, at: usize) {
+        let node = &mut self.nodes[at];
+        node.stop.take().expect("it runs").send(()).expect("it listens");
+        tokio::time::timeout(PATIENCE, &mut node.task).await.expect("it ends").expect("no panic").expect("no error");
+    }
+}
+
+fn spawn(config: Config) -> Node {
+    let (stop, stopped) = oneshot::channel();
+    let task = spawn_local(async move {
+        storage_node::run(config, async {
+            let _ = stopped.await;
+        })
+        .await
+    });
+    Node { stop: Some(stop), task }
+}
+
+async fn refused(config: Config) -> String {
+    let run = storage_node::run(config, std::future::pending());
+    let ended = tokio::time::timeout(PATIENCE, run).await.expect("a start that cannot work ends");
+    stdx::error_chain(&ended.expect_err("it must be refused"))
+}
+
+#[tokio::test]
+async fn a_fleet_keeps_what_it_acknowledged_while_nodes_come_and_go() {
+    LocalSet::new()
+        .run_until(async {
+            let mut fleet = TestFleet::start(3).await;
+            for at in 0..20 {
+                let put = fleet.put(&format!("k{at}"), &format!("v{at}"), Condition::Absent);
+                assert!(matches!(fleet.ask(put).await, Outcome::Done { effect: Effect::Created(_), .. }));
+            }
+            let again = fleet.put("k0", "other", Condition::Absent);
+            let refused = fleet.ask(again).await;
+            assert!(matches!(refused, Outcome::Done { effect: Effect::ConditionFailed(Some(_)), .. }), "{refused:?}");
+
+            fleet.stop(0).await;
+            assert_eq!(fleet.read("k3").await.as_deref(), Some("v3"), "two of three answer");
+            let put = fleet.put("k3", "newer", Condition::Exists);
+            assert!(matches!(fleet.ask(put).await, Outcome::Done { effect: Effect::Replaced(_), .. }));
+
+            let back = fleet.config(0, 3);
+            fleet.nodes[0] = spawn(back);
+            fleet.until("n1 is back and has caught up", |fleet| fleet.nodes.len() == 3).await;
+            // Now the other one goes: what was written while n1 was away must be there with its help.
+            fleet.stop(1).await;
+            assert_eq!(fleet.read("k3").await.as_deref(), Some("newer"));
+            for at in 4..20 {
+                assert_eq!(fleet.read(&format!("k{at}")).await, Some(format!("v{at}")));
+            }
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_repeated_request_acts_once_at_whichever_node() {
+    LocalSet::new()
+        .run_until(async {
+            let mut fleet = TestFleet::start(3).await;
+            fleet.requests += 1;
+            let add = Write {
+                key: fleet.key("counter"),
+                request: RequestId(fleet.requests),
+                first_sent_ms: 1,
+                retry: true,
+                condition: Condition::Always,
+                change: Change::Add(5),
+            };
+            let replicas = fleet.directory.current().ring.replicas_of(add.key.position);
+            for node in replicas.iter() {
+                let call = fleet.peers.call(*node, Operation::Write(add.clone()), PATIENCE, TraceContext::NONE);
+                let (outcome, _) = call.await.expect("a healthy node answers");
+                assert!(matches!(outcome, Outcome::Done { effect: Effect::Created(_), .. }), "{outcome:?}");
+            }
+            assert_eq!(fleet.read("counter").await.as_deref(), Some("5"));
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn the_ring_closes_and_looks_up_owners() {
+    LocalSet::new()
+        .run_until(async {
+            let fleet = TestFleet::start(4).await;
+            let current = fleet.directory.current();
+            let all: BTreeSet<NodeId> = current.nodes.keys().copied().collect();
+            let target = fleet.key("some key").position;
+            let owner = current.ring.replicas_of(target)[0];
+            let wait = async {
+                // The ring closes by stabilizing: ask until every node finds its way to the owner.
+                let mut closed = false;
+                while !closed {
+                    closed = true;
+                    for start in &all {
+                        closed &= lookup(&fleet, *start, target).await == Some(owner);
+                    }
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::time::timeout(PATIENCE, wait).await.expect("the ring closes");
+        })
+        .await;
+}
+
+/// Follows the fingers from one node to the owner, hop by hop.
+async fn lookup(fleet: &TestFleet, start: NodeId, target: membership::Position) -> Option<NodeId> {
+    let (mut node, mut at) = (start, None);
+    for _ in 0..32 {
+        let hop = fleet.peers.lookup(node, target, at, Duration::from_secs(1), TraceContext::NONE).await;
+        match hop.ok()?? {
+            chord::NextHop::Owner(owner) => return Some(owner.node),
+            chord::NextHop::Ask(next) => (node, at) = (next.node, Some(next.position)),
+        }
+    }
+    None
+}
+
+#[tokio::test]
+async fn a_start_that_cannot_work_says_why() {
+    LocalSet::new()
+        .run_until(async {
+            let mut fleet = TestFleet::start(3).await;
+
+            let locked = refused(fleet.config(0, 3)).await;
+            assert!(locked.contains("in use by another process"), "{locked}");
+
+            let stranger = Config { name: "n9".to_owned(), data: fleet.data(8), ..fleet.config(0, 3) };
+            let stranger = refused(stranger).await;
+            assert!(stranger.contains("already formed"), "{stranger}");
+
+            // n1's data is gone: a node of its name that forgot everything must not vote in its place.
+            fleet.stop(0).await;
+            let forgetful = Config { data: fleet.data(7), ..fleet.config(0, 3) };
+            let forgetful = refused(forgetful).await;
+            assert!(forgetful.contains("must not vote"), "{forgetful}");
+
+            let other_cluster = Config { cluster_secret: "another".to_owned(), ..fleet.config(0, 3) };
+            let other_cluster = refused(other_cluster).await;
+            assert!(other_cluster.contains("belongs to the cluster"), "{other_cluster}");
+
+            let other_name = Config { name: "n7".to_owned(), ..fleet.config(0, 3) };
+            let other_name = refused(other_name).await;
+            assert!(other_name.contains("n1"), "{other_name}");
+
+            let nowhere = Config { discovery: "http://127.0.0.1:9".to_owned(), data: fleet.data(6), ..fleet.config(6, 3) };
+            let nowhere = refused(nowhere).await;
+            assert!(nowhere.contains("start it first"), "{nowhere}");
+
+            let holder = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+            let taken = Config { listen: holder.local_addr().expect("bound"), ..fleet.config(0, 3) };
+            let taken = refused(taken).await;
+            assert!(taken.contains("cannot listen"), "{taken}");
+        })
+        .await;
+}
