@@ -150,11 +150,9 @@ impl View {
         if hash_fingerprint != self.hash_fingerprint {
             return Err(FormError::OtherSecret);
         }
-        if let Some(holder) = self.member_named(&newcomer.name) {
-            if holder.id != newcomer.id {
-                let (ours, theirs) = (newcomer.id, holder.id);
-                return Err(FormError::Amnesia { name: newcomer.name.clone(), ours, theirs });
-            }
+        if let Some(holder) = self.member_named(&newcomer.name).filter(|holder| holder.id != newcomer.id) {
+            let (ours, theirs) = (newcomer.id, holder.id);
+            return Err(FormError::Amnesia { name: newcomer.name.clone(), ours, theirs });
         }
         if self.member(newcomer.id).is_some() {
             return Ok(self.clone());

@@ -68,8 +68,11 @@ pub(crate) enum Timer {
 impl<R: Rules> Replica<R> {
     /// A replica without data, in a view that may be still forming. Restore the log's records next, then call
     /// [`Replica::begin`].
-    pub fn new(me: NodeId, view: View, prng: Prng) -> Replica<R> {
+    pub fn new(me: NodeId, view: View, mut prng: Prng) -> Replica<R> {
         let ring = view.ring();
+        // Rounds are numbered from a random start: an answer to a round of the process before the restart must not pass
+        // for one of ours. (Half of the numbers are left to count in.)
+        let round_last = RoundId(prng.next_u64() >> 1);
         Replica {
             me,
             view,
@@ -83,7 +86,7 @@ impl<R: Rules> Replica<R> {
             down: BTreeSet::new(),
             disk_full: false,
             catch_up: CatchUp::default(),
-            round_last: RoundId(0),
+            round_last,
             open: BTreeMap::new(),
             held: BTreeMap::new(),
             inbox: VecDeque::new(),

@@ -21,10 +21,12 @@ pub const HEADER_BYTES: usize = 27;
 /// The longest whole frame, prefix included: room for the largest value (1 MiB) several times over.
 pub const FRAME_BYTES_MAX: usize = 4 << 20;
 
-/// The whole length (prefix included) of the frame at the start of `stream`, or none when its prefix has not come in yet.
+/// The whole length (prefix included) of the frame at the start of `stream`, or none when its prefix has not come in
+/// yet.
 ///
 /// # Errors
-/// [`CodecError::Oversize`] and [`CodecError::Truncated`] for a length that no frame has. The stream cannot be followed any further.
+/// [`CodecError::Oversize`] and [`CodecError::Truncated`] for a length that no frame has. The stream cannot be followed
+/// any further.
 pub fn whole_length(stream: &[u8], frame_bytes_max: usize) -> Result<Option<usize>, CodecError> {
     let Some(field) = stream.first_chunk::<4>() else { return Ok(None) };
     let claimed = u32::from_le_bytes(*field) as usize;

@@ -153,7 +153,7 @@ problem_codes! {
     DiskFull "disk-full" 503 true "The replicas' disks are full"
         "Reads go on. Writes are taken again when the disks have room. Nothing was changed.";
     Deadline "deadline" 504 true "No answer came before the deadline"
-        "For a write whose outcome is `unknown`: send it again with the same request id, which acts at most once, or ask `GET /v1/requests/{id}`.";
+        "A write whose outcome is `unknown`: send it again with the same request id, which acts at most once.";
 }
 
 impl ProblemCode {

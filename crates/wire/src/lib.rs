@@ -1,10 +1,11 @@
-//! Everything that leaves a process: frames between nodes, records on disk, the view's JSON, and the words of the HTTP API.
+//! Everything that leaves a process: frames between nodes, records on disk, the view's JSON, and the words of the HTTP
+//! API.
 //!
 //! - [`node`] says what travels between nodes and from gateways to nodes; [`frame`] is its envelope on a TCP stream
 //!   (length, checksum, version, kind, trace context); [`codec`] turns it into bytes and back.
 //! - [`view`] and [`http`] are the JSON and the words of the edges.
-//! - The encoding is written by hand, field by field, so that a change of a core type is a compile error here and never a
-//!   silent change of the format.
+//! - The encoding is written by hand, field by field, so that a change of a core type is a compile error here and never
+//!   a silent change of the format.
 //!
 //! What this crate is *not*: it opens no socket and no file, and it judges nothing. Whether a message makes sense is
 //! for the core that receives it; here only its form is checked.

@@ -113,6 +113,7 @@ impl NodeLoop {
             if self.draining && (self.callers.is_empty() || late) {
                 self.keep_house();
                 self.parts.peers.flush(Duration::from_millis(500)).await;
+                self.parts.peers.close();
                 self.parts.log.stop();
                 return Ended::Drained;
             }

@@ -50,7 +50,8 @@ impl TestFleet {
         let directory = Directory::start(Consul::new(&discovery).expect("an address"), None);
         let cluster = membership::ClusterId(KeyHasher::new(format!("cluster of {SECRET}").as_bytes()).fingerprint());
         let sender = Sender::Client { name: "test".to_owned() };
-        let (peers, _events) = Peers::new(Hello { protocol: PROTOCOL, cluster, sender });
+        let (peers, mut events) = Peers::new(Hello { protocol: PROTOCOL, cluster, sender });
+        spawn_local(async move { while events.recv().await.is_some() {} });
         let mut fleet = TestFleet { root, discovery, directory, peers, nodes: Vec::new(), requests: 0 };
         for at in 0..size {
             let config = fleet.config(at, size);

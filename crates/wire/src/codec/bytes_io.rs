@@ -100,7 +100,8 @@ impl Reader {
         let mut value = 0u64;
         for index in 0..VARINT_BYTES_MAX {
             let byte = self.u8()?;
-            // The tenth byte has room for one bit; a last byte of zero says the same in a longer form. One number, one form.
+            // The tenth byte has room for one bit; a last byte of zero says the same in a longer form. One number, one
+            // form.
             if (index == VARINT_BYTES_MAX - 1 && byte > 1) || (index > 0 && byte == 0) {
                 return Err(CodecError::Number);
             }
@@ -153,8 +154,8 @@ impl Reader {
         }
     }
 
-    /// A list whose entries take at least `entry_bytes_min` bytes each: so the claimed length is checked against what is
-    /// there before memory is set aside for it.
+    /// A list whose entries take at least `entry_bytes_min` bytes each: so the claimed length is checked against what
+    /// is there before memory is set aside for it.
     pub(super) fn list<T>(
         &mut self,
         entry_bytes_min: usize,

@@ -41,7 +41,10 @@ proptest! {
     }
 
     #[test]
-    fn a_stream_of_frames_is_cut_where_they_end(frames in prop::collection::vec(samples::frame(), 1..4), cut in 1usize..64) {
+    fn a_stream_of_frames_is_cut_where_they_end(
+        frames in prop::collection::vec(samples::frame(), 1..4),
+        cut in 1usize..64,
+    ) {
         let mut all = BytesMut::new();
         frames.iter().for_each(|frame| encode(frame, &mut all));
         let mut stream = BytesMut::new();

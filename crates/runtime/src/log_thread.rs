@@ -1,0 +1,298 @@
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use replication::{LogPosition, Record};
+use stdx::error_chain;
+use store::{AppendError, DropError, Log, Poisoned, ReadError, SegmentId, Sizes};
+use wire::codec;
+
+/// What the log's thread tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogEvent {
+    /// Every record up to this one is durable.
+    Synced(LogPosition),
+    /// The disk has become full (take no new writes), or has room again.
+    Full(bool),
+    /// The answer to [`LogThread::clean`], if cleaning pays: all records of the oldest segment.
+    OldestSegment {
+        /// The segment, for [`LogThread::drop_segment`].
+        id: SegmentId,
+        /// Its records, oldest first.
+        records: Vec<(LogPosition, Record)>,
+    },
+    /// The segment is gone; the next one may be cleaned.
+    Dropped(SegmentId),
+    /// The disk failed or holds damage. The thread has ended and what waits is not durable: the process must end, with
+    /// this sentence.
+    Failed(String),
+}
+
+/// The thread that owns the log, since the log blocks on the disk.
+///
+/// Group commit: all records that wait are appended, then flushed with one sync; while that runs the next group
+/// gathers.
+///
+/// Cleaning is a conversation, because only the core knows what is current and only the core numbers records:
+/// [`LogThread::clean`] asks; [`LogEvent::OldestSegment`] shows what the oldest segment holds; the owner has the core
+/// persist the current ones again as ordinary records, hands those to [`LogThread::append`], and then calls
+/// [`LogThread::drop_segment`]. Copies need room before the segment gives any: on a full disk the owner compares them
+/// with [`LogThread::sizes`] first, and calls [`LogThread::keep_segment`] when they do not fit.
+pub struct LogThread {
+    commands: Sender<Command>,
+    shared: Arc<SharedState>,
+    thread: JoinHandle<()>,
+}
+
+enum Command {
+    Append(Vec<(LogPosition, Record)>),
+    Clean { live_bytes: u64 },
+    Drop { id: SegmentId, copied_through: LogPosition },
+    Keep { id: SegmentId },
+    Stop,
+}
+
+/// What the owner can see without asking the thread.
+struct SharedState {
+    waiting: AtomicU64,
+    sizes: Mutex<Sizes>,
+}
+
+/// How often a full disk is looked at again.
+const FULL_RETRY: Duration = Duration::from_millis(100);
+
+impl LogThread {
+    /// Starts the thread. `report` is called on it, so it must only pass the event on.
+    ///
+    /// # Errors
+    /// When the operating system gives no thread.
+    pub fn start(log: Log, report: impl FnMut(LogEvent) + Send + 'static) -> std::io::Result<LogThread> {
+        let (commands, received) = channel();
+        let shared = Arc::new(SharedState { waiting: AtomicU64::new(0), sizes: Mutex::new(log.sizes()) });
+        let mut worker = Worker {
+            log,
+            report: Box::new(report),
+            shared: Arc::clone(&shared),
+            waiting: VecDeque::new(),
+            full: false,
+            offered: None,
+            drop: None,
+        };
+        let thread = thread::Builder::new().name("log".into()).spawn(move || {
+            if let Err(failure) = worker.run(&received) {
+                worker.tell(LogEvent::Failed(failure));
+            }
+        })?;
+        Ok(LogThread { commands, shared, thread })
+    }
+
+    /// Has these records appended and made durable. Never waits.
+    ///
+    /// Their positions must follow on those given before, and the first on the log's last: the core and the log count
+    /// alike, and a difference ends the process. What waits here is bounded by what the core has in flight; see
+    /// [`LogThread::waiting`].
+    pub fn append(&self, records: Vec<(LogPosition, Record)>) {
+        if !records.is_empty() {
+            self.shared.waiting.fetch_add(records.len() as u64, Ordering::Relaxed);
+            self.tell(Command::Append(records));
+        }
+    }
+
+    /// Cleans the oldest segment if that pays when the current records take `live_bytes` on disk. Answered by
+    /// [`LogEvent::OldestSegment`], or not at all. One segment at a time: until it is dropped, more requests are
+    /// ignored.
+    pub fn clean(&self, live_bytes: u64) {
+        self.tell(Command::Clean { live_bytes });
+    }
+
+    /// Drops the segment that was offered, once everything up to `copied_through` is durable.
+    ///
+    /// `copied_through` is the last position that the core had given out when it judged the last of the segment's
+    /// records: what replaced a record that is not current lies at or before it, as do the copies of those that are.
+    pub fn drop_segment(&self, id: SegmentId, copied_through: LogPosition) {
+        self.tell(Command::Drop { id, copied_through });
+    }
+
+    /// Gives up cleaning the segment that was offered; it may be offered again.
+    pub fn keep_segment(&self, id: SegmentId) {
+        self.tell(Command::Keep { id });
+    }
+
+    /// Records that were handed over and are not durable yet.
+    pub fn waiting(&self) -> u64 {
+        self.shared.waiting.load(Ordering::Relaxed)
+    }
+
+    /// What the log took and had left after the last flush.
+    pub fn sizes(&self) -> Sizes {
+        *self.shared.sizes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Flushes what was handed over, ends the thread and closes the log. On a full disk what does not fit is not waited
+    /// for.
+    pub fn stop(self) {
+        self.tell(Command::Stop);
+        // A thread that panicked has said so by `Failed`.
+        let _ = self.thread.join();
+    }
+
+    /// The thread is gone only after `Failed`, which the owner has been told: nothing more to say here.
+    fn tell(&self, command: Command) {
+        let _ = self.commands.send(command);
+    }
+}
+
+struct Worker {
+    log: Log,
+    report: Box<dyn FnMut(LogEvent) + Send>,
+    shared: Arc<SharedState>,
+    /// Handed over and not appended, because the disk is full.
+    waiting: VecDeque<(LogPosition, Record)>,
+    /// What was last told about the disk's room.
+    full: bool,
+    /// The segment that is being cleaned.
+    offered: Option<SegmentId>,
+    /// The drop that waits for its copies to be durable.
+    drop: Option<(SegmentId, LogPosition)>,
+}
+
+impl Worker {
+    /// Until the owner stops it; the error is the sentence to end with.
+    fn run(&mut self, commands: &Receiver<Command>) -> Result<(), String> {
+        loop {
+            self.tell_room()?;
+            let first = if self.full {
+                match commands.recv_timeout(FULL_RETRY) {
+                    Ok(command) => Some(command),
+                    Err(RecvTimeoutError::Timeout) => None,
+                    Err(RecvTimeoutError::Disconnected) => return Ok(()),
+                }
+            } else {
+                match commands.recv() {
+                    Ok(command) => Some(command),
+                    Err(_) => return Ok(()),
+                }
+            };
+            let mut clean = None;
+            let mut stop = false;
+            // Everything that waits joins the group.
+            for command in first.into_iter().chain(commands.try_iter()) {
+                match command {
+                    Command::Append(records) => self.waiting.extend(records),
+                    Command::Clean { live_bytes } => clean = Some(live_bytes),
+                    Command::Drop { id, copied_through } => self.drop = Some((id, copied_through)),
+                    Command::Keep { id } => self.offered = self.offered.filter(|offered| *offered != id),
+                    Command::Stop => stop = true,
+                }
+            }
+            self.commit()?;
+            self.drop_if_durable()?;
+            if stop {
+                return Ok(());
+            }
+            if let Some(live_bytes) = clean {
+                self.offer_oldest(live_bytes)?;
+            }
+        }
+    }
+
+    fn tell(&mut self, event: LogEvent) {
+        (self.report)(event);
+    }
+
+    /// Appends all that waits and fits, and makes it durable.
+    fn commit(&mut self) -> Result<(), String> {
+        while let Some((position, record)) = self.waiting.front() {
+            let position = position.0;
+            match self.log.append(&codec::encode_record(record)) {
+                Ok(sequence) => {
+                    assert_eq!(sequence, position, "the core and the log number records alike");
+                    self.waiting.pop_front();
+                }
+                Err(AppendError::FlushFirst { .. }) => self.flush()?,
+                // The reserve is used up. What is left keeps its order and its numbers, and waits for room.
+                Err(AppendError::Full) => break,
+                Err(error @ (AppendError::TooLarge { .. } | AppendError::Poisoned(_))) => {
+                    return Err(error_chain(&error));
+                }
+            }
+        }
+        self.flush()
+    }
+
+    fn flush(&mut self) -> Result<(), String> {
+        let before = self.log.durable();
+        if self.log.last_sequence() == before {
+            return Ok(());
+        }
+        let durable = self.log.flush().map_err(|error: Poisoned| error_chain(&error))?;
+        self.shared.waiting.fetch_sub(durable - before, Ordering::Relaxed);
+        *self.shared.sizes.lock().unwrap_or_else(PoisonError::into_inner) = self.log.sizes();
+        self.tell(LogEvent::Synced(LogPosition(durable)));
+        Ok(())
+    }
+
+    fn tell_room(&mut self) -> Result<(), String> {
+        if self.log.is_full() {
+            self.log.make_room().map_err(|error| error_chain(&error))?;
+        }
+        let full = self.log.is_full();
+        if full != self.full {
+            self.full = full;
+            self.tell(LogEvent::Full(full));
+        }
+        if !full && !self.waiting.is_empty() {
+            self.commit()?;
+        }
+        Ok(())
+    }
+
+    fn offer_oldest(&mut self, live_bytes: u64) -> Result<(), String> {
+        let Some(oldest) = self.log.oldest_segment() else { return Ok(()) };
+        // While records wait for room there is none for copies, which would have to wait behind them.
+        let is_settled = self.waiting.is_empty() && self.log.durable() >= oldest.last_sequence;
+        if self.offered.is_some() || !is_settled || !self.log.needs_cleaning(live_bytes) {
+            return Ok(());
+        }
+        let mut records = Vec::new();
+        let mut malformed = None;
+        let read = self.log.read_segment(oldest.id, &mut |sequence, body| match codec::decode_record(body) {
+            Ok(record) => records.push((LogPosition(sequence), record)),
+            Err(error) => malformed = Some(format!("record {sequence} of the log: {}", error_chain(&error))),
+        });
+        read.map_err(|error: ReadError| error_chain(&error))?;
+        if let Some(malformed) = malformed {
+            return Err(malformed);
+        }
+        self.offered = Some(oldest.id);
+        self.tell(LogEvent::OldestSegment { id: oldest.id, records });
+        Ok(())
+    }
+
+    fn drop_if_durable(&mut self) -> Result<(), String> {
+        let Some((id, copied_through)) = self.drop else { return Ok(()) };
+        match self.log.drop_segment(id, copied_through.0) {
+            Ok(()) => {
+                self.drop = None;
+                self.offered = None;
+                self.tell(LogEvent::Dropped(id));
+                Ok(())
+            }
+            // Tried again after the next flush.
+            Err(DropError::NotDurable { .. }) => Ok(()),
+            Err(error @ (DropError::NotOldest(_) | DropError::Poisoned(_))) => Err(error_chain(&error)),
+        }
+    }
+}
+
+/// A panic must not leave the owner waiting for a `Synced` that never comes.
+impl Drop for Worker {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.tell(LogEvent::Failed("the log's thread panicked; see the message before".into()));
+        }
+    }
+}
