@@ -1,1 +1,52 @@
-//! Placeholder.
+//! Chaos and proof: kills processes of a fleet while ordinary clients use it, and says in one verdict whether it kept
+//! its word.
+//!
+//! - The **monkey** ([`monkey`]) decides, purely; the [`nemesis`] carries it out through a [`faults::Fault`], on the
+//!   targets of a [`FleetControl`].
+//! - The **verifier** ([`traffic`], [`tick`], [`recorder`], [`verifier`]) asks, writes down what it was told, holds
+//!   every read against what was acknowledged, and in the end has the `checker` judge the history.
+//! - The **trace check** ([`trace_check`], [`trace_judge`]) names the requests that each fault met, and holds their
+//!   traces against the history.
+//! - The **verdict** ([`verdict`]) is kept, broken or invalid. [`replay`] drives the same proof with a recorded trace.
+//!
+//! What it is *not*: it starts and restarts no process, it knows no core and no protocol, and it never repairs
+//! anything. It sees the fleet as any client does, over HTTP.
+//!
+//! Invariants:
+//! - no fault without a record made before it, and none that cannot be undone or does not undo itself;
+//! - an answer that did not come is unknown, never failed, if it could have had an effect;
+//! - a run that could not have seen a broken promise is never called kept.
+//!
+//! Sources: Jepsen (nemesis, histories, verdicts of three values), etcd's robustness tests (health before and after),
+//! chaoskube and Chaos Monkey (filters, halt, "why nothing was chosen").
+
+pub mod acknowledged;
+pub mod conduct;
+pub mod control;
+pub mod downtime;
+pub mod faults;
+pub mod latency;
+pub mod metrics;
+pub mod monkey;
+pub mod nemesis;
+pub mod operation;
+mod progress;
+pub mod recorder;
+pub mod replay;
+mod report;
+mod run;
+pub mod tick;
+pub mod trace_check;
+pub mod trace_judge;
+pub mod traffic;
+pub mod verdict;
+pub mod verifier;
+pub mod workload;
+
+pub use control::{FleetControl, STORAGE_NODE, Target, TargetState};
+pub use faults::FaultKind;
+pub use nemesis::HaltSwitch;
+pub use replay::{ReplayConfig, ReplayError, TraceFormat, read_trace};
+pub use run::{Load, RunConfig, RunError, run_local, run_traffic};
+pub use traffic::TrafficConfig;
+pub use verdict::{Demands, Judgement, Verdict};

@@ -141,7 +141,7 @@ impl<R: Rules> Replica<R> {
         self.catch_up.repairing -= 1;
         self.catch_up.failed |= !well;
         let remaining = self.lagging();
-        if remaining % 256 == 0 && remaining > 0 {
+        if remaining > 0 && remaining.is_multiple_of(PAGE_ENTRIES_MAX) {
             out.events.push(Event::CatchUp { remaining });
         }
         // Continued from the timer queue, not from here: a repair may end in the middle of another round's work.

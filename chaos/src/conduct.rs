@@ -1,0 +1,168 @@
+//! One recorded and traced request: the span around it, its line in the history before and after, and what it found.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use client::gateway::{Action, Answer, Condition, Failure, GatewayClient, Reply, Request, Seen, request_id};
+use stdx::TraceContext;
+use telemetry::{KeyValue, SpanKind, names, spans};
+
+use crate::acknowledged::Held;
+use crate::operation::Kind;
+use crate::recorder::{Details, Finding, Question, Recorder};
+use crate::workload::Ask;
+
+/// The bucket that the verifier and the replay use.
+pub const BUCKET: &str = "records";
+/// The route in span names, as the gateway has it.
+pub const ROUTE: &str = "/v1/kv/{bucket}/{key}";
+
+/// How a value stands in the history: as it is, or by a digest where it is large.
+pub trait Shown: Send + Sync {
+    /// What a read body is called in the history. Must differ for different values, and must be the name under which
+    /// its write was recorded.
+    fn shown(&self, key: &str, body: &Bytes) -> String;
+}
+
+/// Values that are their own names.
+pub struct Plain;
+
+/// A request to conduct.
+pub struct Conduct<'a> {
+    /// Who asks.
+    pub process: u64,
+    /// The key.
+    pub key: &'a str,
+    /// What; values by their names in the history.
+    pub ask: &'a Ask,
+    /// The body of a write, if it differs from its name in the history.
+    pub body: Option<Bytes>,
+    /// How long its client waits.
+    pub deadline: Duration,
+}
+
+/// How it went.
+pub struct Conducted {
+    /// What it found.
+    pub finding: Finding,
+    /// The version that the key has now, as far as the answer told.
+    pub etag: Option<String>,
+    /// The process number to go on with.
+    pub process: u64,
+    /// How long its client waited.
+    pub latency: Duration,
+    /// The size of the answer's body.
+    pub body_bytes: u64,
+}
+
+impl Shown for Plain {
+    fn shown(&self, _key: &str, body: &Bytes) -> String {
+        String::from_utf8_lossy(body).into_owned()
+    }
+}
+
+/// Sends one request and records it.
+pub async fn conduct(recorder: &Recorder, client: &GatewayClient, shown: &dyn Shown, what: Conduct<'_>) -> Conducted {
+    let (kind, old, new, action, condition) = parts(what.ask, what.body);
+    let mut request = Request { condition, deadline: what.deadline, ..Request::new(BUCKET, what.key, action) };
+    let method = request.method();
+    let attributes = [
+        KeyValue::new(names::HTTP_REQUEST_METHOD, method),
+        KeyValue::new(names::HTTP_ROUTE, ROUTE),
+        KeyValue::new(names::PROCESS, i64::try_from(what.process).unwrap_or(i64::MAX)),
+    ];
+    let mut span = spans::start(SpanKind::Client, names::http_span(method, ROUTE), TraceContext::NONE, attributes);
+    request.context = span.context();
+    let asked = recorder.ask(Question {
+        process: what.process,
+        kind,
+        key: what.key.to_owned(),
+        old,
+        new,
+        trace_id: telemetry::context::trace_id_hex(request.context),
+        request_id: request.request_id.clone(),
+    });
+    let sent = tokio::time::Instant::now();
+    let reply = client.send(&request).await;
+    let latency = sent.elapsed();
+    describe(&mut span, &reply);
+    span.end();
+    let finding = finding_of(kind, &reply, |answer| shown.shown(what.key, &answer.body));
+    let (etag, body_bytes, details) = match reply {
+        Reply::Ok(answer) => {
+            let details = Details { status: Some(answer.status), receipt: answer.receipt, ..details(what.deadline) };
+            (answer.etag, answer.body.len() as u64, details)
+        }
+        Reply::Failed(Failure { code, status, .. }) | Reply::Unknown(Failure { code, status, .. }) => {
+            (None, 0, Details { code: Some(code), status, ..details(what.deadline) })
+        }
+    };
+    let process = recorder.answer(asked, &finding, details);
+    Conducted { finding, etag, process, latency, body_bytes }
+}
+
+/// A request outside the history and outside every trace: its context is valid and not sampled, so that a tight loop
+/// does not crowd the recorded requests' spans out of the exporters' queues.
+pub fn unsampled(action: Action, key: &str, condition: Condition, deadline: Duration) -> Request {
+    let mut request = Request { condition, deadline, ..Request::new(BUCKET, key, action) };
+    request.request_id = request_id();
+    // The request id is random enough to name a trace that nobody keeps.
+    let digits: String = request.request_id.chars().filter(char::is_ascii_hexdigit).collect();
+    let trace_id = u128::from_str_radix(&digits, 16).unwrap_or(1);
+    request.context = TraceContext { trace_id, span_id: (trace_id as u64).max(1), flags: 0 };
+    request
+}
+
+fn details(deadline: Duration) -> Details {
+    Details { deadline, ..Details::default() }
+}
+
+fn parts(ask: &Ask, body: Option<Bytes>) -> (Kind, Held, Held, Action, Condition) {
+    let put = |name: &String| Action::Put {
+        value: body.clone().unwrap_or_else(|| Bytes::from(name.clone())),
+        content_type: None,
+    };
+    match ask {
+        Ask::Read => (Kind::Read, None, None, Action::Get, Condition::Always),
+        Ask::Write(new) => (Kind::Write, None, Some(new.clone()), put(new), Condition::Always),
+        Ask::Cas { etag, old, new } => {
+            let condition = etag.clone().map_or(Condition::Absent, Condition::Matches);
+            (Kind::Cas, old.clone(), Some(new.clone()), put(new), condition)
+        }
+        Ask::Delete => (Kind::Delete, None, None, Action::Delete, Condition::Always),
+    }
+}
+
+fn finding_of(kind: Kind, reply: &Reply, shown: impl Fn(&Answer) -> String) -> Finding {
+    match reply {
+        Reply::Failed(_) => Finding::Failed,
+        Reply::Unknown(_) => Finding::Unknown,
+        Reply::Ok(answer) => match (kind, answer.seen) {
+            (Kind::Read, Seen::Found) => Finding::Held(Some(shown(answer))),
+            (Kind::Read, _) => Finding::Held(None),
+            (_, Seen::ConditionFailed) => Finding::NotApplied,
+            (Kind::Write | Kind::Cas | Kind::Delete, _) => Finding::Applied,
+        },
+    }
+}
+
+fn describe(span: &mut spans::LiveSpan, reply: &Reply) {
+    match reply {
+        Reply::Ok(answer) => {
+            span.set(names::HTTP_RESPONSE_STATUS_CODE, i64::from(answer.status));
+            span.set(names::OUTCOME, "done");
+            if answer.attempts > 1 {
+                // A retried and survived attempt is not an error of the whole.
+                span.set(names::HTTP_REQUEST_RESEND_COUNT, i64::from(answer.attempts - 1));
+            }
+        }
+        Reply::Failed(failure) | Reply::Unknown(failure) => {
+            if let Some(status) = failure.status {
+                span.set(names::HTTP_RESPONSE_STATUS_CODE, i64::from(status));
+            }
+            let outcome = if matches!(reply, Reply::Failed(_)) { "not-done" } else { "unknown" };
+            span.set(names::OUTCOME, outcome);
+            span.fail(failure.code.clone());
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! For how long nothing of a kind succeeded, in windows of 100 ms.
+//!
+//! Pure: successes and spans of time go in, a number comes out. A window counts as down when not one request of the
+//! kind ended well in it, so a pause shorter than a window may not show, and one of two windows always does.
+
+/// The width of a window.
+pub const WINDOW_MS: u64 = 100;
+
+/// Successes of one kind of request, counted per window since the run began.
+#[derive(Clone, Debug, Default)]
+pub struct Downtime {
+    successes: Vec<u32>,
+}
+
+/// Windows kept at most: a day. Later successes are counted in the last one.
+const WINDOWS_MAX: usize = 24 * 3600 * 10;
+
+impl Downtime {
+    /// A request ended well at this time, in nanoseconds since the run began.
+    pub fn success(&mut self, at_ns: u64) {
+        let window = window_of(at_ns).min(WINDOWS_MAX - 1);
+        if self.successes.len() <= window {
+            self.successes.resize(window + 1, 0);
+        }
+        self.successes[window] = self.successes[window].saturating_add(1);
+    }
+
+    /// All successes.
+    pub fn total(&self) -> u64 {
+        self.successes.iter().map(|count| u64::from(*count)).sum()
+    }
+
+    /// The longest run of windows without a success among those that lie in [from, to], in milliseconds. The windows at
+    /// the two ends count only if they lie in it wholly.
+    pub fn longest_ms(&self, from_ns: u64, to_ns: u64) -> u64 {
+        let first = window_of(from_ns.saturating_add(WINDOW_MS * 1_000_000 - 1));
+        let end = window_of(to_ns);
+        let mut longest = 0;
+        let mut run = 0;
+        for window in first..end {
+            let quiet = self.successes.get(window).is_none_or(|count| *count == 0);
+            run = if quiet { run + 1 } else { 0 };
+            longest = longest.max(run);
+        }
+        longest * WINDOW_MS
+    }
+}
+
+fn window_of(at_ns: u64) -> usize {
+    usize::try_from(at_ns / (WINDOW_MS * 1_000_000)).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+
+    fn successes(at_ms: impl IntoIterator<Item = u64>) -> Downtime {
+        let mut downtime = Downtime::default();
+        at_ms.into_iter().for_each(|at| downtime.success(at * MS));
+        downtime
+    }
+
+    #[test]
+    fn a_success_in_every_window_is_no_downtime() {
+        assert_eq!(successes((0..100).map(|at| at * 100 + 50)).longest_ms(0, 10_000 * MS), 0);
+    }
+
+    #[test]
+    fn the_longest_quiet_run_counts_and_only_inside_the_span() {
+        let downtime = successes((0..50).map(|at| at * 100).filter(|at| !(1_000..1_500).contains(at) && *at != 3_000));
+        assert_eq!(downtime.longest_ms(0, 5_000 * MS), 500);
+        assert_eq!(downtime.longest_ms(2_000 * MS, 5_000 * MS), 100);
+        assert_eq!(downtime.longest_ms(1_250 * MS, 1_500 * MS), 200, "the half window at the start does not count");
+        assert_eq!(downtime.longest_ms(2_000 * MS, 2_900 * MS), 0);
+    }
+
+    #[test]
+    fn nothing_at_all_is_downtime_throughout() {
+        assert_eq!(Downtime::default().longest_ms(0, 2_000 * MS), 2_000);
+    }
+
+    #[test]
+    fn a_second_without_answers_shows_whatever_its_phase() {
+        for phase in 0..100 {
+            let downtime = successes((0..5_000).filter(|at| !(1_000 + phase..2_000 + phase).contains(at)));
+            assert!(downtime.longest_ms(0, 5_000 * MS) >= 900, "phase {phase}");
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! From what a run has gathered to its verdict.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::latency::latencies;
+use crate::nemesis::FaultRecord;
+use crate::operation::End;
+use crate::recorder::{Record, Tally};
+use crate::run::{RunConfig, demands};
+use crate::tick::TickRecord;
+use crate::trace_check::FaultProof;
+use crate::verdict::{
+    AckedWrites, Check, Circumstances, Demands, Downtimes, FaultReport, FaultRequest, ReplayReport, Requests,
+    TickReport, Traces, Verdict,
+};
+use crate::verifier::FinalRead;
+
+/// Everything that a run has gathered.
+pub(crate) struct Evidence {
+    pub(crate) seed: u64,
+    pub(crate) demands: Demands,
+    pub(crate) history: Option<PathBuf>,
+    pub(crate) duration: Duration,
+    pub(crate) faults: Vec<FaultRecord>,
+    pub(crate) proofs: BTreeMap<u64, FaultProof>,
+    pub(crate) ticks: Option<TickRecord>,
+    pub(crate) replay: Option<ReplayReport>,
+    pub(crate) tally: Tally,
+    pub(crate) record: Record,
+    pub(crate) final_read: FinalRead,
+    pub(crate) check: Option<Check>,
+    pub(crate) circumstances: Circumstances,
+    pub(crate) notes: Vec<String>,
+}
+
+/// How long after a victim's return the downtime is still looked for.
+const DOWNTIME_AFTER_NS: u64 = 1_000_000_000;
+/// And how long before a fault, so that the window it falls into is whole.
+const DOWNTIME_BEFORE_NS: u64 = 100_000_000;
+/// Keys named in a sentence.
+const KEYS_NAMED_MAX: usize = 3;
+
+impl Evidence {
+    pub(crate) fn new(config: &RunConfig, history: Option<PathBuf>, with_faults: bool) -> Evidence {
+        Evidence {
+            seed: config.seed,
+            demands: config.demands.unwrap_or_else(|| demands(config, with_faults)),
+            history,
+            duration: Duration::ZERO,
+            faults: Vec::new(),
+            proofs: BTreeMap::new(),
+            ticks: None,
+            replay: None,
+            tally: Tally::default(),
+            record: Record::default(),
+            final_read: FinalRead::default(),
+            check: None,
+            circumstances: Circumstances::default(),
+            notes: Vec::new(),
+        }
+    }
+
+    /// Up to when a fault counts as in force: its victim's return, or the end of the run.
+    fn healed_ns(&self, fault: &FaultRecord) -> u64 {
+        let last = self.record.operations.last().map_or(fault.at_ns, |operation| operation.ended_ns);
+        fault.healed_ns.unwrap_or(last).max(fault.at_ns)
+    }
+
+    fn injected(&self) -> impl Iterator<Item = &FaultRecord> {
+        self.faults.iter().filter(|fault| fault.injected.is_ok())
+    }
+
+    fn downtimes(&self) -> Downtimes {
+        let Some(ticks) = &self.ticks else { return Downtimes::default() };
+        // After the last request nothing could succeed any more.
+        let end_ns = self.record.operations.last().map_or(0, |operation| operation.ended_ns);
+        let mut downtimes = Downtimes::default();
+        for fault in self.injected() {
+            let from = fault.at_ns.saturating_sub(DOWNTIME_BEFORE_NS);
+            let to = self.healed_ns(fault).saturating_add(DOWNTIME_AFTER_NS).min(end_ns);
+            downtimes.strict_read = downtimes.strict_read.max(ticks.reads.longest_ms(from, to));
+            downtimes.strict_write = downtimes.strict_write.max(ticks.writes.longest_ms(from, to));
+        }
+        downtimes.strict = downtimes.strict_read.max(downtimes.strict_write);
+        downtimes
+    }
+
+    fn gather_circumstances(&mut self) {
+        let circumstances = &mut self.circumstances;
+        circumstances.stale_reads = self.record.stale_reads_total;
+        circumstances.void.extend(self.record.trouble.take());
+        let unread = &self.final_read.unread;
+        if !unread.is_empty() {
+            let some = unread.iter().take(KEYS_NAMED_MAX).cloned().collect::<Vec<_>>().join(", ");
+            circumstances.void.push(format!("{} keys could not be read at the end, such as {some}", unread.len()));
+        }
+        for fault in self.faults.iter().filter(|fault| fault.injected.is_ok() && fault.healed_ns.is_none()) {
+            circumstances.void.push(format!("{} was not back at the end, after fault {}", fault.target, fault.id));
+        }
+        let untraced = |proof: &&FaultProof| proof.in_flight > 0 && proof.complete == 0;
+        circumstances.faults_without_traces = self.proofs.values().filter(untraced).count() as u64;
+    }
+}
+
+/// The verdict on what was gathered.
+pub(crate) async fn compile(mut evidence: Evidence) -> Verdict {
+    evidence.gather_circumstances();
+    let spans: Vec<(u64, u64)> = evidence.injected().map(|fault| (fault.at_ns, evidence.healed_ns(fault))).collect();
+    let proofs = &evidence.proofs;
+    let sum = |of: fn(&FaultProof) -> u64| proofs.values().map(of).sum::<u64>();
+    let Tally { total, ok, failed, unknown, .. } = evidence.tally;
+    let without = evidence.injected().filter(|fault| proofs.get(&fault.id).is_none_or(|proof| proof.in_flight == 0));
+    let mut verdict = Verdict {
+        seed: evidence.seed,
+        duration_s: rounded(evidence.duration.as_secs_f64()),
+        faults: evidence.faults.iter().map(|fault| fault_report(fault, proofs.get(&fault.id))).collect(),
+        requests: Requests { total, ok, failed, unknown },
+        downtime_ms: evidence.downtimes(),
+        latency_ms: latencies(&evidence.record.operations, &spans),
+        acked_writes: AckedWrites {
+            total: evidence.record.acknowledged.values().sum(),
+            lost: evidence.final_read.lost,
+        },
+        checks: evidence.check.iter().cloned().collect(),
+        traces: Traces {
+            checked: sum(|proof| proof.checked),
+            complete: sum(|proof| proof.complete),
+            contradicting: sum(|proof| proof.contradicting.len() as u64),
+        },
+        ticks: evidence.ticks.as_ref().map(tick_report).unwrap_or_default(),
+        kills_without_requests: without.count() as u64,
+        history: evidence.history.as_ref().map(|path| path.display().to_string()),
+        replay: evidence.replay.clone(),
+        waterfall: proofs.values().find_map(|proof| proof.waterfall.clone()),
+        notes: evidence.notes.clone(),
+        ..Verdict::default()
+    };
+    verdict.notes.extend(evidence.ticks.iter().flat_map(|ticks| ticks.wrong.iter().cloned()));
+    let stale = evidence.record.stale_reads.iter().take(KEYS_NAMED_MAX);
+    verdict.notes.extend(stale.map(|read| {
+        let held = read.held.as_deref().unwrap_or("nothing");
+        format!("{} read as {held}, missing {} acknowledged writes (trace {})", read.key, read.missed, read.trace_id)
+    }));
+    for (sort, of) in [("contradicts", contradicting as fn(&FaultProof) -> &Vec<(String, String)>), ("lacks", missing)]
+    {
+        let examples = proofs.values().flat_map(of).take(KEYS_NAMED_MAX);
+        verdict.notes.extend(examples.map(|(trace, what)| format!("trace {trace} {sort}: {what}")));
+    }
+    verdict.judge(&evidence.demands, &evidence.circumstances);
+    verdict
+}
+
+fn contradicting(proof: &FaultProof) -> &Vec<(String, String)> {
+    &proof.contradicting
+}
+
+fn missing(proof: &FaultProof) -> &Vec<(String, String)> {
+    &proof.missing
+}
+
+fn tick_report(ticks: &TickRecord) -> TickReport {
+    TickReport {
+        answered: ticks.reads.total() + ticks.writes.total(),
+        failed: ticks.failed,
+        unknown: ticks.unknown,
+        wrong: ticks.wrong_total,
+    }
+}
+
+fn fault_report(fault: &FaultRecord, proof: Option<&FaultProof>) -> FaultReport {
+    let seconds = |at_ns: u64| rounded(at_ns as f64 / 1e9);
+    let none = FaultProof::default();
+    let proof = proof.unwrap_or(&none);
+    let mut served_by: BTreeMap<String, u64> = BTreeMap::new();
+    for name in proof.named.iter().filter_map(|named| named.answered_by.clone()) {
+        *served_by.entry(name).or_default() += 1;
+    }
+    FaultReport {
+        id: fault.id,
+        kind: fault.kind.name().to_owned(),
+        target: fault.target.clone(),
+        instance_id: fault.instance_id.clone(),
+        at: seconds(fault.at_ns),
+        healed_at: fault.healed_ns.map(seconds),
+        detected_ms: fault.detected_ns.map(|at| rounded(at.saturating_sub(fault.at_ns) as f64 / 1e6)),
+        requests_in_flight: proof.in_flight,
+        failed: proof.failed,
+        served_by,
+        waited_ms_max: rounded(proof.named.iter().map(|named| named.waited_ms).fold(0.0, f64::max)),
+        trace_ids: proof.named.iter().map(|named| named.trace_id.clone()).collect(),
+        trace_id: fault.trace_id.clone(),
+        requests: proof.named.iter().map(fault_request).collect(),
+        not_injected: fault.injected.clone().err(),
+    }
+}
+
+fn fault_request(named: &crate::trace_check::Named) -> FaultRequest {
+    let outcome = match named.end {
+        End::Ok => "ok",
+        End::Failed => "failed",
+        End::Unknown => "unknown",
+    };
+    FaultRequest {
+        trace_id: named.trace_id.clone(),
+        f: named.kind.to_owned(),
+        key: named.key.clone(),
+        outcome: outcome.to_owned(),
+        served_by: named.answered_by.clone(),
+        ms: rounded(named.waited_ms),
+        hops: named.hops,
+        attempts: named.attempts,
+    }
+}
+
+fn rounded(value: f64) -> f64 {
+    (value * 1_000.0).round() / 1_000.0
+}

@@ -1,0 +1,478 @@
+//! A whole run: is all steady, traffic and faults together, a final read, the checks, one verdict.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use client::gateway::{Action, AskError, GatewayClient, Reply};
+use stdx::{Instant, Prng, error_chain};
+use telemetry::query::TraceQuery;
+use tokio::sync::watch;
+use tokio::task::{JoinError, JoinHandle};
+
+use crate::conduct::{Plain, Shown, unsampled};
+use crate::control::{FleetControl, STORAGE_NODE};
+use crate::faults::FaultKind;
+use crate::metrics::Metrics;
+use crate::monkey::{Health, MonkeyConfig, MonkeyPlan};
+use crate::nemesis::{HaltSwitch, Nemesis, Shared, sight};
+use crate::progress::Progress;
+use crate::recorder::{OPERATIONS_MAX, Recorder};
+use crate::replay::{Replay, ReplayConfig};
+use crate::report::{Evidence, compile};
+use crate::tick::{self, Ticks};
+use crate::trace_check::TraceCheck;
+use crate::traffic::{self, TrafficConfig};
+use crate::verdict::{Demands, Verdict};
+use crate::verifier::{check, final_read};
+
+/// What drives the requests.
+#[derive(Clone, Debug)]
+pub enum Load {
+    /// The verifier's own traffic.
+    Traffic(TrafficConfig),
+    /// A recorded trace; the run ends with it.
+    Replay(ReplayConfig),
+}
+
+/// What to run.
+#[derive(Clone, Debug)]
+pub struct RunConfig {
+    /// The gateways' addresses.
+    pub gateways: Vec<String>,
+    /// Where traces are asked for (Jaeger's query API); none leaves the trace check out.
+    pub traces_url: Option<String>,
+    /// How long traffic runs; none: until shutdown, or the replay's end.
+    pub duration: Option<Duration>,
+    /// Names the faults and the requests.
+    pub seed: u64,
+    /// Mean time between faults.
+    pub mean: Duration,
+    /// Which faults.
+    pub kinds: Vec<FaultKind>,
+    /// Whose roles are in scope.
+    pub roles: Vec<String>,
+    /// How many of the victim's role must be left ready.
+    pub healthy_min: usize,
+    /// Faults at most.
+    pub faults_max: Option<u64>,
+    /// How long a pause lasts.
+    pub pause: Duration,
+    /// Decide faults and do not inject them.
+    pub dry_run: bool,
+    /// Stops the faults.
+    pub halt: HaltSwitch,
+    /// What drives the requests.
+    pub load: Load,
+    /// Whether the read-increment-write loops run, which measure the downtime.
+    pub ticks: bool,
+    /// What the run must have had, and may show; none derives it from the rest.
+    pub demands: Option<Demands>,
+    /// Where the report goes.
+    pub report: Option<PathBuf>,
+    /// Where the history goes; none puts it beside the report, or nowhere.
+    pub history: Option<PathBuf>,
+    /// Whether progress is shown on standard error.
+    pub progress: bool,
+    /// How long the checker may take.
+    pub check_limit: Duration,
+    /// How long the fleet may take to become steady before anything begins.
+    pub steady_max: Duration,
+    /// Where faults are counted.
+    pub metrics: Metrics,
+}
+
+/// Why a run could not begin, or its report not be kept. The verdict on the fleet is not touched by it.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The gateways cannot be used.
+    #[error("the gateways cannot be used")]
+    Gateways(#[source] AskError),
+    /// The HTTP client for the fleet cannot be made.
+    #[error("no HTTP client can be made")]
+    Http(#[source] reqwest::Error),
+    /// A file cannot be written.
+    #[error("{path} cannot be written")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+/// How often it is looked whether the fleet is steady.
+const STEADY_EVERY: Duration = Duration::from_millis(200);
+/// Requests that must go well, one after the other, before the fleet counts as steady.
+const STEADY_REQUESTS: u32 = 20;
+/// Traffic goes on this long after the last victim's return, so that its return is under load too.
+const AFTER_LAST: Duration = Duration::from_millis(1_500);
+/// A run is void with less than this share of the requests that it was to make.
+const LOAD_MIN: f64 = 0.2;
+
+impl Default for RunConfig {
+    fn default() -> RunConfig {
+        RunConfig {
+            gateways: Vec::new(),
+            traces_url: None,
+            duration: Some(Duration::from_secs(60)),
+            seed: 0,
+            mean: Duration::from_secs(8),
+            kinds: vec![FaultKind::Kill],
+            roles: vec![STORAGE_NODE.to_owned()],
+            healthy_min: 2,
+            faults_max: None,
+            pause: Duration::from_secs(2),
+            dry_run: false,
+            halt: HaltSwitch::default(),
+            load: Load::Traffic(TrafficConfig::default()),
+            ticks: true,
+            demands: None,
+            report: None,
+            history: None,
+            progress: false,
+            check_limit: Duration::from_secs(120),
+            steady_max: Duration::from_secs(60),
+            metrics: Metrics::default(),
+        }
+    }
+}
+
+/// Runs traffic and faults against a fleet, and judges. `shutdown` ends it early; it is judged all the same.
+///
+/// # Errors
+/// It could not begin, or a file could not be written.
+pub async fn run_local(
+    control: Arc<dyn FleetControl>,
+    config: RunConfig,
+    shutdown: impl Future<Output = ()>,
+) -> Result<Verdict, RunError> {
+    run(Some(control), config, shutdown).await
+}
+
+/// Runs traffic without faults of ours against any gateways, and judges.
+///
+/// # Errors
+/// It could not begin, or a file could not be written.
+pub async fn run_traffic(config: RunConfig, shutdown: impl Future<Output = ()>) -> Result<Verdict, RunError> {
+    run(None, config, shutdown).await
+}
+
+async fn run(
+    control: Option<Arc<dyn FleetControl>>,
+    config: RunConfig,
+    shutdown: impl Future<Output = ()>,
+) -> Result<Verdict, RunError> {
+    let gateway = GatewayClient::new(&config.gateways).map_err(RunError::Gateways)?;
+    let http = reqwest::Client::builder().no_proxy().build().map_err(RunError::Http)?;
+    let history_path = history_path(&config);
+    let recorder = Recorder::new(history_path.as_deref())
+        .map_err(|source| RunError::File { path: history_path.clone().unwrap_or_default(), source })?;
+    let mut evidence = Evidence::new(&config, history_path, control.is_some());
+    let mut shutdown = std::pin::pin!(shutdown);
+    let steady = tokio::select! {
+        steady = become_steady(control.as_deref(), &gateway, &http, &config) => steady,
+        () = &mut shutdown => Err("it was ended before the fleet was steady".to_owned()),
+    };
+    match steady {
+        Ok(members) => {
+            let fleet = Fleet { control, gateway, http, members };
+            // The clock of the run starts with the traffic, not with the wait before it.
+            let recorder = Arc::new(recorder.restarted());
+            drive(fleet, recorder, &config, shutdown, &mut evidence).await;
+        }
+        Err(why) => evidence.circumstances.void.push(format!("the fleet was not steady before the run: {why}")),
+    }
+    let verdict = compile(evidence).await;
+    if let Some(path) = &config.report {
+        std::fs::write(path, verdict.to_json()).map_err(|source| RunError::File { path: path.clone(), source })?;
+    }
+    Ok(verdict)
+}
+
+struct Fleet {
+    control: Option<Arc<dyn FleetControl>>,
+    gateway: GatewayClient,
+    http: reqwest::Client,
+    members: usize,
+}
+
+/// Everything that runs side by side, and the order in which it ends: faults, then load, then the watchers.
+async fn drive(
+    fleet: Fleet,
+    recorder: Arc<Recorder>,
+    config: &RunConfig,
+    mut shutdown: std::pin::Pin<&mut impl Future<Output = ()>>,
+    evidence: &mut Evidence,
+) {
+    let shared = Arc::new(Shared::default());
+    let ticks = Arc::new(Ticks::default());
+    let (stop_faults, faults_stopped) = watch::channel(false);
+    let (stop_load, load_stopped) = watch::channel(false);
+    let (stop_watchers, watchers_stopped) = watch::channel(false);
+    let prefix = format!("{}-", run_id(&recorder));
+    let deadline = match &config.load {
+        Load::Traffic(traffic) => traffic.deadline,
+        Load::Replay(replay) => replay.deadline,
+    };
+
+    let load = start_load(&fleet, &recorder, config, &prefix, &load_stopped).await;
+    evidence.notes.extend(load.note.clone());
+    let ticking = config.ticks.then(|| start_ticks(&fleet, &recorder, &ticks, &prefix, deadline, &load_stopped));
+    let nemesis = start_nemesis(&fleet, &recorder, config, &shared, &faults_stopped);
+    let traces = config.traces_url.as_ref().map(TraceQuery::new);
+    let trace_check =
+        Arc::new(TraceCheck::new(Arc::clone(&recorder), fleet.gateway.clone(), traces, Arc::clone(&shared), deadline));
+    let checking = tokio::spawn({
+        let trace_check = Arc::clone(&trace_check);
+        let stopped = load_stopped.clone();
+        async move { trace_check.run(stopped).await }
+    });
+    let showing = config.progress.then(|| {
+        let (recorder, shared, ticks) = (Arc::clone(&recorder), Arc::clone(&shared), Arc::clone(&ticks));
+        let (duration, load_stopped) = (config.duration, load_stopped.clone());
+        tokio::spawn(Progress { recorder, shared, ticks, duration, load_stopped }.show(watchers_stopped))
+    });
+
+    let Driving { mut handle, replay, .. } = load;
+    let began = tokio::time::Instant::now();
+    tokio::select! {
+        () = sleep_for(config.duration) => {}
+        () = &mut shutdown => {}
+        ended = &mut handle => ended.unwrap_or_else(resume),
+    }
+    evidence.duration = began.elapsed();
+    let _ = stop_faults.send(true);
+    if let Some(nemesis) = nemesis {
+        join(nemesis).await;
+        tokio::time::sleep(AFTER_LAST).await;
+    }
+    let _ = stop_load.send(true);
+    if !handle.is_finished() {
+        join(handle).await;
+    }
+    join_some(ticking).await;
+    let bodies = replay.as_ref().map(|replay| replay.bodies());
+    let shown: &dyn Shown = bodies.as_ref().map_or(&Plain, |bodies| bodies.as_ref());
+    evidence.final_read = final_read(&recorder, &fleet.gateway, shown).await;
+    join(checking).await;
+    let _ = stop_watchers.send(true);
+    join_some(showing).await;
+
+    evidence.faults = shared.faults();
+    evidence.proofs = trace_check.proofs();
+    evidence.ticks = config.ticks.then(|| ticks.record());
+    evidence.replay = replay.map(|replay| replay.report());
+    conclude(&recorder, config.check_limit, evidence).await;
+}
+
+/// Takes the record over, and has its history judged.
+async fn conclude(recorder: &Recorder, check_limit: Duration, evidence: &mut Evidence) {
+    evidence.tally = recorder.tally();
+    evidence.record = recorder.take();
+    if evidence.record.operations.len() >= OPERATIONS_MAX {
+        let note = format!("the record reached its bound of {OPERATIONS_MAX} requests, so the traffic ended early");
+        evidence.notes.push(note);
+    }
+    let history = std::mem::take(&mut evidence.record.history);
+    evidence.check = Some(check(history, check_limit).await);
+}
+
+/// The loops that measure the downtime, in a task of their own.
+fn start_ticks(
+    fleet: &Fleet,
+    recorder: &Arc<Recorder>,
+    ticks: &Arc<Ticks>,
+    prefix: &str,
+    deadline: Duration,
+    stop: &watch::Receiver<bool>,
+) -> JoinHandle<()> {
+    let (ticks, recorder, gateway) = (Arc::clone(ticks), Arc::clone(recorder), fleet.gateway.clone());
+    let deadline = deadline.min(Duration::from_secs(1));
+    tokio::spawn(tick::run(ticks, recorder, gateway, prefix.to_owned(), deadline, stop.clone()))
+}
+
+/// The load as it runs.
+struct Driving {
+    handle: JoinHandle<()>,
+    replay: Option<Arc<Replay>>,
+    note: Option<String>,
+}
+
+async fn start_load(
+    fleet: &Fleet,
+    recorder: &Arc<Recorder>,
+    config: &RunConfig,
+    prefix: &str,
+    stop: &watch::Receiver<bool>,
+) -> Driving {
+    let (recorder, gateway, stop) = (Arc::clone(recorder), fleet.gateway.clone(), stop.clone());
+    match &config.load {
+        Load::Traffic(traffic) => {
+            let traffic = TrafficConfig { prefix: format!("{prefix}{}", traffic.prefix), ..traffic.clone() };
+            // Drawn apart from the faults, so that the number of requests does not move them.
+            let prng = Prng::from_seed(config.seed ^ 0x7472_6166_6669_6373);
+            let handle = tokio::spawn(traffic::run(recorder, gateway, traffic, prng, stop));
+            Driving { handle, replay: None, note: None }
+        }
+        Load::Replay(replay) => {
+            let mut replay = replay.clone();
+            let mut note = replay.recording.cut.then(|| "the trace was cut short".to_owned());
+            if replay.prefix.is_empty() && holds_some(&gateway, &replay).await {
+                replay.prefix = prefix.to_owned();
+                note = Some(format!("the trace's keys hold values already, so `{prefix}` stands before each of them"));
+            }
+            let replay = Replay::new(recorder, replay);
+            let handle = tokio::spawn(Arc::clone(&replay).run(gateway, stop));
+            Driving { handle, replay: Some(replay), note }
+        }
+    }
+}
+
+fn start_nemesis(
+    fleet: &Fleet,
+    recorder: &Arc<Recorder>,
+    config: &RunConfig,
+    shared: &Arc<Shared>,
+    stop: &watch::Receiver<bool>,
+) -> Option<JoinHandle<()>> {
+    let control = Arc::clone(fleet.control.as_ref()?);
+    let monkey = MonkeyConfig {
+        seed: config.seed,
+        mean: config.mean,
+        healthy_min: config.healthy_min,
+        ring_members: fleet.members,
+        faults_max: config.faults_max,
+        kinds: config.kinds.clone(),
+        roles: config.roles.clone(),
+        dry_run: config.dry_run,
+        ..MonkeyConfig::default()
+    };
+    tracing::info!(seed = config.seed, mean_ms = config.mean.as_millis() as u64, "the monkey starts");
+    let nemesis = Nemesis {
+        control,
+        gateway: fleet.gateway.clone(),
+        recorder: Arc::clone(recorder),
+        plan: MonkeyPlan::new(monkey, Instant::from_nanos(recorder.now_ns())),
+        halt: config.halt.clone(),
+        pause: config.pause,
+        run_id: run_id(recorder),
+        metrics: config.metrics.clone(),
+        shared: Arc::clone(shared),
+    };
+    Some(tokio::spawn(nemesis.run(fleet.http.clone(), stop.clone())))
+}
+
+/// Waits until every member is ready and requests go well; how many members there are.
+async fn become_steady(
+    control: Option<&dyn FleetControl>,
+    gateway: &GatewayClient,
+    http: &reqwest::Client,
+    config: &RunConfig,
+) -> Result<usize, String> {
+    let until = tokio::time::Instant::now() + config.steady_max;
+    loop {
+        let why = match look_for_steadiness(control, gateway, http).await {
+            Ok(members) => return Ok(members),
+            Err(why) => why,
+        };
+        if tokio::time::Instant::now() >= until {
+            return Err(why);
+        }
+        tokio::time::sleep(STEADY_EVERY).await;
+    }
+}
+
+async fn look_for_steadiness(
+    control: Option<&dyn FleetControl>,
+    gateway: &GatewayClient,
+    http: &reqwest::Client,
+) -> Result<usize, String> {
+    let mut members = 0;
+    if let Some(control) = control {
+        let ring = gateway.ring().await.map_err(|error| error_chain(&error))?;
+        if ring.epoch == 0 {
+            return Err(format!("the ring is not formed; {} members have entered", ring.members.len()));
+        }
+        members = ring.members.len();
+        let fleet = sight(http, control.targets()).await?;
+        if let Some(seen) = fleet.iter().find(|seen| seen.health != Health::Ready) {
+            return Err(format!("{} is {:?}", seen.name, seen.health));
+        }
+        if let Some(member) = ring.members.iter().find(|member| !member.alive) {
+            return Err(format!("the gateway is not connected to {}", member.name));
+        }
+    }
+    for at in 0..STEADY_REQUESTS {
+        let request = unsampled(Action::Get, &format!("steady{at}"), Default::default(), Duration::from_secs(1));
+        if let Reply::Failed(failure) | Reply::Unknown(failure) = gateway.send(&request).await {
+            return Err(format!("a read is answered {}: {}", failure.code, failure.detail));
+        }
+    }
+    Ok(members)
+}
+
+/// Whether any of the first keys that the trace writes holds a value already, as after an earlier replay.
+async fn holds_some(gateway: &GatewayClient, replay: &ReplayConfig) -> bool {
+    for entry in replay.recording.entries.iter().take(SAMPLED_KEYS) {
+        let request = unsampled(Action::Get, &entry.key, Default::default(), replay.deadline);
+        if matches!(gateway.send(&request).await, Reply::Ok(answer) if answer.status == 200) {
+            return true;
+        }
+    }
+    false
+}
+
+/// Keys of a trace that are looked at before it is played.
+const SAMPLED_KEYS: usize = 64;
+
+/// What the run's configuration demands of it, where nothing else is said.
+pub(crate) fn demands(config: &RunConfig, with_faults: bool) -> Demands {
+    let asked = match (&config.load, config.duration) {
+        (Load::Replay(replay), _) => replay.recording.entries.len() as f64,
+        (Load::Traffic(traffic), Some(duration)) => f64::from(traffic.rate.clamp(1, 100)) * duration.as_secs_f64(),
+        (Load::Traffic(_), None) => 0.0,
+    };
+    Demands {
+        faults_min: u64::from(with_faults && !config.dry_run && !config.kinds.is_empty()),
+        requests_min: ((asked * LOAD_MIN) as u64).max(1),
+        failed_max: 0,
+        downtime_ms_max: 0,
+        traces: config.traces_url.is_some(),
+    }
+}
+
+/// Names a run: its start in milliseconds, in hexadecimal.
+fn run_id(recorder: &Recorder) -> String {
+    let since = recorder.started_at().duration_since(UNIX_EPOCH).unwrap_or_default();
+    format!("{:x}", since.as_millis())
+}
+
+fn history_path(config: &RunConfig) -> Option<PathBuf> {
+    let beside = || config.report.as_ref().map(|report| report.with_extension("history.jsonl"));
+    config.history.clone().or_else(beside)
+}
+
+async fn sleep_for(duration: Option<Duration>) {
+    match duration {
+        Some(duration) => tokio::time::sleep(duration).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// A task of ours that panicked takes the run with it: its proof would be missing a part.
+async fn join(handle: JoinHandle<()>) {
+    handle.await.unwrap_or_else(resume);
+}
+
+fn resume(error: JoinError) {
+    if error.is_panic() {
+        std::panic::resume_unwind(error.into_panic());
+    }
+}
+
+async fn join_some(handle: Option<JoinHandle<()>>) {
+    if let Some(handle) = handle {
+        join(handle).await;
+    }
+}

@@ -1,0 +1,225 @@
+//! Clients in a tight read-increment-write loop: the measure of downtime, and a count of lost increments besides.
+//!
+//! Each has a key of its own, so its counter must read as exactly what it wrote last. They ask as fast as they are
+//! answered, in no trace and outside the history: their record is the counter itself.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use client::gateway::{Action, Answer, Condition, GatewayClient, Reply, Request, Seen};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::conduct::unsampled;
+use crate::downtime::Downtime;
+use crate::recorder::Recorder;
+
+/// How many loops run.
+pub const TICK_CLIENTS: usize = 3;
+/// Complaints kept as examples; the rest is counted.
+const WRONG_MAX: usize = 16;
+/// After a request that failed at once, a loop waits this long: a fleet in trouble is not helped by a storm.
+const FAILED_PAUSE: Duration = Duration::from_millis(5);
+
+/// What the loops have seen.
+#[derive(Clone, Debug, Default)]
+pub struct TickRecord {
+    /// Strict reads that were answered in time.
+    pub reads: Downtime,
+    /// Strict conditional writes that were answered in time.
+    pub writes: Downtime,
+    /// Requests that were surely not done, or answered too late.
+    pub failed: u64,
+    /// Writes with an unknown outcome.
+    pub unknown: u64,
+    /// Counters that did not read as they were written: the first few, as sentences.
+    pub wrong: Vec<String>,
+    /// All of them.
+    pub wrong_total: u64,
+    /// Acknowledged increments.
+    pub acknowledged: u64,
+}
+
+/// The loops' shared record.
+#[derive(Default)]
+pub struct Ticks {
+    inner: Mutex<TickRecord>,
+}
+
+impl Ticks {
+    /// What was seen so far.
+    pub fn record(&self) -> TickRecord {
+        self.lock().clone()
+    }
+
+    /// The longest time without a success of either kind in [from, to], nanoseconds since the run began.
+    pub fn downtime_ms(&self, from_ns: u64, to_ns: u64) -> u64 {
+        let record = self.lock();
+        record.reads.longest_ms(from_ns, to_ns).max(record.writes.longest_ms(from_ns, to_ns))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, TickRecord> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Runs the loops until `stop` becomes true.
+pub async fn run(
+    ticks: Arc<Ticks>,
+    recorder: Arc<Recorder>,
+    client: GatewayClient,
+    prefix: String,
+    deadline: Duration,
+    stop: watch::Receiver<bool>,
+) {
+    let mut loops = JoinSet::new();
+    for number in 0..TICK_CLIENTS {
+        let tick = Tick {
+            ticks: Arc::clone(&ticks),
+            recorder: Arc::clone(&recorder),
+            gateway: client.preferring(number),
+            key: format!("{prefix}tick{number}"),
+            deadline,
+            counter: Counter::default(),
+        };
+        loops.spawn(tick.run(stop.clone()));
+    }
+    while loops.join_next().await.is_some() {}
+}
+
+/// What a counter may read as.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Counter {
+    /// The last value that was acknowledged, 0 before the first.
+    acknowledged: u64,
+    /// The value of a write with an unknown outcome: it may be read from now on, or appear later.
+    unknown: Option<u64>,
+}
+
+struct Tick {
+    ticks: Arc<Ticks>,
+    recorder: Arc<Recorder>,
+    gateway: GatewayClient,
+    key: String,
+    deadline: Duration,
+    counter: Counter,
+}
+
+impl Counter {
+    /// Whether a read may show `value`; if so, it is known from now on.
+    fn reads(&mut self, value: u64) -> bool {
+        let expected = value == self.acknowledged || self.unknown == Some(value);
+        if self.unknown == Some(value) {
+            self.unknown = None;
+        }
+        self.acknowledged = value;
+        expected
+    }
+}
+
+impl Tick {
+    async fn run(mut self, stop: watch::Receiver<bool>) {
+        while !*stop.borrow() && !self.recorder.is_full() {
+            if !self.increment().await {
+                tokio::time::sleep(FAILED_PAUSE).await;
+            }
+        }
+    }
+
+    /// One read and, on the condition that nothing changed, one write. False when either was not answered in time.
+    async fn increment(&mut self) -> bool {
+        let Some(read) = self.ask(Action::Get, Condition::Always).await else { return false };
+        let value = match (read.seen, std::str::from_utf8(&read.body).map(str::parse::<u64>)) {
+            (Seen::Absent, _) => 0,
+            (_, Ok(Ok(value))) => value,
+            _ => u64::MAX,
+        };
+        let expected = self.counter.clone();
+        if !self.counter.reads(value) {
+            self.complain(format!("{} reads {value}, after {expected:?}", self.key));
+        }
+        let condition = match (read.seen, read.etag) {
+            (Seen::Absent, _) => Condition::Absent,
+            (_, Some(etag)) => Condition::Matches(etag),
+            (_, None) => Condition::Exists,
+        };
+        let next = value.wrapping_add(1);
+        let put = Action::Put { value: Bytes::from(next.to_string()), content_type: Some("text/plain".to_owned()) };
+        // Until its end is known, the write counts as one that may act: also if this task is ended meanwhile.
+        let before = self.counter.unknown.replace(next);
+        let Some(written) = self.ask(put, condition).await else { return false };
+        match written.seen {
+            Seen::ConditionFailed => {
+                // Only an earlier write of our own with an unknown outcome can have come between.
+                if before.is_none() {
+                    self.complain(format!("{} was changed by nobody between a read and a write", self.key));
+                }
+                self.counter.unknown = before;
+            }
+            _ => {
+                self.counter = Counter { acknowledged: next, unknown: None };
+                self.ticks.lock().acknowledged += 1;
+            }
+        }
+        true
+    }
+
+    async fn ask(&self, action: Action, condition: Condition) -> Option<Answer> {
+        let is_read = action == Action::Get;
+        let request: Request = unsampled(action, &self.key, condition, self.deadline);
+        let sent = tokio::time::Instant::now();
+        let reply = self.gateway.send(&request).await;
+        let late = sent.elapsed() > self.deadline;
+        let mut record = self.ticks.lock();
+        match reply {
+            Reply::Ok(answer) => {
+                self.recorder.heard();
+                // A late answer is an answer to the counter, but no sign that the kind was up.
+                match (late, is_read) {
+                    (true, _) => record.failed += 1,
+                    (false, true) => record.reads.success(self.recorder.now_ns()),
+                    (false, false) => record.writes.success(self.recorder.now_ns()),
+                }
+                Some(answer)
+            }
+            Reply::Failed(_) => {
+                record.failed += 1;
+                None
+            }
+            Reply::Unknown(_) => {
+                debug_assert!(!is_read, "a read has no unknown outcome");
+                record.unknown += 1;
+                None
+            }
+        }
+    }
+
+    fn complain(&self, what: String) {
+        let mut record = self.ticks.lock();
+        record.wrong_total += 1;
+        if record.wrong.len() < WRONG_MAX {
+            record.wrong.push(what);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_counter_reads_as_it_was_written() {
+        let mut counter = Counter { acknowledged: 5, unknown: None };
+        assert!(counter.reads(5));
+        assert!(!counter.reads(4), "an acknowledged increment is gone");
+    }
+
+    #[test]
+    fn an_unknown_increment_may_be_there_or_not_and_is_then_settled() {
+        let mut counter = Counter { acknowledged: 5, unknown: Some(6) };
+        assert!(counter.reads(5));
+        assert!(counter.reads(6), "it may appear later");
+        assert!(!counter.reads(5), "but not go away again");
+    }
+}

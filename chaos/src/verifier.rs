@@ -1,0 +1,96 @@
+//! What is left to do when the traffic has ended: a final read of every key, and the judgement of the whole history.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use checker::{Limit, Options};
+use client::gateway::GatewayClient;
+use futures_util::StreamExt;
+use history::History;
+
+use crate::conduct::{Conduct, Shown, conduct};
+use crate::recorder::{Finding, Recorder};
+use crate::verdict::Check;
+use crate::workload::Ask;
+
+/// What the final read of every key found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FinalRead {
+    /// Keys read.
+    pub keys: u64,
+    /// Acknowledged writes that must have been there, and were not.
+    pub lost: u64,
+    /// Keys that could not be read: what they hold is not known.
+    pub unread: Vec<String>,
+}
+
+/// Keys read at a time.
+const CONCURRENCY: usize = 16;
+/// How long one read may take; nobody waits for it, so it may take longer than the traffic's.
+const READ_DEADLINE: Duration = Duration::from_secs(5);
+/// How often a key is asked for before it counts as unreadable.
+const READS_MAX: u32 = 4;
+/// Violations told as examples.
+const EXAMPLES_MAX: usize = 8;
+
+/// Reads every key that was ever written to, recorded like any other request.
+pub async fn final_read(recorder: &Arc<Recorder>, client: &GatewayClient, shown: &dyn Shown) -> FinalRead {
+    let keys = recorder.keys();
+    let mut found = FinalRead { keys: keys.len() as u64, ..FinalRead::default() };
+    let mut reads = futures_util::stream::iter(keys)
+        .map(|key| async move {
+            let lost = read_one(recorder, client, shown, &key).await;
+            (key, lost)
+        })
+        .buffer_unordered(CONCURRENCY);
+    while let Some((key, lost)) = reads.next().await {
+        match lost {
+            Some(lost) => found.lost += lost,
+            None => found.unread.push(key),
+        }
+    }
+    found.unread.sort();
+    found
+}
+
+/// How many acknowledged writes are missing from the key; none if it could not be read.
+async fn read_one(recorder: &Recorder, client: &GatewayClient, shown: &dyn Shown, key: &str) -> Option<u64> {
+    let mut process = recorder.new_process();
+    for _ in 0..READS_MAX {
+        let what = Conduct { process, key, ask: &Ask::Read, body: None, deadline: READ_DEADLINE };
+        let done = conduct(recorder, client, shown, what).await;
+        if let Finding::Held(held) = done.finding {
+            return Some(recorder.lost(key, &held));
+        }
+        process = done.process;
+    }
+    None
+}
+
+/// Judges a history at level strict, in a thread of its own, within `limit`.
+pub async fn check(history: History, limit: Duration) -> Check {
+    let ops = history.operations.len() as u64;
+    let judged = tokio::task::spawn_blocking(move || {
+        let start = Instant::now();
+        let options = Options { limit: Limit::time(limit, move || start.elapsed()), ..Options::default() };
+        checker::check_operations(&history.operations, &options)
+    })
+    .await;
+    let base = Check { name: "registers".to_owned(), level: "strict".to_owned(), ops, ..Check::default() };
+    match judged {
+        Ok(Ok(report)) => {
+            let examples = report.violations.iter().take(EXAMPLES_MAX).map(|violation| {
+                let traces = violation.trace_ids.join(", ");
+                format!("{} (traces {traces})", violation.sentence)
+            });
+            Check {
+                decided: report.undecided.is_empty() && report.decided == report.keys,
+                violations: report.violations.len() as u64,
+                examples: examples.collect(),
+                ..base
+            }
+        }
+        Ok(Err(error)) => Check { examples: vec![stdx::error_chain(&error)], ..base },
+        Err(error) => Check { examples: vec![format!("the check did not come to an end: {error}")], ..base },
+    }
+}

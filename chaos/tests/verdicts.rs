@@ -1,0 +1,122 @@
+//! The verdict on gateways that keep their word, and on those that do not; no faults here.
+
+mod support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chaos::replay::{Entry, Op, Recording};
+use chaos::{Judgement, Load, ReplayConfig, RunConfig, TrafficConfig, Verdict, run_traffic};
+use support::{FakeFleet, Mode};
+
+async fn judged(mode: Mode, load: Load, ticks: bool) -> Verdict {
+    let fleet = FakeFleet::start(mode, None).await;
+    let config = RunConfig {
+        gateways: vec![fleet.gateway()],
+        duration: Some(Duration::from_millis(1_500)),
+        seed: 11,
+        load,
+        ticks,
+        check_limit: Duration::from_secs(30),
+        ..RunConfig::default()
+    };
+    let verdict = run_traffic(config, std::future::pending()).await.expect("the run can begin");
+    fleet.end();
+    verdict
+}
+
+/// Traffic whose deadline no gateway that answers at all can miss.
+fn traffic() -> Load {
+    traffic_within(Duration::from_secs(5))
+}
+
+fn traffic_within(deadline: Duration) -> Load {
+    Load::Traffic(TrafficConfig { clients: 8, keys: 12, rate: 800, deadline, ..TrafficConfig::default() })
+}
+
+/// 400 block requests over 20 blocks.
+fn replay() -> Load {
+    let entry = |at: u64| Entry {
+        key: (at * 7 % 20).to_string(),
+        op: if at.is_multiple_of(3) { Op::Read } else { Op::Write(512 + at as usize) },
+    };
+    let recording = Arc::new(Recording { entries: (0..400).map(entry).collect(), cut: false });
+    let deadline = Duration::from_secs(5);
+    Load::Replay(ReplayConfig { recording, concurrency: 4, rate: 0, deadline, prefix: String::new() })
+}
+
+#[track_caller]
+fn assert_broken(verdict: &Verdict, reason: &str) {
+    assert_eq!(verdict.verdict, Judgement::Broken, "{}", verdict.text());
+    assert!(verdict.because.iter().any(|because| because.contains(reason)), "{:?}", verdict.because);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_correct_gateway_keeps_its_word() {
+    let verdict = judged(Mode::Correct, traffic(), true).await;
+    assert_eq!(verdict.verdict, Judgement::Kept, "{}", verdict.text());
+    assert!(verdict.requests.total > 300, "{}", verdict.text());
+    assert!(verdict.acked_writes.total > 50 && verdict.checks[0].decided);
+    assert!(verdict.ticks.answered > 100, "{}", verdict.text());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stale_reads_are_found() {
+    assert_broken(&judged(Mode::StaleReads, traffic(), false).await, "violate level strict");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lost_writes_are_found_and_counted() {
+    let verdict = judged(Mode::LostWrites, traffic(), false).await;
+    assert_broken(&verdict, "violate level strict");
+    assert_broken(&verdict, "missed a write that had been acknowledged");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_condition_that_is_not_looked_at_is_found() {
+    assert_broken(&judged(Mode::BlindCas, traffic(), false).await, "violate level strict");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn silence_is_unknown_and_breaks_promise_three_without_breaking_the_history() {
+    let verdict = judged(Mode::Silent, traffic_within(Duration::from_millis(400)), false).await;
+    assert_broken(&verdict, "were not answered in time");
+    assert!(verdict.requests.unknown > 0, "{}", verdict.text());
+    assert_eq!((verdict.checks[0].violations, verdict.acked_writes.lost), (0, 0), "{}", verdict.text());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_counter_that_forgets_is_found_by_the_loops() {
+    assert_broken(&judged(Mode::LostWrites, traffic(), true).await, "a counter did not read as it was written");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replay_is_played_in_order_and_judged() {
+    let verdict = judged(Mode::Correct, replay(), false).await;
+    assert_eq!(verdict.verdict, Judgement::Kept, "{}", verdict.text());
+    let replay = verdict.replay.clone().expect("it was a replay");
+    assert_eq!((replay.played, replay.of, replay.corrupt), (400, 400, 0));
+    assert!(replay.hit_ratio > 0.5 && replay.bytes_written > 266 * 512, "{}", verdict.text());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replay_sees_a_single_changed_byte() {
+    let verdict = judged(Mode::CorruptBodies, replay(), false).await;
+    assert_broken(&verdict, "other than they were written");
+    assert!(verdict.checks[0].violations > 0, "{}", verdict.text());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fleet_that_cannot_be_reached_is_void_not_broken() {
+    let config = RunConfig {
+        // A port of this machine that nothing listens on: it was free a moment ago and is closed again.
+        gateways: vec![
+            std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("free").to_string(),
+        ],
+        steady_max: Duration::from_millis(100),
+        ..RunConfig::default()
+    };
+    let verdict = run_traffic(config, std::future::pending()).await.expect("an invalid run is a verdict too");
+    assert_eq!((verdict.verdict, verdict.exit_code()), (Judgement::Invalid, 3), "{}", verdict.text());
+    assert!(verdict.because[0].contains("not steady before the run"), "{:?}", verdict.because);
+}
