@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::memory::Remembered;
 use crate::message::State;
-use crate::types::{Change, Condition, Effect, Outcome, Value, Version, Write};
+use crate::types::{Change, Condition, Effect, Outcome, Refusal, Value, Version, Write};
 
 /// A value made by add or append may grow to this many bytes; past it the change is [`Effect::Unfit`].
 pub const VALUE_BYTES_MAX: usize = 1 << 20;
@@ -20,7 +20,7 @@ pub(crate) fn apply(state: &mut State, write: &Write, version: Version, wall_ms:
         if state.requests.may_have_forgotten(write.first_sent_ms) {
             // It may have acted and been forgotten: nobody can tell any more. This holds for first attempts too: one that
             // lay in a stopped node's socket comes after the retry that acted.
-            return Outcome::Unknown;
+            return Outcome::Refused(Refusal::TooOld);
         }
     }
     let effect = effect_of(state, write, version);
@@ -180,7 +180,7 @@ mod tests {
         let mut state = State::default();
         state.requests.horizon_ms = 50;
         let late = write(1, Condition::Always, put("a"));
-        assert_eq!(apply(&mut state, &late, version(1), 60, true), Outcome::Unknown);
+        assert_eq!(apply(&mut state, &late, version(1), 60, true), Outcome::Refused(Refusal::TooOld));
         assert_eq!(state.value, None);
         let fresh = Write { first_sent_ms: 51, ..write(2, Condition::Always, put("a")) };
         assert!(matches!(apply(&mut state, &fresh, version(2), 60, true), Outcome::Done { .. }));

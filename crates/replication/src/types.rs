@@ -154,7 +154,7 @@ pub enum Outcome {
     },
     /// The answer to [`Operation::Outcome`]: what the request memory holds; `None` is "not in the memory".
     Remembered(Option<Effect>),
-    /// Surely not done; nothing happened and nothing will.
+    /// Surely not done by this attempt; nothing happened and nothing will.
     Refused(Refusal),
     /// A write that may or may not take effect, now or later.
     Unknown,
@@ -173,7 +173,8 @@ pub enum Refusal {
     DiskFull,
     /// The node is leaving; ask another.
     Draining,
-    /// The request is a retry from before the register's memory: it cannot be told whether it acted.
+    /// The request is from before the register's memory. This attempt did nothing, but whether an earlier one of the same
+    /// id acted cannot be told any more: with an id that may have been sent before, the write's outcome is unknown.
     TooOld,
 }
 

@@ -1,14 +1,20 @@
-//! A simulated client with its gateway: one operation at a time, retried at other replicas under one request id.
+//! A simulated client with the gateway it talks to: one operation at a time, dispatched as the gateway does it.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bytes::Bytes;
-use history::{Event, EventKind, Function, Pairing, Process, Value};
+use dispatch::budget::RetryBudget;
+use dispatch::{Dispatch, Verdict};
+use history::{Function, Value};
 use membership::NodeId;
 use replication::{
-    Change, Condition, Effect, Operation, Outcome, RegisterKey, RequestId, Value as Stored, Version, Write,
+    Change, Condition, Effect, Operation, Outcome, Refusal, RegisterKey, RequestId, Value as Stored, Version, Write,
 };
 use stdx::{Instant, Prng};
+
+/// How long a node that was silent while another answered is asked last; as in the gateway.
+const DOUBT: Duration = Duration::from_secs(1);
 
 /// A client.
 #[derive(Debug)]
@@ -17,15 +23,28 @@ pub(crate) struct Client {
     pub process: u64,
     /// What it does now.
     pub current: Option<Current>,
-    /// The last version and text it saw of each key.
+    /// What pays for its gateway's retries.
+    pub budget: RetryBudget,
+    /// Nodes that are asked last, and until when.
+    doubts: BTreeMap<NodeId, Instant>,
+    /// The last version and text it saw of each register.
     seen: BTreeMap<usize, (Option<Version>, Option<String>)>,
 }
 
-/// An operation under way.
+/// What is done with a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum KeyKind {
+    /// Writes, swaps, deletes.
+    Register,
+    /// Additions.
+    Counter,
+    /// Appendings.
+    Journal,
+}
+
+/// An operation that was drawn.
 #[derive(Clone, Debug)]
-pub(crate) struct Current {
-    /// Its number in the run.
-    pub serial: u64,
+pub(crate) struct Drawn {
     /// Which key, by its index.
     pub key: usize,
     /// What is asked.
@@ -34,145 +53,185 @@ pub(crate) struct Current {
     pub function: Function,
     /// The history's value of the invocation.
     pub input: Value,
+    /// What it is for.
+    pub purpose: Purpose,
+}
+
+/// What an operation is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// It is part of the history.
+    History,
+    /// It asks what became of the write that was invoked on this line.
+    Outcome {
+        /// The write's line.
+        of_line: u64,
+    },
+}
+
+/// An operation under way.
+#[derive(Debug)]
+pub(crate) struct Current {
+    /// Its number in the run.
+    pub serial: u64,
+    /// The line of its invocation.
+    pub line: u64,
+    /// What it is.
+    pub drawn: Drawn,
     /// When the client gives up.
     pub deadline: Instant,
-    /// The replicas in the order in which they are asked.
-    pub order: Vec<NodeId>,
-    /// Attempts so far.
-    pub attempts: usize,
-    /// Attempts that were surely refused.
-    pub refused: usize,
+    /// Its attempts.
+    pub dispatch: Dispatch,
+    /// When it is to be woken.
+    pub wake_at: Option<Instant>,
 }
 
 /// How an operation ended for the client.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum End {
-    /// Answered; the write's request id if it is one that must now be durable.
-    Ok { output: Value, applied: Option<bool>, acknowledged: Option<RequestId> },
+    /// Answered.
+    Ok {
+        /// What was told.
+        output: Value,
+        /// Of a conditional write: whether it took effect.
+        applied: Option<bool>,
+        /// The write that must now be durable.
+        acknowledged: Option<RequestId>,
+    },
+    /// What the request memory holds of an earlier write.
+    Remembered(Option<Effect>),
     /// Surely nothing happened.
-    Fail,
+    Fail(Option<Refusal>),
     /// Nobody knows.
     Info,
 }
 
 impl Client {
     pub fn new(process: u64) -> Client {
-        Client { process, current: None, seen: BTreeMap::new() }
+        let (doubts, seen) = (BTreeMap::new(), BTreeMap::new());
+        Client { process, current: None, budget: RetryBudget::default(), doubts, seen }
     }
 
-    /// Draws the next operation.
-    pub fn draw(&mut self, prng: &mut Prng, serial: u64, key: usize, register: &RegisterKey, wall_ms: u64) -> Current {
-        let text = format!("v{serial}");
-        let put =
-            Change::Put(Stored { body: Bytes::from(text.clone()), content_type: Bytes::from_static(b"text/plain") });
-        let seen = self.seen.get(&key).cloned();
+    /// Whether a node was silent a moment ago.
+    pub fn doubts(&self, node: NodeId, now: Instant) -> bool {
+        self.doubts.get(&node).is_some_and(|until| now < *until)
+    }
+
+    /// Remembers who was silent while another answered.
+    pub fn doubt(&mut self, silent: impl Iterator<Item = NodeId>, now: Instant) {
+        self.doubts.extend(silent.map(|node| (node, now + DOUBT)));
+    }
+
+    /// A node answered.
+    pub fn trust(&mut self, node: NodeId) {
+        self.doubts.remove(&node);
+    }
+
+    /// Draws the next operation on the key.
+    pub fn draw(
+        &mut self,
+        prng: &mut Prng,
+        serial: u64,
+        (key, kind): (usize, KeyKind),
+        register: &RegisterKey,
+        wall_ms: u64,
+    ) -> Drawn {
+        let request = RequestId(u128::from(serial) << 64 | u128::from(self.process) + 1);
         let write = |condition, change| {
-            let request = RequestId(u128::from(serial) << 64 | u128::from(self.process) + 1);
             let key = register.clone();
             Operation::Write(Write { key, request, first_sent_ms: wall_ms, retry: false, condition, change })
         };
-        let new = Value::from(text.as_str());
-        let (operation, function, input) = match (prng.below(20), seen) {
-            (0..=6, _) => (Operation::Read { key: register.clone() }, Function::Read, Value::Null),
-            (7..=11, _) | (12..=17, None) => (write(Condition::Always, put), Function::Write, new),
+        let read = (Operation::Read { key: register.clone() }, Function::Read, Value::Null);
+        let choice = prng.below(20);
+        let (operation, function, input) = match kind {
+            _ if choice < 7 => read,
+            KeyKind::Register => self.draw_change(choice, serial, key, write),
+            KeyKind::Counter => {
+                let by = prng.below(9) as i64 - 3;
+                (write(Condition::Always, Change::Add(by)), Function::Add, Value::from(by))
+            }
+            KeyKind::Journal => {
+                let text = format!("{serial};");
+                let change = Change::Append(Bytes::from(text.clone()));
+                (write(Condition::Always, change), Function::Append, Value::from(text))
+            }
+        };
+        Drawn { key, operation, function, input, purpose: Purpose::History }
+    }
+
+    fn draw_change(
+        &self,
+        choice: u64,
+        serial: u64,
+        key: usize,
+        write: impl Fn(Condition, Change) -> Operation,
+    ) -> (Operation, Function, Value) {
+        let text = format!("v{serial}");
+        let body = Bytes::from(text.clone());
+        let put = Change::Put(Stored { body, content_type: Bytes::from_static(b"text/plain") });
+        let new = Value::from(text);
+        match (choice, self.seen.get(&key)) {
             (12..=17, Some((version, old))) => {
                 let condition = version.map_or(Condition::Absent, Condition::Matches);
                 let old = old.as_deref().map_or(Value::Null, Value::from);
                 (write(condition, put), Function::Cas, Value::List(vec![old, new]))
             }
+            (0..=10, _) | (12..=17, None) => (write(Condition::Always, put), Function::Write, new),
+            (11, _) => (write(Condition::Exists, put), Function::Write, new),
             _ => (write(Condition::Always, Change::Delete), Function::Delete, Value::Null),
+        }
+    }
+
+    /// How the operation ended, from what its dispatch says.
+    pub fn judge(&mut self, drawn: &Drawn, verdict: Verdict) -> End {
+        let outcome = match verdict {
+            Verdict::Answered { outcome, .. } => outcome,
+            Verdict::NotDone(refusal) => return End::Fail(Some(refusal)),
+            Verdict::Unknown => return End::Info,
+            Verdict::Late => return End::Fail(None),
         };
-        Current {
-            serial,
-            key,
-            operation,
-            function,
-            input,
-            deadline: Instant::ZERO,
-            order: Vec::new(),
-            attempts: 0,
-            refused: 0,
-        }
-    }
-
-    /// The operation that the next attempt sends: writes of a later attempt say that they are repeats.
-    pub fn attempt(current: &Current) -> Operation {
-        let mut operation = current.operation.clone();
-        if let Operation::Write(write) = &mut operation {
-            write.retry = current.attempts > 0;
-        }
-        operation
-    }
-
-    /// Reads an answer; none when it decides nothing.
-    pub fn judge(&mut self, outcome: &Outcome) -> Option<End> {
-        let current = self.current.as_mut()?;
         match outcome {
             Outcome::Value(found) => {
                 let text = found.as_ref().map(|(_, value)| String::from_utf8_lossy(&value.body).into_owned());
                 let version = found.as_ref().map(|(version, _)| *version);
-                self.seen.insert(current.key, (version, text.clone()));
                 let output = text.as_deref().map_or(Value::Null, Value::from);
-                Some(End::Ok { output, applied: None, acknowledged: None })
+                self.seen.insert(drawn.key, (version, text));
+                End::Ok { output, applied: None, acknowledged: None }
             }
-            Outcome::Done { effect, .. } => {
-                let Operation::Write(write) = &current.operation else { return None };
-                let (request, key) = (write.request, current.key);
-                let cas = current.function == Function::Cas;
-                let applied = match effect {
-                    Effect::Created(version) | Effect::Replaced(version) => {
-                        if let Change::Put(value) = &write.change {
-                            let text = String::from_utf8_lossy(&value.body).into_owned();
-                            self.seen.insert(key, (Some(*version), Some(text)));
-                        }
-                        true
-                    }
-                    Effect::Deleted(_) => {
-                        self.seen.insert(key, (None, None));
-                        true
-                    }
-                    Effect::ConditionFailed(_) | Effect::Unfit => {
-                        self.seen.remove(&key);
-                        false
-                    }
-                };
-                let output = current.input.clone();
-                Some(End::Ok { output, applied: cas.then_some(applied), acknowledged: Some(request) })
-            }
-            Outcome::Refused(_) => {
-                current.refused += 1;
-                None
-            }
-            Outcome::Unknown | Outcome::Remembered(_) => None,
+            Outcome::Done { effect, value } => self.judge_done(drawn, effect, value),
+            Outcome::Remembered(effect) => End::Remembered(effect),
+            Outcome::Refused(_) | Outcome::Unknown => unreachable!("a dispatch ends with neither"),
         }
     }
 
-    /// How the operation ends when its time is up.
-    pub fn late(current: &Current) -> End {
-        let is_read = matches!(current.operation, Operation::Read { .. });
-        // Each attempt that was not surely refused may still take effect.
-        if is_read || current.refused == current.attempts { End::Fail } else { End::Info }
+    fn judge_done(&mut self, drawn: &Drawn, effect: Effect, value: Option<Stored>) -> End {
+        let Operation::Write(write) = &drawn.operation else {
+            unreachable!("only a write is done");
+        };
+        match (effect, &write.change) {
+            (Effect::Created(version) | Effect::Replaced(version), Change::Put(value)) => {
+                let text = String::from_utf8_lossy(&value.body).into_owned();
+                self.seen.insert(drawn.key, (Some(version), Some(text)));
+            }
+            (Effect::Deleted(_), _) => {
+                self.seen.insert(drawn.key, (None, None));
+            }
+            _ => {
+                self.seen.remove(&drawn.key);
+            }
+        }
+        let output = match drawn.function {
+            Function::Add | Function::Append => {
+                value.map_or(Value::Null, |value| Value::from(String::from_utf8_lossy(&value.body).into_owned()))
+            }
+            _ => drawn.input.clone(),
+        };
+        End::Ok { output, applied: applied(write, effect), acknowledged: Some(write.request) }
     }
 }
 
-/// Writes an invocation down.
-pub(crate) fn record_invoke(pairing: &mut Pairing, line: u64, client: &Client, current: &Current) {
-    let process = Process::Client(client.process as i64);
-    let key = Value::from(format!("k{}", current.key).as_str());
-    let event = Event::new(process, EventKind::Invoke, current.function.clone(), key, current.input.clone());
-    pairing.push(line, event).expect("a client invokes once at a time");
-}
-
-/// Writes a completion down.
-pub(crate) fn record_end(pairing: &mut Pairing, line: u64, client: &Client, current: &Current, end: &End) {
-    let process = Process::Client(client.process as i64);
-    let key = Value::from(format!("k{}", current.key).as_str());
-    let (kind, value, applied) = match end {
-        End::Ok { output, applied, .. } => (EventKind::Ok, output.clone(), *applied),
-        End::Fail => (EventKind::Fail, current.input.clone(), None),
-        End::Info => (EventKind::Info, current.input.clone(), None),
-    };
-    let mut event = Event::new(process, kind, current.function.clone(), key, value);
-    event.applied = applied;
-    pairing.push(line, event).expect("a client completes what it invoked");
+/// Whether a conditional write took effect; none for an unconditional one.
+pub(crate) fn applied(write: &Write, effect: Effect) -> Option<bool> {
+    let acted = matches!(effect, Effect::Created(_) | Effect::Replaced(_) | Effect::Deleted(_));
+    (write.condition != Condition::Always).then_some(acted)
 }

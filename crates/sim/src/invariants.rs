@@ -1,6 +1,7 @@
 //! What must hold after every event. Each function states one sentence and says, when it is broken, by what.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use replication::{Ballot, RegisterKey, RequestId, State};
 
@@ -13,6 +14,12 @@ pub struct Violation {
     pub found: String,
 }
 
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.invariant, self.found)
+    }
+}
+
 /// Everything that was ever accepted and chosen on one register, seen from outside of all nodes.
 #[derive(Debug, Default)]
 struct Register {
@@ -21,7 +28,7 @@ struct Register {
     /// The nodes whose disks hold it.
     durable: BTreeMap<Ballot, Vec<usize>>,
     /// The ballots at which something was chosen.
-    chosen: Vec<Ballot>,
+    chosen: BTreeSet<Ballot>,
 }
 
 /// The observer of all registers.
@@ -60,13 +67,15 @@ impl Registers {
         if disks.len() < majority || register.chosen.contains(&ballot) {
             return Ok(());
         }
-        register.chosen.push(ballot);
+        // To extend each other is transitive, so the neighbours stand for all.
         let state = &register.accepted[&ballot];
-        for other in &register.chosen {
-            let (older, newer) =
-                if *other < ballot { (&register.accepted[other], state) } else { (state, &register.accepted[other]) };
-            invariant_chosen_states_extend_each_other(older, newer)?;
+        if let Some(before) = register.chosen.range(..ballot).next_back() {
+            invariant_chosen_states_extend_each_other(&register.accepted[before], state)?;
         }
+        if let Some(after) = register.chosen.range(ballot..).next() {
+            invariant_chosen_states_extend_each_other(state, &register.accepted[after])?;
+        }
+        register.chosen.insert(ballot);
         Ok(())
     }
 
@@ -74,7 +83,7 @@ impl Registers {
     pub fn acknowledged(&self, key: &RegisterKey, request: RequestId) -> Result<(), Violation> {
         let register = self.registers.get(key);
         let chosen =
-            register.into_iter().flat_map(|register| register.chosen.iter().map(|ballot| &register.accepted[ballot]));
+            register.into_iter().flat_map(|held| held.chosen.iter().rev().map(|ballot| &held.accepted[ballot]));
         invariant_an_acknowledged_write_is_on_a_majority_of_disks(chosen, request)
     }
 }
@@ -101,15 +110,15 @@ fn invariant_a_request_acts_once(state: &State) -> Result<(), Violation> {
     }
 }
 
-/// Of two chosen states, the one with the higher ballot contains every request of the other, in the same order.
+/// Of two chosen states, the one with the higher ballot contains every request of the other, in the same order and with
+/// the same effect.
 fn invariant_chosen_states_extend_each_other(older: &State, newer: &State) -> Result<(), Violation> {
-    let ids = |state: &State| state.requests.entries.iter().map(|entry| entry.request).collect::<Vec<_>>();
-    let (before, after) = (ids(older), ids(newer));
+    let (before, after) = (&older.requests.entries, &newer.requests.entries);
     // What was pushed out of the memory cannot be compared; runs stay below its bound.
-    if newer.requests.horizon_ms > 0 || after.starts_with(&before) {
+    if newer.requests.horizon_ms > 0 || after.starts_with(before) {
         return Ok(());
     }
-    let missing = before.iter().find(|id| !after.contains(id)).map_or(0, |id| id.0);
+    let missing = before.iter().find(|entry| !after.contains(entry)).map_or(0, |entry| entry.request.0);
     let found =
         format!("version {} was chosen, then version {} without request {missing:x}", older.version, newer.version);
     Err(Violation { invariant: "chosen_states_extend_each_other", found })

@@ -45,7 +45,10 @@ impl Network {
             return Vec::new();
         }
         let mut fates = vec![self.delay(swarm)];
-        if self.prng.chance(swarm.duplication) {
+        // What a client asks may be lost with its connection, but a connection delivers nothing twice. (Between nodes a
+        // question is repeated by its asker.)
+        let between_nodes = matches!((from, to), (Place::Node(_), Place::Node(_)));
+        if self.prng.chance(swarm.duplication) && between_nodes {
             fates.push(self.delay(swarm));
         }
         fates
@@ -77,6 +80,11 @@ impl Network {
         }
         self.cut.extend(links.iter().copied());
         links
+    }
+
+    /// Whether `a` reaches `b`.
+    pub fn is_cut(&self, a: usize, b: usize) -> bool {
+        self.cut.contains(&(a, b))
     }
 
     /// Joins links again.

@@ -11,17 +11,23 @@ use stdx::Prng;
 pub struct Swarm {
     /// Storage nodes.
     pub nodes: usize,
-    /// Tokens a node holds.
+    /// Tokens a node holds; each is a member of the ring.
     pub tokens: usize,
-    /// Clients, each with one operation at a time.
+    /// The length of the ring's successor lists.
+    pub successors: usize,
+    /// Clients, each with a gateway of its own and one operation at a time.
     pub clients: usize,
-    /// Keys that they share.
-    pub keys: usize,
+    /// Keys that they write, swap and delete.
+    pub registers: usize,
+    /// Keys that they add to.
+    pub counters: usize,
+    /// Keys that they append to.
+    pub journals: usize,
     /// Operations in all.
     pub operations: usize,
     /// The share of messages that are lost, 0 to 1.
     pub loss: f64,
-    /// The share that are delivered twice.
+    /// The share of messages between nodes that are delivered twice.
     pub duplication: f64,
     /// The share that are held up for long, and so overtaken.
     pub straggling: f64,
@@ -43,7 +49,19 @@ pub struct Swarm {
     pub power_cut_every: Option<Duration>,
     /// Whether one node loses its disk for good.
     pub lose_disk: bool,
-    /// How impatient clients are: when they ask the next replica as well.
+    /// The mean time between failing syncs; none for disks that never fail so.
+    pub sync_failure_every: Option<Duration>,
+    /// The mean time between disks filling up; none for never.
+    pub fill_every: Option<Duration>,
+    /// The size of the log's segments, in bytes.
+    pub segment_bytes: u64,
+    /// How often a node looks whether its log is worth cleaning; none for never.
+    pub clean_every: Option<Duration>,
+    /// Whether broken connections are noticed; else only silence tells.
+    pub resets: bool,
+    /// Whether any replica is asked first, so that coordinators compete; else the owner is, mostly.
+    pub competing: bool,
+    /// How long a gateway waits for a silent replica before it asks the next as well.
     pub hedge: Duration,
 }
 
@@ -58,12 +76,18 @@ impl Swarm {
         let pause_every = sometimes(3, 100..1_000);
         let partition_every = sometimes(3, 150..1_500);
         let power_cut_every = sometimes(6, 800..3_000);
+        let sync_failure_every = sometimes(8, 200..2_000);
+        let fill_every = sometimes(4, 100..1_000);
+        let clean_every = sometimes(2, 10..100);
         let lossy = |prng: &mut Prng, worst: f64| if prng.one_in(2) { prng.unit() * worst } else { 0.0 };
         Swarm {
             nodes: 5,
             tokens: 2,
+            successors: 2 + prng.index(3),
             clients: 3 + prng.index(6),
-            keys: 1 + prng.index(6),
+            registers: 1 + prng.index(4),
+            counters: prng.index(2),
+            journals: prng.index(2),
             operations: 200 + prng.index(60),
             loss: lossy(prng, 0.10),
             duplication: lossy(prng, 0.10),
@@ -77,6 +101,12 @@ impl Swarm {
             one_way: prng.one_in(2),
             power_cut_every,
             lose_disk: prng.one_in(4),
+            sync_failure_every,
+            fill_every,
+            segment_bytes: [16, 32, 128][prng.index(3)] * 1024,
+            clean_every,
+            resets: !prng.one_in(3),
+            competing: prng.one_in(3),
             hedge: Duration::from_millis(5 + prng.below(60)),
         }
     }
@@ -86,12 +116,16 @@ impl Swarm {
 impl fmt::Display for Swarm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let every = |mean: &Option<Duration>| mean.map_or("never".to_owned(), |mean| format!("every {mean:?}"));
-        writeln!(f, "nodes={} tokens={} clients={} keys={}", self.nodes, self.tokens, self.clients, self.keys)?;
-        writeln!(f, "operations={} hedge={:?}", self.operations, self.hedge)?;
+        writeln!(f, "nodes={} tokens={} successors={}", self.nodes, self.tokens, self.successors)?;
+        writeln!(f, "clients={} operations={} hedge={:?}", self.clients, self.operations, self.hedge)?;
+        writeln!(f, "registers={} counters={} journals={}", self.registers, self.counters, self.journals)?;
         writeln!(f, "loss={:.3} duplication={:.3} straggling={:.3}", self.loss, self.duplication, self.straggling)?;
         writeln!(f, "delay_max={:?} sync_max={:?}", self.delay_max, self.sync_max)?;
         writeln!(f, "crash {} (away up to {:?})", every(&self.crash_every), self.downtime_max)?;
         writeln!(f, "pause {}, partition {}", every(&self.pause_every), every(&self.partition_every))?;
-        writeln!(f, "one_way={} power_cut {} lose_disk={}", self.one_way, every(&self.power_cut_every), self.lose_disk)
+        writeln!(f, "one_way={} power_cut {} lose_disk={}", self.one_way, every(&self.power_cut_every), self.lose_disk)?;
+        writeln!(f, "failing sync {}, full disk {}", every(&self.sync_failure_every), every(&self.fill_every))?;
+        writeln!(f, "segment_bytes={} cleaning {}", self.segment_bytes, every(&self.clean_every))?;
+        writeln!(f, "resets={} competing={}", self.resets, self.competing)
     }
 }

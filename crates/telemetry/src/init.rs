@@ -36,6 +36,9 @@ pub struct Settings {
     pub otlp_endpoint: Option<String>,
     /// The form of log lines.
     pub log_format: LogFormat,
+    /// Which log lines: a level, or levels by crate (`info,storage_node=debug`). Default: that of the environment, see
+    /// [`init`].
+    pub log_filter: Option<String>,
 }
 
 impl Settings {
@@ -57,6 +60,7 @@ impl Settings {
             version: version.into(),
             otlp_endpoint,
             log_format,
+            log_filter: None,
         }
     }
 }
@@ -99,13 +103,13 @@ pub enum InitError {
 
 /// Starts logs and traces for this process. Call it once, first of all, inside or outside an async runtime.
 ///
-/// Log lines go to standard error, filtered by `EVERRING_LOG`, else `RUST_LOG`, else `info`. Spans are not filtered by
-/// level: a span that is missing in the middle would orphan its children.
+/// Log lines go to standard error, filtered by [`Settings::log_filter`], else `EVERRING_LOG`, else `RUST_LOG`, else
+/// `info`. Spans are not filtered by level: a span that is missing in the middle would orphan its children.
 ///
 /// # Errors
 /// See [`InitError`].
 pub fn init(settings: Settings) -> Result<Guard, InitError> {
-    let (filter, text) = log_filter()?;
+    let (filter, text) = log_filter(settings.log_filter.clone())?;
     let pipeline = Pipeline::build(&settings)?;
     let terminal = std::io::stderr().is_terminal();
     let format = match settings.log_format {
@@ -213,9 +217,10 @@ pub(crate) fn tracer() -> &'static SdkTracer {
 
 static TRACER: OnceLock<SdkTracer> = OnceLock::new();
 
-fn log_filter() -> Result<(EnvFilter, String), InitError> {
+fn log_filter(asked: Option<String>) -> Result<(EnvFilter, String), InitError> {
     let given = |name| env::var(name).ok().filter(|filter| !filter.trim().is_empty());
-    let filter = given("EVERRING_LOG").or_else(|| given("RUST_LOG")).unwrap_or_else(|| "info".to_string());
+    let filter = asked.or_else(|| given("EVERRING_LOG")).or_else(|| given("RUST_LOG"));
+    let filter = filter.unwrap_or_else(|| "info".to_string());
     match EnvFilter::builder().parse(&filter) {
         Ok(parsed) => Ok((parsed, filter)),
         Err(source) => Err(InitError::Filter { filter, source }),

@@ -149,6 +149,20 @@ names! {
     Metric {
         /// HTTP requests answered, by method, route and status class.
         HTTP_SERVER_REQUEST_DURATION = "http_server_request_duration", "histogram, seconds";
+        /// Registers that a storage node holds, deletions included.
+        NODE_REGISTERS = "everring_node_registers", "gauge, registers";
+        /// Bytes of the current records of a storage node.
+        NODE_LIVE_BYTES = "everring_node_live_bytes", "gauge, bytes";
+        /// Bytes that the log of a storage node takes on the disk.
+        NODE_LOG_BYTES = "everring_node_log_bytes", "gauge, bytes";
+        /// Registers in which a storage node is known to lag.
+        NODE_LAGGING = "everring_node_lagging_registers", "gauge, registers";
+        /// Operations that wait at a storage node.
+        NODE_WAITING = "everring_node_waiting_operations", "gauge, operations";
+        /// Whether the disk of a storage node takes no more writes.
+        NODE_DISK_FULL = "everring_node_disk_full", "gauge, 0 or 1";
+        /// Whether a storage node holds all that it should.
+        NODE_READY = "everring_node_ready", "gauge, 0 or 1";
         /// Spans that the collector took.
         TRACE_SPANS_EXPORTED = "everring_trace_spans_exported", "counter, spans";
         /// Spans dropped because the export queue was full.

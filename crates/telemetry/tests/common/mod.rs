@@ -34,6 +34,7 @@ pub fn settings(service: &str, instance: &str, endpoint: Option<&str>) -> Settin
         version: "1.2.3".to_string(),
         otlp_endpoint: endpoint.map(str::to_string),
         log_format: LogFormat::Json,
+        log_filter: None,
     }
 }
 

@@ -1,0 +1,174 @@
+//! The observer of the ring: which of its invariants must hold now, and whether they do.
+//!
+//! Zave proves that the corrected protocol keeps its invariants as long as nobody alive is taken for dead, no member
+//! loses its whole list at once, and more than r members remain that no list passes over. A fleet under faults breaks
+//! these assumptions now and then: a pause longer than the patience of questions, a partition, a power cut. So the
+//! observer follows the assumptions too. The ring is *sound* from the moment at which it is ideal until one of them is
+//! broken; while it is sound, every invariant must hold after every event. In the end only the ideal ring will do.
+
+use std::collections::BTreeMap;
+
+use chord::invariants::{self, MemberView};
+use chord::{Body, CallId, Chord, Config, Envelope, Peer, Rules};
+use membership::{NodeId, Position};
+use stdx::Instant;
+
+use crate::invariants::Violation;
+
+/// A question that is not answered yet.
+#[derive(Clone, Copy, Debug)]
+struct Question {
+    to: Peer,
+    sent: u32,
+    first: Instant,
+    last: Instant,
+}
+
+/// See the module's introduction.
+#[derive(Debug)]
+pub(crate) struct RingWatch {
+    config: Config,
+    /// What the members hold, of those that are in the ring and whose node runs.
+    views: BTreeMap<Position, MemberView>,
+    member_since: BTreeMap<Position, Instant>,
+    /// Questions whose silence means death to the asker, by asker.
+    open: BTreeMap<(Position, CallId), Question>,
+    sound: bool,
+    /// How often the ring became sound.
+    pub sound_times: u64,
+    /// How often the invariants were checked.
+    pub checks: u64,
+    /// How often a member began a ring of its own beside a living one.
+    pub second_rings: u64,
+}
+
+impl RingWatch {
+    pub fn new(config: Config) -> RingWatch {
+        RingWatch {
+            config,
+            views: BTreeMap::new(),
+            member_since: BTreeMap::new(),
+            open: BTreeMap::new(),
+            sound: false,
+            sound_times: 0,
+            checks: 0,
+            second_rings: 0,
+        }
+    }
+
+    /// A member says something to another node's member.
+    pub fn sent(&mut self, now: Instant, envelope: &Envelope) {
+        if let Body::Pull { call } | Body::Ping { call } = envelope.body {
+            let fresh = Question { to: envelope.to, sent: 0, first: now, last: now };
+            let question = self.open.entry((envelope.from.position, call)).or_insert(fresh);
+            question.sent += 1;
+            question.last = now;
+        }
+    }
+
+    /// A message reaches a member.
+    pub fn arrived(&mut self, envelope: &Envelope) {
+        if let Body::Pulled { call, .. } | Body::Pong { call } = envelope.body {
+            self.open.remove(&(envelope.to.position, call));
+        }
+    }
+
+    /// Time passes for a node's members: questions that were asked often enough are given up now. True: the ring is
+    /// not sound any more, for somebody alive was taken for dead.
+    pub fn gives_up(&mut self, now: Instant, tokens: &[Position]) -> bool {
+        let (attempts, patience) = (self.config.attempts, self.config.answer_timeout);
+        let given_up = |question: &Question| question.sent >= attempts && now.since(question.last) >= patience;
+        let mut wrong = false;
+        for token in tokens {
+            let range = (*token, CallId(0))..=(*token, CallId(u64::MAX));
+            let late: Vec<_> = self.open.range(range).filter(|(_, q)| given_up(q)).map(|(id, q)| (*id, *q)).collect();
+            for (id, question) in late {
+                self.open.remove(&id);
+                let since = self.member_since.get(&question.to.position);
+                wrong |= since.is_some_and(|since| *since <= question.first);
+            }
+        }
+        wrong && self.break_soundness()
+    }
+
+    /// A node is told that the connection to another broke. True: the ring is not sound any more.
+    pub fn told_lost(&mut self, tokens: &[Position], lost: NodeId) -> bool {
+        self.open.retain(|(asker, _), question| question.to.node != lost || !tokens.contains(asker));
+        self.views.values().any(|view| view.me.node == lost) && self.break_soundness()
+    }
+
+    /// Members began rings of their own. True: the ring is not sound any more.
+    pub fn created(&mut self, created: &[Position]) -> bool {
+        let others = self.views.keys().any(|position| !created.contains(position));
+        self.second_rings += u64::from(others && !created.is_empty());
+        !created.is_empty() && others && self.break_soundness()
+    }
+
+    /// A node died with all its members. True: the ring is not sound any more, for too many are dead.
+    pub fn crashed(&mut self, node: NodeId) -> bool {
+        let gone: Vec<Position> = self.views.values().filter(|v| v.me.node == node).map(|v| v.me.position).collect();
+        self.views.retain(|_, view| view.me.node != node);
+        self.member_since.retain(|position, _| !gone.contains(position));
+        self.open.retain(|(asker, _), _| !gone.contains(asker));
+        let views = self.snapshot();
+        let too_few = invariants::principals(&views).len() <= self.config.successors;
+        let cut_off = invariants::invariant_one_live_successor(&views).is_err();
+        (too_few || cut_off) && self.break_soundness()
+    }
+
+    /// A node's members took an input. Checks what must hold.
+    pub fn touched<'a, C: Rules + 'a>(
+        &mut self,
+        now: Instant,
+        members: impl Iterator<Item = &'a Chord<C>>,
+    ) -> Result<(), Violation> {
+        let mut changed = false;
+        for member in members {
+            let position = member.me().position;
+            let same = self.views.get(&position).is_some_and(|view| {
+                view.predecessor == member.predecessor() && view.successors.as_slice() == member.successors()
+            });
+            if let Some(view) = member.view().filter(|_| !same) {
+                self.views.insert(position, view);
+                self.member_since.entry(position).or_insert(now);
+                changed = true;
+            }
+        }
+        if !changed {
+            return Ok(());
+        }
+        let views = self.snapshot();
+        if self.sound {
+            self.checks += 1;
+            return invariants::check(&views).map_err(|violation| violation_of(&violation));
+        }
+        let enough = views.len() > self.config.successors;
+        if enough && invariants::is_ideal(&views, self.config.successors).is_ok() {
+            self.sound = true;
+            self.sound_times += 1;
+        }
+        Ok(())
+    }
+
+    /// How many members are in the ring.
+    pub fn members(&self) -> usize {
+        self.views.len()
+    }
+
+    /// What keeps the ring from being ideal.
+    pub fn ideal(&self) -> Result<(), Violation> {
+        invariants::is_ideal(&self.snapshot(), self.config.successors).map_err(|violation| violation_of(&violation))
+    }
+
+    fn snapshot(&self) -> Vec<MemberView> {
+        self.views.values().cloned().collect()
+    }
+
+    fn break_soundness(&mut self) -> bool {
+        std::mem::replace(&mut self.sound, false)
+    }
+}
+
+fn violation_of(violation: &invariants::Violation) -> Violation {
+    Violation { invariant: violation.invariant, found: violation.sentence.clone() }
+}

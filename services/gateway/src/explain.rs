@@ -1,0 +1,93 @@
+//! The calls that explain the ring: who belongs, and which node holds a key.
+
+use actix_web::HttpResponse;
+use client::fleet::Fleet;
+use membership::Position;
+use telemetry::names;
+use wire::http::{RingAnswer, RingMember, RouteAnswer};
+
+use crate::nodes::Nodes;
+use crate::problem::Refuse;
+use crate::records::Incoming;
+use crate::words;
+
+impl Incoming<'_> {
+    /// `GET /v1/ring`
+    ///
+    /// # Errors
+    /// The problem to answer with.
+    pub fn ring(&self) -> Result<HttpResponse, Refuse> {
+        words::query(self.request.query_string(), &[])?;
+        Ok(HttpResponse::Ok().json(ring(&self.gateway.fleet(), &*self.gateway.nodes)))
+    }
+
+    /// `GET /v1/route/{bucket}/{key}?lookup=table|fingers`
+    ///
+    /// # Errors
+    /// The problem to answer with.
+    pub async fn route(&mut self, bucket_name: &str, key: &str) -> Result<HttpResponse, Refuse> {
+        let gateway = self.gateway;
+        let query = words::query(self.request.query_string(), &["lookup"])?;
+        // Which node holds a key can be told for every bucket, also for those whose records are not offered yet.
+        let bucket = gateway.find_bucket(bucket_name, self.deadline, self.context).await?;
+        let position = gateway.hasher.position(bucket.id, key.as_bytes());
+        self.span.set(names::KEY_ID, position.to_string());
+        let answer = match query.get("lookup").map_or("table", String::as_str) {
+            "table" => by_table(&gateway.fleet(), position)?,
+            "fingers" => {
+                let Some(router) = &gateway.router else {
+                    let detail = "this gateway has no discovery to find a router in; ask with ?lookup=table";
+                    return Err(Refuse::new(wire::http::ProblemCode::RouterUnavailable, detail));
+                };
+                let within = gateway.clock.until(self.deadline);
+                router.lookup(position, "fingers", within, self.context).await?
+            }
+            lookup @ ("index" | "neighbours") => {
+                return Err(Refuse::not_offered(&format!("lookup={lookup}"), "use table or fingers"));
+            }
+            _ => return Err(Refuse::bad_request("`lookup` must be one of table, fingers, index, neighbours")),
+        };
+        Ok(HttpResponse::Ok().json(answer))
+    }
+}
+
+/// The ring as this process sees it.
+fn ring(fleet: &Fleet, nodes: &dyn Nodes) -> RingAnswer {
+    let view = &fleet.view;
+    let state = if view.is_formed() { "member" } else { "joining" };
+    let members = view.members.iter().map(|member| RingMember {
+        id: member.id.to_string(),
+        name: member.name.clone(),
+        zone: member.zone.clone(),
+        state: state.to_owned(),
+        alive: nodes.is_up(member.id),
+        share: fleet.ring.share_of(member.id),
+        tokens: member.tokens.iter().map(Position::to_string).collect(),
+    });
+    RingAnswer {
+        cluster: view.cluster.to_string(),
+        epoch: view.epoch.0,
+        replication: view.replication,
+        pending_change: None,
+        members: members.collect(),
+    }
+}
+
+/// The owner by the table of all tokens: the view that the data path itself goes by, so nobody is asked.
+fn by_table(fleet: &Fleet, position: Position) -> Result<RouteAnswer, Refuse> {
+    let replicas: Vec<String> = fleet.ring.replicas_of(position).iter().map(|node| fleet.name_of(*node)).collect();
+    let Some(owner) = replicas.first().cloned() else {
+        let detail = "the ring has no member yet; it forms when enough storage nodes have started";
+        return Err(Refuse::new(wire::http::ProblemCode::NoQuorum, detail));
+    };
+    Ok(RouteAnswer {
+        lookup: "table".to_owned(),
+        identifier: position.to_string(),
+        owner,
+        replicas,
+        epoch: fleet.view.epoch.0,
+        pending_change: None,
+        agrees_with_view: true,
+        hops: Vec::new(),
+    })
+}

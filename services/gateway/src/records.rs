@@ -1,0 +1,284 @@
+//! The calls on records: parse, ask, answer.
+
+use actix_web::http::header::{HeaderName, HeaderValue};
+use actix_web::web::Payload;
+use actix_web::{HttpRequest, HttpResponse};
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt;
+use replication::{Change, Effect, Operation, Outcome, Value, Write};
+use stdx::{Instant, TraceContext};
+use telemetry::names;
+use telemetry::spans::LiveSpan;
+use wire::http::{ProblemCode, header};
+
+use crate::answers;
+use crate::ask::{Asked, Words, whole};
+use crate::buckets::Bucket;
+use crate::dispatch::Verdict;
+use crate::gateway::Gateway;
+use crate::problem::Refuse;
+use crate::routes::Verb;
+use crate::token::Seen;
+use crate::words::{self, Headers, RequestWords};
+
+/// One request, as every handler gets it.
+pub struct Incoming<'a> {
+    /// The gateway.
+    pub gateway: &'a Gateway,
+    /// The request line and headers.
+    pub request: &'a HttpRequest,
+    /// Its server span.
+    pub span: &'a mut LiveSpan,
+    /// That span's context.
+    pub context: TraceContext,
+    /// When the answer must be on its way.
+    pub deadline: Instant,
+}
+
+/// Words that every data answer carries.
+struct Trailer {
+    receipt: String,
+    token: String,
+    request_id: Option<String>,
+}
+
+impl Incoming<'_> {
+    /// `GET|HEAD|PUT|POST|DELETE /v1/kv/{bucket}/{key}`
+    ///
+    /// # Errors
+    /// The problem to answer with.
+    pub async fn record(&mut self, verb: Verb, bucket: &str, key: &str, body: Payload) -> Result<HttpResponse, Refuse> {
+        let done = match verb {
+            Verb::Get | Verb::Head => return self.read(verb, bucket, key).await,
+            Verb::Put | Verb::Post | Verb::Delete => self.write(verb, bucket, key, body).await,
+        };
+        // Whatever refused a write before it was asked of a replica left nothing behind.
+        done.map_err(Refuse::outcome_or_not_done)
+    }
+
+    async fn read(&mut self, verb: Verb, bucket_name: &str, key: &str) -> Result<HttpResponse, Refuse> {
+        let headers = self.request.headers();
+        let query = words::query(self.request.query_string(), &["consistency", "watch"])?;
+        words::refuse_not_offered(headers, &query)?;
+        words::level(&query)?;
+        let conditions = words::read_conditions(headers)?;
+        let range = if verb == Verb::Get { headers.single("range")? } else { None };
+        let if_range = headers.single("if-range")?;
+        let seen = self.seen()?;
+        let bucket = self.gateway.bucket(bucket_name, self.deadline, self.context).await?;
+        let operation = Operation::Read { key: self.gateway.register(bucket.id, key) };
+        let asked = self.ask(&operation, bucket_name, verb).await;
+        let (outcome, trailer) = self.settle(asked, seen, None, false)?;
+        let answer = match outcome {
+            Outcome::Value(found) => answers::read(found, &conditions, range, if_range),
+            Outcome::Done { .. } | Outcome::Remembered(_) | Outcome::Refused(_) | Outcome::Unknown => {
+                Err(answers::answered_otherwise(false))
+            }
+        };
+        trailer.on(answer)
+    }
+
+    async fn write(&mut self, verb: Verb, bucket_name: &str, key: &str, body: Payload) -> Result<HttpResponse, Refuse> {
+        let gateway = self.gateway;
+        let headers = self.request.headers();
+        let known: &[&str] =
+            if verb == Verb::Post { &["consistency", "ttl", "op", "by"] } else { &["consistency", "ttl"] };
+        let query = words::query(self.request.query_string(), known)?;
+        words::refuse_not_offered(headers, &query)?;
+        words::level(&query)?;
+        let condition = words::condition(headers)?;
+        let request = words::request_words(headers, gateway.clock.wall_ms(), || uuid::Uuid::now_v7().to_string())?;
+        let seen = self.seen()?;
+        let bucket = gateway.bucket(bucket_name, self.deadline, self.context).await?;
+        let change = match verb {
+            Verb::Delete => Change::Delete,
+            Verb::Post => match query.get("op").map(String::as_str) {
+                Some("add") => Change::Add(added(query.get("by"))?),
+                Some("append") => Change::Append(self.body(body, &bucket).await?),
+                Some(op @ ("remove" | "touch")) => return Err(Refuse::not_offered(op, "add and append work today")),
+                _ => return Err(Refuse::bad_request("`op` must say what to do: add, append")),
+            },
+            Verb::Put | Verb::Get | Verb::Head => {
+                let content_type = words::content_type(headers)?;
+                Change::Put(Value { body: self.body(body, &bucket).await?, content_type: content_type.into() })
+            }
+        };
+        let computes = matches!(change, Change::Add(_) | Change::Append(_));
+        let RequestWords { text, id, first_sent_ms, retry } = request;
+        gateway.recent().remember(id, bucket_name, key);
+        self.span.set(names::REQUEST_ID, format!("{:032x}", id.0));
+        let register = gateway.register(bucket.id, key);
+        let write = Write { key: register, request: id, first_sent_ms, retry, condition, change };
+        let asked = self.ask(&Operation::Write(write), bucket_name, verb).await;
+        let (outcome, trailer) = self.settle(asked, seen, Some(text), true)?;
+        let answer = match outcome {
+            Outcome::Done { effect, value } => answers::write(effect, value, computes),
+            Outcome::Value(_) | Outcome::Remembered(_) | Outcome::Refused(_) | Outcome::Unknown => {
+                Err(answers::answered_otherwise(true))
+            }
+        };
+        trailer.on(answer)
+    }
+
+    /// `GET /v1/requests/{id}`: what became of a write.
+    ///
+    /// # Errors
+    /// The problem to answer with.
+    pub async fn outcome(&mut self, id: &str) -> Result<HttpResponse, Refuse> {
+        words::check_request_id(id)?;
+        let query = words::query(self.request.query_string(), &["bucket", "key"])?;
+        let seen = self.seen()?;
+        let request = words::request_id(id);
+        let named = match (query.get("bucket"), query.get("key")) {
+            (Some(bucket), Some(key)) => Some((bucket.clone(), key.clone())),
+            (None, None) => self.gateway.recent().find(request),
+            _ => return Err(Refuse::bad_request("name both the bucket and the key, or neither")),
+        };
+        let Some((bucket_name, key)) = named else {
+            return Err(Refuse::bad_request(
+                "this gateway has not seen the request lately; what became of it is remembered beside the key, so name \
+                 it: GET /v1/requests/{id}?bucket=…&key=…",
+            ));
+        };
+        let bucket = self.gateway.bucket(&bucket_name, self.deadline, self.context).await?;
+        let operation = Operation::Outcome { key: self.gateway.register(bucket.id, &key), request };
+        let asked = self.ask(&operation, &bucket_name, Verb::Get).await;
+        let (outcome, trailer) = self.settle(asked, seen, Some(id.to_owned()), false)?;
+        let answer = match outcome {
+            Outcome::Remembered(effect) => {
+                let (outcome, effect, etag) = answers::remembered(effect);
+                Ok(HttpResponse::Ok().insert_header(("cache-control", "no-store")).json(serde_json::json!({
+                    "request_id": id, "bucket": bucket_name, "key": key,
+                    "outcome": outcome, "effect": effect, "etag": etag,
+                })))
+            }
+            Outcome::Value(_) | Outcome::Done { .. } | Outcome::Refused(_) | Outcome::Unknown => {
+                Err(answers::answered_otherwise(false))
+            }
+        };
+        trailer.on(answer)
+    }
+
+    async fn ask(&mut self, operation: &Operation, bucket: &str, verb: Verb) -> Asked {
+        self.span.set(names::KEY_ID, operation.key().position.to_string());
+        self.span.set(names::LEVEL, "strict");
+        let words = Words { bucket, verb: verb.name(), context: self.context };
+        self.gateway.ask(operation, self.deadline, words).await
+    }
+
+    /// Takes an operation's end apart: the outcome with what every data answer carries, or the problem.
+    fn settle(
+        &mut self,
+        asked: Asked,
+        seen: Seen,
+        request_id: Option<String>,
+        write: bool,
+    ) -> Result<(Outcome, Trailer), Refuse> {
+        let Verdict::Answered { outcome, receipt, .. } = asked.verdict else {
+            let mut refuse = answers::refusal_of(&asked.verdict, write);
+            if let Some(id) = request_id {
+                refuse = refuse.header(header::REQUEST_ID, id.clone()).with("request_id", id);
+            }
+            return Err(refuse.with("attempts", asked.attempts));
+        };
+        self.span.set(names::EPOCH, whole(receipt.epoch.0));
+        let counter = match &outcome {
+            Outcome::Value(Some((version, _))) => version.ballot.counter,
+            Outcome::Done { effect, .. } => counter_of(effect),
+            Outcome::Remembered(effect) => effect.as_ref().map_or(0, counter_of),
+            Outcome::Value(None) | Outcome::Refused(_) | Outcome::Unknown => 0,
+        };
+        let seen = seen.join(Seen { epoch: receipt.epoch, counter });
+        let fleet = self.gateway.fleet();
+        let receipt = answers::receipt(&fleet, &receipt, asked.attempts);
+        Ok((outcome, Trailer { receipt, token: self.gateway.tokens.write(seen), request_id }))
+    }
+
+    /// What the session's token says.
+    fn seen(&self) -> Result<Seen, Refuse> {
+        let broken = |_| Refuse::new(ProblemCode::BadToken, "the Everring-Token is not visible ASCII");
+        match self.request.headers().single(header::TOKEN).map_err(broken)? {
+            None => Ok(Seen::default()),
+            Some(token) => self.gateway.tokens.read(token),
+        }
+    }
+
+    /// Reads the body of a write, but no more than the bucket allows and no longer than the deadline.
+    async fn body(&self, body: Payload, bucket: &Bucket) -> Result<Bytes, Refuse> {
+        let most = usize::try_from(bucket.definition.value_max_bytes).unwrap_or(usize::MAX);
+        let announced = self.request.headers().single("content-length")?.and_then(|text| text.parse::<u64>().ok());
+        let till = self.gateway.clock.to_tokio(self.deadline);
+        read_body(body, announced, most, till).await
+    }
+}
+
+/// Reads a body of at most `most` bytes.
+///
+/// # Errors
+/// `value-too-large` as soon as it is known, `deadline` when the client is too slow, `bad-request` when it breaks off.
+pub async fn read_body(
+    mut body: Payload,
+    announced: Option<u64>,
+    most: usize,
+    till: tokio::time::Instant,
+) -> Result<Bytes, Refuse> {
+    let too_large = || {
+        let detail = format!("the bucket takes values of at most {most} bytes; the rest was not read");
+        Refuse::new(ProblemCode::ValueTooLarge, detail).with("value_max_bytes", most as u64)
+    };
+    if announced.is_some_and(|bytes| bytes > most as u64) {
+        return Err(too_large());
+    }
+    let mut whole = BytesMut::with_capacity(announced.map_or(0, |bytes| bytes as usize));
+    loop {
+        match tokio::time::timeout_at(till, body.next()).await {
+            Err(_) => {
+                let detail = "the request's body did not arrive before the deadline; nothing was changed";
+                return Err(Refuse::new(ProblemCode::Deadline, detail));
+            }
+            Ok(None) => return Ok(whole.freeze()),
+            Ok(Some(Err(error))) => return Err(Refuse::bad_request(format!("the body broke off: {error}"))),
+            Ok(Some(Ok(chunk))) if whole.len() + chunk.len() > most => return Err(too_large()),
+            Ok(Some(Ok(chunk))) => whole.extend_from_slice(&chunk),
+        }
+    }
+}
+
+impl Trailer {
+    /// Puts the words on an answer, be it a problem.
+    fn on(self, answer: Result<HttpResponse, Refuse>) -> Result<HttpResponse, Refuse> {
+        let words = [
+            (header::RECEIPT, Some(self.receipt)),
+            (header::TOKEN, Some(self.token)),
+            (header::REQUEST_ID, self.request_id),
+        ];
+        let words = words.into_iter().filter_map(|(name, value)| value.map(|value| (name, value)));
+        match answer {
+            Ok(mut response) => {
+                for (name, value) in words {
+                    // Names of nodes and request ids are visible ASCII; what is not would be left out.
+                    if let Ok(value) = HeaderValue::from_str(&value) {
+                        response.headers_mut().insert(HeaderName::from_static(name), value);
+                    }
+                }
+                Ok(response)
+            }
+            Err(refuse) => Err(words.fold(refuse, |refuse, (name, value)| refuse.header(name, value))),
+        }
+    }
+}
+
+fn added(by: Option<&String>) -> Result<i64, Refuse> {
+    match by {
+        None => Ok(1),
+        Some(text) => text.parse().map_err(|_| Refuse::bad_request("`by` must be a decimal integer of 64 bits")),
+    }
+}
+
+fn counter_of(effect: &Effect) -> u64 {
+    match effect {
+        Effect::Created(version) | Effect::Replaced(version) | Effect::Deleted(version) => version.ballot.counter,
+        Effect::ConditionFailed(present) => present.map_or(0, |version| version.ballot.counter),
+        Effect::Unfit => 0,
+    }
+}

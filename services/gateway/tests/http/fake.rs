@@ -1,0 +1,287 @@
+//! Storage nodes made up: one register table that all nodes share (so any replica may coordinate, as in the real ring),
+//! and a mood for each node.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use actix_web::App;
+use actix_web::http::header::HeaderMap;
+use actix_web::test::{TestRequest, call_service, init_service, read_body};
+use actix_web::web::{Bytes, Data};
+use client::fleet::Fleet;
+use gateway::gateway::{Gateway, Parts};
+use gateway::nodes::{Calling, Nodes};
+use gateway::{Metrics, configure};
+use membership::{BucketId, ClusterId, Epoch, KeyHasher, Member, NodeId, Position, View};
+use replication::{
+    Ballot, Change, Condition, Effect, Operation, Outcome, Receipt, Refusal, RegisterKey, RequestId, Value, Version,
+    Write,
+};
+use runtime::CallError;
+use stdx::TraceContext;
+use tokio::sync::watch;
+
+pub const SECRET: &str = "a test's secret";
+
+/// What a node does with a call.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mood {
+    #[default]
+    Sound,
+    /// Not connected.
+    Down,
+    /// Breaks the connection without having acted.
+    Resets,
+    /// Acts, and then breaks the connection.
+    ActsAndResets,
+    /// Says nothing until the deadline.
+    Silent,
+    Refuses(Refusal),
+    /// Gives up half-way.
+    GivesUp,
+    /// Answers another question.
+    Confused,
+}
+
+/// A call as a node saw it.
+#[derive(Clone, Debug)]
+pub struct Called {
+    pub node: NodeId,
+    pub operation: Operation,
+    pub deadline: Duration,
+    pub context: TraceContext,
+}
+
+#[derive(Default)]
+struct Register {
+    version: Version,
+    value: Option<Value>,
+    requests: BTreeMap<RequestId, Effect>,
+}
+
+#[derive(Default)]
+struct State {
+    registers: BTreeMap<RegisterKey, Register>,
+    counter: u64,
+    moods: BTreeMap<NodeId, Mood>,
+    calls: Vec<Called>,
+}
+
+#[derive(Default)]
+pub struct FakeNodes(Mutex<State>);
+
+impl FakeNodes {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().expect("no test panics while it holds this")
+    }
+
+    pub fn set_mood(&self, node: NodeId, mood: Mood) {
+        self.state().moods.insert(node, mood);
+    }
+
+    pub fn set_all(&self, mood: Mood) {
+        (1..=5).for_each(|node| self.set_mood(NodeId(node), mood));
+    }
+
+    /// The calls so far, oldest first; forgets them.
+    pub fn take_calls(&self) -> Vec<Called> {
+        std::mem::take(&mut self.state().calls)
+    }
+}
+
+impl Nodes for FakeNodes {
+    fn is_up(&self, node: NodeId) -> bool {
+        self.state().moods.get(&node) != Some(&Mood::Down)
+    }
+
+    fn call(&self, to: NodeId, operation: Operation, deadline: Duration, context: TraceContext) -> Calling {
+        let mut state = self.state();
+        state.calls.push(Called { node: to, operation: operation.clone(), deadline, context });
+        let receipt = Receipt { epoch: Epoch(1), voters: vec![to, NodeId(9)], rounds: 1 };
+        let answer = match state.moods.get(&to).copied().unwrap_or_default() {
+            Mood::Sound => Ok((state.act(to, operation), receipt)),
+            Mood::Down => Err(CallError::NotConnected),
+            Mood::Resets => Err(CallError::Reset),
+            Mood::ActsAndResets => {
+                state.act(to, operation);
+                Err(CallError::Reset)
+            }
+            Mood::Silent => {
+                return Box::pin(async move {
+                    tokio::time::sleep(deadline).await;
+                    Err(CallError::Deadline)
+                });
+            }
+            Mood::Refuses(refusal) => Ok((Outcome::Refused(refusal), receipt)),
+            Mood::GivesUp => Ok((Outcome::Unknown, receipt)),
+            Mood::Confused => match operation {
+                Operation::Read { .. } | Operation::Outcome { .. } => {
+                    Ok((Outcome::Done { effect: Effect::Unfit, value: None }, receipt))
+                }
+                Operation::Write(_) => Ok((Outcome::Value(None), receipt)),
+            },
+        };
+        Box::pin(std::future::ready(answer))
+    }
+}
+
+impl State {
+    fn act(&mut self, node: NodeId, operation: Operation) -> Outcome {
+        self.counter += 1;
+        let version = Version { ballot: Ballot { counter: self.counter, node }, index: 0 };
+        let register = self.registers.entry(operation.key().clone()).or_default();
+        match operation {
+            Operation::Read { .. } => Outcome::Value(register.value.clone().map(|value| (register.version, value))),
+            Operation::Outcome { request, .. } => Outcome::Remembered(register.requests.get(&request).copied()),
+            Operation::Write(write) => {
+                let known = register.requests.get(&write.request).copied();
+                let effect = known.unwrap_or_else(|| register.apply(&write, version));
+                register.requests.insert(write.request, effect);
+                let computes = matches!(write.change, Change::Add(_) | Change::Append(_));
+                let own = matches!(effect, Effect::Created(v) | Effect::Replaced(v) if v == register.version);
+                Outcome::Done { effect, value: register.value.clone().filter(|_| computes && own) }
+            }
+        }
+    }
+}
+
+impl Register {
+    fn apply(&mut self, write: &Write, version: Version) -> Effect {
+        let present = self.value.as_ref().map(|_| self.version);
+        let holds = match write.condition {
+            Condition::Always => true,
+            Condition::Matches(wanted) => present == Some(wanted),
+            Condition::Exists => present.is_some(),
+            Condition::Absent => present.is_none(),
+        };
+        if !holds {
+            return Effect::ConditionFailed(present);
+        }
+        let old = self.value.clone();
+        let text = |bytes: Vec<u8>| Some(Value { body: bytes.into(), content_type: Bytes::from_static(b"text/plain") });
+        let next = match &write.change {
+            Change::Put(value) => Some(value.clone()),
+            Change::Delete => None,
+            Change::Add(by) => {
+                let number = old.map_or(Some(0), |old| std::str::from_utf8(&old.body).ok()?.parse::<i64>().ok());
+                match number.and_then(|number| number.checked_add(*by)) {
+                    Some(sum) => text(sum.to_string().into_bytes()),
+                    None => return Effect::Unfit,
+                }
+            }
+            Change::Append(tail) => text([old.map(|old| old.body).unwrap_or_default().as_ref(), tail].concat()),
+        };
+        self.value = next;
+        self.version = version;
+        match (present, &self.value) {
+            (_, None) => Effect::Deleted(version),
+            (None, Some(_)) => Effect::Created(version),
+            (Some(_), Some(_)) => Effect::Replaced(version),
+        }
+    }
+}
+
+/// Five nodes n1 to n5, four tokens each, three copies of each key.
+pub fn fleet() -> Fleet {
+    let tokens = |id: u64| (0..4).map(|at| Position((at * 5 + id) << 59)).collect();
+    let members = (1..=5).map(|id| Member { id: NodeId(id), name: format!("n{id}"), zone: None, tokens: tokens(id) });
+    let view = View { epoch: Epoch(1), members: members.collect(), ..View::forming(ClusterId(7), 3, 5, 0) };
+    Fleet { ring: Arc::new(view.ring()), view: Arc::new(view), nodes: BTreeMap::new() }
+}
+
+/// The replicas of a key of the bucket `records`, owner first.
+pub fn replicas_of(key: &str) -> Vec<NodeId> {
+    let position = KeyHasher::new(SECRET.as_bytes()).position(BucketId(1), key.as_bytes());
+    fleet().ring.replicas_of(position).to_vec()
+}
+
+/// An answer, taken apart.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+impl Answer {
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().expect("visible ASCII"))
+    }
+
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).expect("text")
+    }
+
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("no JSON: {self:?}"))
+    }
+
+    /// The problem's code; empty when it is none.
+    pub fn code(&self) -> String {
+        match self.header("content-type") {
+            "application/problem+json" => self.json()["code"].as_str().expect("a code").to_owned(),
+            _ => String::new(),
+        }
+    }
+}
+
+/// A gateway over made-up nodes.
+pub struct Bench {
+    pub nodes: Arc<FakeNodes>,
+    pub gateway: Data<Gateway>,
+    _fleet: watch::Sender<Arc<Fleet>>,
+}
+
+impl Bench {
+    pub fn new() -> Bench {
+        Bench::beside(&Arc::default())
+    }
+
+    /// Another gateway over the same nodes.
+    pub fn beside(nodes: &Arc<FakeNodes>) -> Bench {
+        Bench::with(nodes, fleet())
+    }
+
+    pub fn with(nodes: &Arc<FakeNodes>, known: Fleet) -> Bench {
+        let (told, fleet) = watch::channel(Arc::new(known));
+        let gateway = Gateway::new(Parts {
+            nodes: Arc::clone(nodes) as Arc<dyn Nodes>,
+            fleet,
+            secret: SECRET.to_owned(),
+            router: None,
+            metrics: Metrics::default(),
+            seed: 1,
+        });
+        Bench { nodes: Arc::clone(nodes), gateway: Data::new(gateway), _fleet: told }
+    }
+
+    pub async fn send(&self, request: TestRequest) -> Answer {
+        let app = init_service(App::new().app_data(self.gateway.clone()).configure(configure)).await;
+        let answer = call_service(&app, request.to_request()).await;
+        let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
+        let body = read_body(answer).await;
+        assert_ne!(status, 500, "never a bare 500");
+        assert_eq!(headers.get("everring-trace-id").map(|id| id.len()), Some(32), "every answer names its trace");
+        assert!(headers.contains_key("server-timing"));
+        Answer { status, headers, body }
+    }
+
+    /// `METHOD path`, with headers and a body.
+    pub async fn ask(&self, line: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+        let (method, path) = line.split_once(' ').expect("a method and a path");
+        let mut request = TestRequest::default().method(method.parse().expect("a method")).uri(path);
+        for header in headers {
+            request = request.append_header(*header);
+        }
+        self.send(request.set_payload(body.to_owned())).await
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.ask(&format!("GET {path}"), &[], "").await
+    }
+
+    pub async fn put(&self, path: &str, body: &str) -> Answer {
+        self.ask(&format!("PUT {path}"), &[("content-type", "text/plain")], body).await
+    }
+}
