@@ -6,10 +6,10 @@ use client::fleet::Fleet;
 use replication::{Effect, Refusal, Value, Version};
 use wire::http::{Level, ProblemCode, Receipt, WriteOutcome};
 
-use crate::dispatch::Verdict;
 use crate::problem::Refuse;
 use crate::range::{self, Part};
 use crate::words::{ReadConditions, etag};
+use dispatch::Verdict;
 
 /// The problem that a verdict without a usable answer is. `write` says whether an outcome is told.
 pub fn refusal_of(verdict: &Verdict, write: bool) -> Refuse {

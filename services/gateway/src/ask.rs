@@ -13,10 +13,10 @@ use stdx::{Instant, TraceContext};
 use telemetry::spans::{self, LiveSpan};
 use telemetry::{KeyValue, SpanKind, names};
 
-use crate::budget::HEDGE_MIN;
-use crate::dispatch::{Dispatch, Failure, Input, Output, Plan, Verdict};
 use crate::gateway::Gateway;
 use crate::nodes::{CallResult, Calling};
+use dispatch::budget::HEDGE_MIN;
+use dispatch::{Dispatch, Failure, Input, Output, Plan, Verdict};
 
 /// What the spans of an operation say about it.
 #[derive(Clone, Copy, Debug)]

@@ -14,9 +14,9 @@ use wire::http::ProblemCode;
 use crate::answers;
 use crate::ask::Words;
 use crate::buckets::{self, Bucket, Made, REGISTER_KEY, SYSTEM_BUCKET};
-use crate::dispatch::Verdict;
 use crate::gateway::Gateway;
 use crate::problem::Refuse;
+use dispatch::Verdict;
 
 /// How old a held definition may be before it is read again.
 const FRESH: Duration = Duration::from_secs(3);

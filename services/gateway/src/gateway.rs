@@ -14,13 +14,13 @@ use stdx::{Instant, Prng};
 use tokio::sync::watch;
 use wire::http::ProblemCode;
 
-use crate::budget::{RecentLatency, RetryBudget};
 use crate::catalog::Catalog;
 use crate::metrics::Metrics;
 use crate::nodes::Nodes;
 use crate::problem::Refuse;
 use crate::router_client::RouterClient;
 use crate::token::TokenKey;
+use dispatch::budget::{RecentLatency, RetryBudget};
 
 /// Requests in progress at most; more are refused with `overloaded` before anything is done for them.
 pub const IN_FLIGHT_MAX: usize = 1_024;

@@ -2,8 +2,8 @@
 //! replicas coordinate them, and turns the outcome into an answer, or into a typed problem (RFC 9457) within the
 //! deadline.
 //!
-//! - [`dispatch`] decides which replica is asked when; it is pure, and the simulator runs it too.
-//! - [`routes`], [`words`], [`range`], [`token`], [`buckets`] and [`budget`] are pure as well: text in, words out.
+//! - Which replica is asked when is decided by the `dispatch` crate, which is pure; the simulator runs it too.
+//! - [`routes`], [`words`], [`range`], [`token`] and [`buckets`] are pure as well: text in, words out.
 //! - The rest is shell: [`nodes`] (framed TCP to the storage nodes), `ask` (drives a dispatch), and the handlers.
 //!
 //! What it is *not*: it keeps no data, takes part in no agreement and elects nobody. Any number of gateways may run,
@@ -22,9 +22,7 @@ mod answers;
 mod ask;
 mod bucket_calls;
 pub mod buckets;
-pub mod budget;
 mod catalog;
-pub mod dispatch;
 mod explain;
 pub mod gateway;
 mod metrics;

@@ -14,12 +14,12 @@ use wire::http::{ProblemCode, header};
 use crate::answers;
 use crate::ask::{Asked, Words, whole};
 use crate::buckets::Bucket;
-use crate::dispatch::Verdict;
 use crate::gateway::Gateway;
 use crate::problem::Refuse;
 use crate::routes::Verb;
 use crate::token::Seen;
 use crate::words::{self, Headers, RequestWords};
+use dispatch::Verdict;
 
 /// One request, as every handler gets it.
 pub struct Incoming<'a> {
