@@ -25,6 +25,8 @@ const BACK_OFF: Duration = Duration::from_millis(2);
 const BACK_OFF_MAX: Duration = Duration::from_millis(60);
 /// Askings after which a read stops hoping for agreeing reports and settles the register by a round of its own.
 const QUERY_RESENDS_MAX: u32 = 1;
+/// Askings after which a round that met a full disk is given up.
+const FULL_RESENDS_MAX: u32 = 1;
 /// Askings after which a round that nobody waits for any more is given up.
 const ORPHAN_RESENDS_MAX: u32 = 8;
 
@@ -61,7 +63,11 @@ impl<R: Rules> Replica<R> {
 
     /// Proposes `base` with the waiting writes applied.
     fn begin_accept(&mut self, id: RoundId, ballot: Ballot, base: State, out: &mut Outbox) {
-        let next = Ballot { counter: self.acceptor.tick(&mut out.persist), node: self.me };
+        let Some(round) = self.rounds.get(&id) else { return };
+        // A round without a write only finishes what was begun. It asks for no next ballot, by which full disks know it.
+        let writes = round.waiting.iter().any(is_write);
+        let counter = if writes { self.acceptor.tick(&mut out.persist) } else { 0 };
+        let next = if writes { Ballot { counter, node: self.me } } else { Ballot::ZERO };
         let Some(round) = self.rounds.get_mut(&id) else { return };
         let mut state = base;
         let mut outcomes = Vec::with_capacity(round.waiting.len());
@@ -226,7 +232,11 @@ impl<R: Rules> Replica<R> {
     fn give_up_for_disk(&mut self, id: RoundId, out: &mut Outbox) {
         let Some(round) = self.forget_round(id) else { return };
         let receipt = self.receipt(&[], round.rounds);
-        for waiting in round.waiting {
+        // What only reads shared the round by chance: they go on without the writes, in a round that full disks take.
+        let (writes, reads): (Vec<Waiting>, Vec<Waiting>) = round.waiting.into_iter().partition(is_write);
+        let (refused, go_on) = if writes.is_empty() { (reads, writes) } else { (writes, reads) };
+        self.lanes.entry(round.key.clone()).or_default().queue.extend(go_on);
+        for waiting in refused {
             let outcome = if waiting.proposed { Outcome::Unknown } else { Outcome::Refused(Refusal::DiskFull) };
             self.end(waiting.ticket, outcome, receipt.clone(), out);
         }
@@ -315,6 +325,8 @@ impl<R: Rules> Replica<R> {
         let phase_is_query = matches!(round.phase, Phase::Querying { .. });
         let backing_off = matches!(round.phase, Phase::BackingOff);
         let refused = !round.refusals.is_empty() && !round.disk_full;
+        // Full disks stay full for long: who is silent beside them is asked once more, and then waited for no longer.
+        let full = round.disk_full && resends > FULL_RESENDS_MAX;
         for _ in 0..expired {
             self.catch_up_repaired(false, out);
         }
@@ -326,6 +338,8 @@ impl<R: Rules> Replica<R> {
             self.begin_prepare(id, out);
         } else if refused {
             self.back_off(id);
+        } else if full {
+            self.give_up_for_disk(id, out);
         } else if phase_is_query && resends > QUERY_RESENDS_MAX && self.reports_disagree(id) {
             self.settle(id, out);
         } else {
@@ -388,6 +402,10 @@ const NEVER: Ballot = Ballot { counter: u64::MAX, node: NodeId(u64::MAX) };
 /// Whether the phase may already have had an effect that should be brought to an end.
 fn started(phase: &Phase) -> bool {
     matches!(phase, Phase::Accepting { .. })
+}
+
+fn is_write(waiting: &Waiting) -> bool {
+    matches!(waiting.operation, Operation::Write(_))
 }
 
 fn read_outcome(operation: &Operation, state: &State) -> Outcome {

@@ -61,7 +61,8 @@ pub enum Body {
         ballot: Ballot,
         /// What to accept.
         state: State,
-        /// The ballot that whoever accepts promises too.
+        /// The ballot that whoever accepts promises too. Zero: none, for the round brings nothing new and only finishes
+        /// what an interrupted one began; a replica whose disk is full takes such an accept all the same.
         next: Ballot,
     },
     /// Accepted, and synced.

@@ -14,7 +14,7 @@ use crate::io::{Answer, Envelope, Event, Input, Outbox, Ticket};
 use crate::message::{Body, LogPosition, Message, Record, RoundId};
 use crate::round::{Round, Waiting};
 use crate::rules::{Correct, Rules};
-use crate::types::{Change, Condition, Operation, Outcome, Receipt, Refusal, RegisterKey};
+use crate::types::{Ballot, Change, Condition, Operation, Outcome, Receipt, Refusal, RegisterKey};
 
 /// Operations that may wait at one node; past it the answer is [`Refusal::Overloaded`].
 pub const OPERATIONS_MAX: usize = 8_192;
@@ -281,7 +281,9 @@ impl<R: Rules> Replica<R> {
                 if !self.holds(&key) {
                     return None;
                 }
-                if self.disk_full {
+                // An accept without a next ballot only finishes what was begun, so that reads can be answered: the log's
+                // reserve has room for that, and there is no more than one such for each interrupted write.
+                if self.disk_full && next != Ballot::ZERO {
                     return Some((Body::Nack { round, seen: 0, disk_full: true }, LogPosition(0)));
                 }
                 let vote = self.acceptor.accept::<R>(&key, ballot, &state, next, &mut out.persist);

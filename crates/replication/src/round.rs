@@ -43,7 +43,7 @@ pub(crate) enum Phase {
         ballot: Ballot,
         /// What is proposed.
         state: State,
-        /// The ballot that those who accept promise too.
+        /// The ballot that those who accept promise too; zero for none.
         next: Ballot,
         /// What each waiting operation is answered once the state is chosen; in the order of `waiting`.
         outcomes: Vec<Outcome>,

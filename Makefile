@@ -1,0 +1,79 @@
+# What people and CI call. Each target is a few words around cargo; `make help` lists them.
+#
+# Build output goes outside the clone, so that a clone stays small and a second one need not build anew.
+export CARGO_TARGET_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/everring/target
+EVERRING := $(CARGO_TARGET_DIR)/release/everring
+BENCH    := --manifest-path bench/Cargo.toml
+
+# How long the demo runs; its seed (drawn when empty); where the verdict's JSON goes (printed when empty).
+FOR    ?= 60s
+SEED   ?=
+REPORT ?=
+# How many simulated schedules.
+SEEDS  ?= 10000
+# QUICK=1 runs the short form of the figures, with the same names.
+QUICK  ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo test verify fmt clippy tidy doc deny fix sim figures-fleet soak
+.PHONY: bench-peers bench-transport bench-log bench-checker measure
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | sort | expand -t 18
+
+build: ## the program, optimised
+	cargo build --release --locked -p everring
+
+demo: build ## a fleet under a Chaos Monkey, and a verdict (FOR=60s SEED= REPORT=file)
+	$(EVERRING) up --chaos --for $(FOR) $(if $(SEED),--seed $(SEED)) $(if $(REPORT),--report $(REPORT))
+
+test: ## all tests
+	cargo test --workspace --locked --no-fail-fast
+
+verify: fmt clippy tidy doc ## everything but the tests that must hold before a commit; changes nothing
+
+fmt: ## the code is formatted
+	cargo fmt --all --check
+	cargo fmt $(BENCH) --all --check
+
+clippy: ## no lint complains
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+tidy: ## the repository's own rules, the lock file, the licences
+	cargo run --locked -q -p xtask -- tidy
+	cargo run --locked -q -p xtask -- deps
+
+doc: ## the documentation builds without a warning
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items --locked
+
+deny: ## known advisories, licences and bans (needs cargo-deny and the network)
+	cargo deny check
+
+fix: ## formats, and takes clippy's own corrections
+	cargo clippy --workspace --all-targets --fix --allow-dirty --allow-staged
+	cargo fmt --all && cargo fmt $(BENCH) --all
+
+measure: ## how large, how commented and how tested each crate is
+	cargo run --locked -q -p xtask -- measure
+
+sim: build ## simulated fleets, one a seed (SEEDS=10000)
+	$(EVERRING) sim run --seeds $(SEEDS)
+
+figures-fleet: build ## the figures of the fleet, the last line as JSON (QUICK=1)
+	cargo run --release --locked $(BENCH) -p figures -- --everring $(EVERRING) $(if $(QUICK),--quick)
+
+soak: FOR := 1h
+soak: demo ## an hour of the demo
+
+bench-peers: build ## beside etcd (ETCD_BIN) and a bare HTTP handler
+	eval "$$(cargo run -q --locked $(BENCH) -p protoc)" && cargo run --release --locked $(BENCH) -p peers -- run \
+		--everring $(EVERRING) --work $(CARGO_TARGET_DIR)/bench --out $(CARGO_TARGET_DIR)/bench/peers.json
+
+bench-transport: ## framed TCP beside HTTP/1.1, between gateway and storage node
+	cargo run --release --locked -p runtime --example transport_bench
+
+bench-log: ## the log on this disk, by batch size
+	cargo run --release --locked -p store --example log_bench -- $(CARGO_TARGET_DIR)
+
+bench-checker: ## the checker on a history of 100,000 operations
+	cargo run --release --locked -p checker --example yardstick -- check

@@ -1,0 +1,366 @@
+//! The command line. Each flag has an environment variable, so that a container needs no arguments.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::BoolishValueParser;
+use clap::{Args, Parser, Subcommand, value_parser};
+
+use crate::duration::parse as parse_duration;
+use crate::out::Form;
+use crate::people;
+use crate::up::UpArgs;
+
+/// A ring of storage nodes that keeps its word while its processes are killed.
+#[derive(Debug, Parser)]
+#[command(name = "everring", version, about, after_help = EXAMPLES, max_term_width = 110)]
+pub struct Cli {
+    /// Which log lines go to standard error: error, warn, info, debug, trace, or by crate (info,gateway=debug).
+    /// Services: info; commands: error
+    #[arg(long, global = true, env = "EVERRING_LOG", value_name = "LEVELS")]
+    pub log_level: Option<String>,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  everring up                                 a whole fleet on this machine, until Ctrl-C
+  everring up --chaos --for 60s               the same under a Chaos Monkey and a verifier, with a verdict
+  everring put greeting hello                 writes a record (EVERRING_GATEWAY or --gateway names a gateway)
+  everring check history.jsonl                judges a recorded history
+
+Exit status: 0 done, valid or kept; 1 refused, violated or broken; 2 the call could not be carried out;
+3 unknown, undecided or invalid.";
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start a whole fleet on this machine, and kill its nodes if asked to.
+    Up(Box<UpArgs>),
+    /// Read a record.
+    Get(people::GetArgs),
+    /// Write a record.
+    Put(people::PutArgs),
+    /// Delete a record.
+    Del(people::DelArgs),
+    /// Add to a record that holds a decimal integer.
+    Add(people::AddArgs),
+    /// Show which node holds a key, and how that was found out.
+    Route(people::RouteArgs),
+    /// Show the members of the ring.
+    Ring(people::RingArgs),
+    /// Show all there is to know about a key: its place, its replicas, its version.
+    Explain(people::KeyArgs),
+    /// Ask a running fleet for a while, as many clients at once, and judge its answers.
+    Verify(VerifyArgs),
+    /// Judge a history: is there an order of its operations that explains every answer?
+    Check(CheckArgs),
+    /// Play a recorded trace against gateways, and judge the answers.
+    Replay(ReplayArgs),
+    /// Run the whole fleet in simulated time, from seeds.
+    Sim(SimArgs),
+    /// Service: who is there, who is well, and the ring's view (Consul's HTTP API).
+    Discovery(DiscoveryArgs),
+    /// Service: finds the node that holds a key, hop by hop.
+    Router(RouterArgs),
+    /// Service: keeps and replicates records as a member of the ring.
+    StorageNode(StorageNodeArgs),
+    /// Service: the HTTP interface for clients.
+    Gateway(GatewayArgs),
+    /// Not offered yet; known, so that it can say so.
+    #[command(hide = true)]
+    Functions {
+        /// Whatever was asked for.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+        rest: Vec<OsString>,
+    },
+}
+
+/// `everring discovery`.
+#[derive(Debug, Args)]
+pub struct DiscoveryArgs {
+    /// What people call this process.
+    #[arg(long, env = "EVERRING_NAME", default_value = "d1")]
+    pub name: String,
+    /// Where to serve HTTP (host:port; port 0 takes a free one).
+    #[arg(long, env = "EVERRING_LISTEN", default_value = "127.0.0.1:8500")]
+    pub listen: String,
+    /// Where to keep the state. Without it, it is in memory only and ends with the process.
+    #[arg(long, env = "EVERRING_DATA", value_name = "DIR")]
+    pub data: Option<PathBuf>,
+}
+
+/// What every service but discovery itself needs.
+#[derive(Debug, Args)]
+pub struct FleetArgs {
+    /// The base URL of discovery (or of a Consul agent).
+    #[arg(long, env = "EVERRING_DISCOVERY", default_value = "http://127.0.0.1:8500", value_name = "URL")]
+    pub discovery: String,
+    /// The cluster's secret, the same for all its services: places keys on the ring and signs tokens.
+    #[arg(
+        long,
+        env = "EVERRING_CLUSTER_SECRET",
+        default_value = DEFAULT_SECRET,
+        hide_env_values = true,
+        hide_default_value = true,
+        value_name = "SECRET"
+    )]
+    pub cluster_secret: String,
+}
+
+/// Known to everybody, so only good on one's own machine.
+pub const DEFAULT_SECRET: &str = "everring-local";
+
+/// `everring router`.
+#[derive(Debug, Args)]
+pub struct RouterArgs {
+    /// What people call this process.
+    #[arg(long, env = "EVERRING_NAME", default_value = "r1")]
+    pub name: String,
+    /// Where to serve HTTP (host:port; port 0 takes a free one).
+    #[arg(long, env = "EVERRING_LISTEN", default_value = "127.0.0.1:8085")]
+    pub listen: SocketAddr,
+    #[command(flatten)]
+    pub fleet: FleetArgs,
+    /// Where to keep the last known fleet, so that a start without discovery finds the nodes.
+    #[arg(long, env = "EVERRING_FLEET_CACHE", value_name = "FILE")]
+    pub fleet_cache: Option<PathBuf>,
+    /// Threads that serve HTTP.
+    #[arg(long, env = "EVERRING_WORKERS", default_value_t = 1, value_parser = value_parser!(u16).range(1..=256))]
+    pub workers: u16,
+    /// How long requests are still served after it said that it is not ready any more.
+    #[arg(long, env = "EVERRING_DRAIN", default_value = "200ms", value_parser = parse_duration)]
+    pub drain: Duration,
+}
+
+/// `everring gateway`.
+#[derive(Debug, Args)]
+pub struct GatewayArgs {
+    /// What people call this process.
+    #[arg(long, env = "EVERRING_NAME", default_value = "g1")]
+    pub name: String,
+    /// Where to serve HTTP (host:port; port 0 takes a free one).
+    #[arg(long, env = "EVERRING_LISTEN", default_value = "127.0.0.1:8080")]
+    pub listen: SocketAddr,
+    #[command(flatten)]
+    pub fleet: FleetArgs,
+    /// Where to keep the last known fleet, so that a start without discovery finds the nodes.
+    #[arg(long, env = "EVERRING_FLEET_CACHE", value_name = "FILE")]
+    pub fleet_cache: Option<PathBuf>,
+    /// Threads that serve HTTP.
+    #[arg(long, env = "EVERRING_WORKERS", default_value_t = 2, value_parser = value_parser!(u16).range(1..=256))]
+    pub workers: u16,
+    /// How long requests are still served after it said that it is not ready any more.
+    #[arg(long, env = "EVERRING_DRAIN", default_value = "500ms", value_parser = parse_duration)]
+    pub drain: Duration,
+}
+
+/// `everring storage-node`.
+#[derive(Debug, Args)]
+pub struct StorageNodeArgs {
+    /// Its name, unique in the ring. It belongs to the data directory for ever.
+    #[arg(long, env = "EVERRING_NAME", default_value = "n1")]
+    pub name: String,
+    /// Where to serve HTTP for probes and people (host:port; port 0 takes a free one).
+    #[arg(long, env = "EVERRING_LISTEN", default_value = "127.0.0.1:8610")]
+    pub listen: SocketAddr,
+    /// Where other nodes and gateways reach it (host:port; port 0 takes a free one).
+    #[arg(long, env = "EVERRING_PEER_LISTEN", default_value = "127.0.0.1:8611")]
+    pub peer_listen: SocketAddr,
+    /// The host that others are told, if it is not the one that it listens at.
+    #[arg(long, env = "EVERRING_ADVERTISE", value_name = "HOST")]
+    pub advertise: Option<String>,
+    #[command(flatten)]
+    pub fleet: FleetArgs,
+    /// The data directory; made if it does not exist.
+    #[arg(long, env = "EVERRING_DATA", value_name = "DIR")]
+    pub data: PathBuf,
+    /// Its failure domain.
+    #[arg(long, env = "EVERRING_ZONE")]
+    pub zone: Option<String>,
+    /// Copies of each key; the same for all nodes of a ring.
+    #[arg(long, env = "EVERRING_REPLICATION", default_value_t = 3, value_parser = value_parser!(u16).range(1..=7))]
+    pub replication: u16,
+    /// How many nodes the ring forms with; the same for all nodes of a ring.
+    #[arg(long, env = "EVERRING_RING_SIZE", default_value_t = 5, value_parser = value_parser!(u16).range(1..=1024))]
+    pub ring_size: u16,
+    /// The most that its log may take on the disk, in bytes. Without it: the whole disk.
+    #[arg(long, env = "EVERRING_DATA_BYTES_MAX", value_name = "BYTES")]
+    pub data_bytes_max: Option<u64>,
+    /// The size of the log's segments, in bytes. Without it: the store's own default.
+    #[arg(long, env = "EVERRING_SEGMENT_BYTES", value_name = "BYTES")]
+    pub segment_bytes: Option<u64>,
+}
+
+/// Where the fleet is reached.
+#[derive(Clone, Debug, Args)]
+pub struct GatewaysArgs {
+    /// A gateway's base URL; several, separated by commas, are tried in turn.
+    #[arg(
+        long,
+        env = "EVERRING_GATEWAY",
+        default_value = "http://127.0.0.1:8080",
+        value_name = "URL",
+        value_delimiter = ',',
+        value_parser = gateway_address
+    )]
+    pub gateway: Vec<String>,
+}
+
+fn gateway_address(text: &str) -> Result<String, String> {
+    let plain = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
+    if plain.is_empty() || plain.contains("://") || plain.contains('/') {
+        return Err(format!("`{text}` is no gateway's base URL; write one such as http://127.0.0.1:8080"));
+    }
+    Ok(plain.to_owned())
+}
+
+/// The form of the answer.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct OutputArgs {
+    /// The form of what is written to standard output.
+    #[arg(long, env = "EVERRING_OUTPUT", value_enum, default_value_t = Form::Table)]
+    pub output: Form,
+}
+
+/// What every run that ends in a verdict takes.
+#[derive(Clone, Debug, Args)]
+pub struct JudgedArgs {
+    /// Names the run's faults and requests. Without it one is drawn and shown.
+    #[arg(long, env = "EVERRING_SEED")]
+    pub seed: Option<u64>,
+    /// Where the verdict is written as JSON; the history goes beside it.
+    #[arg(long, env = "EVERRING_REPORT", value_name = "FILE")]
+    pub report: Option<PathBuf>,
+    /// Requests a second, all clients together; 0 asks as fast as answers come. Traffic: 300; replay: 0.
+    #[arg(long, env = "EVERRING_RATE")]
+    pub rate: Option<u32>,
+    /// Clients of the traffic, or requests at a time of a replay.
+    #[arg(long, env = "EVERRING_CLIENTS", value_parser = value_parser!(u16).range(1..=1024))]
+    pub clients: Option<u16>,
+    /// How long a client waits for an answer. Traffic: 1s; replay: 5s.
+    #[arg(long, env = "EVERRING_DEADLINE", value_parser = parse_duration)]
+    pub deadline: Option<Duration>,
+    /// How long the check of the history may take.
+    #[arg(long, env = "EVERRING_CHECK_LIMIT", default_value = "120s", value_parser = parse_duration)]
+    pub check_limit: Duration,
+    /// Show no progress on standard error.
+    #[arg(long, env = "EVERRING_QUIET", value_parser = BoolishValueParser::new())]
+    pub quiet: bool,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// `everring verify`.
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    #[command(flatten)]
+    pub gateways: GatewaysArgs,
+    /// How long to ask.
+    #[arg(
+        long = "for",
+        env = "EVERRING_FOR",
+        default_value = "30s",
+        value_name = "TIME",
+        value_parser = parse_duration
+    )]
+    pub duration: Duration,
+    /// Keys that the clients share.
+    #[arg(long, env = "EVERRING_KEYS", default_value_t = 64, value_parser = value_parser!(u32).range(1..=100_000))]
+    pub keys: u32,
+    #[command(flatten)]
+    pub judged: JudgedArgs,
+}
+
+/// `everring replay`.
+#[derive(Debug, Args)]
+pub struct ReplayArgs {
+    /// The trace, packed by gzip or not.
+    pub trace: PathBuf,
+    /// How it is written: cloudphysics or twitter.
+    #[arg(long, env = "EVERRING_FORMAT", default_value = "cloudphysics")]
+    pub format: String,
+    /// Play only the first so many requests.
+    #[arg(long, env = "EVERRING_LIMIT", value_name = "REQUESTS")]
+    pub limit: Option<usize>,
+    #[command(flatten)]
+    pub gateways: GatewaysArgs,
+    #[command(flatten)]
+    pub judged: JudgedArgs,
+}
+
+/// `everring check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// The history, one JSON object a line; `-` reads standard input.
+    #[arg(default_value = "-")]
+    pub history: PathBuf,
+    /// What the operations mean: register, set or counter.
+    #[arg(long, env = "EVERRING_MODEL", default_value = "register")]
+    pub model: checker::Model,
+    /// The promise that the history is held against.
+    #[arg(long, env = "EVERRING_LEVEL", default_value = "strict")]
+    pub level: checker::Level,
+    /// After how many seconds to give up.
+    #[arg(long, env = "EVERRING_LIMIT", default_value_t = 60.0, value_name = "SECONDS", value_parser = seconds)]
+    pub limit: f64,
+    /// Where the whole result is written as JSON.
+    #[arg(long, env = "EVERRING_REPORT", value_name = "FILE")]
+    pub report: Option<PathBuf>,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.trim_end_matches('s').parse::<f64>() {
+        Ok(seconds) if (0.0..=1e6).contains(&seconds) => Ok(seconds),
+        _ => Err(format!("`{text}` is no number of seconds")),
+    }
+}
+
+/// `everring sim`.
+#[derive(Debug, Args)]
+pub struct SimArgs {
+    /// What to simulate.
+    #[command(subcommand)]
+    pub command: SimCommand,
+}
+
+/// The kinds of simulation.
+#[derive(Debug, Subcommand)]
+pub enum SimCommand {
+    /// Run many seeds, each once, and show whether one breaks what must hold.
+    Run {
+        /// How many.
+        #[arg(long, env = "EVERRING_SEEDS", default_value_t = 1_000, value_parser = value_parser!(u64).range(1..))]
+        seeds: u64,
+        /// The first one; the others follow it.
+        #[arg(long, env = "EVERRING_FIRST", default_value_t = 1)]
+        first: u64,
+        /// Plant this bug, to see whether it is found (its name as `everring sim bugs` lists them).
+        #[arg(long, env = "EVERRING_PLANTED", value_name = "NAME")]
+        planted: Option<sim::Planted>,
+        /// Stop at the first seed that breaks something.
+        #[arg(long, env = "EVERRING_UNTIL_FOUND", value_parser = BoolishValueParser::new())]
+        until_found: bool,
+        /// Threads; each runs a seed of its own. Without it: as many as there are processors.
+        #[arg(long, env = "EVERRING_THREADS", value_parser = value_parser!(u16).range(1..=256))]
+        threads: Option<u16>,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Run one seed again, with its whole event log on standard output.
+    Replay {
+        /// The seed.
+        seed: u64,
+        /// The bug that was planted.
+        #[arg(long, env = "EVERRING_PLANTED", value_name = "NAME")]
+        planted: Option<sim::Planted>,
+    },
+    /// List the bugs that can be planted.
+    Bugs,
+}

@@ -1,0 +1,140 @@
+//! The services, each one a process: telemetry first, then the service until it is told to end, then the last spans.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use telemetry::{Guard, Settings};
+use tokio::runtime::{Builder, Runtime};
+
+use crate::args::{DEFAULT_SECRET, DiscoveryArgs, FleetArgs, GatewayArgs, RouterArgs, StorageNodeArgs};
+use crate::{lineage, signals};
+
+/// How long a runtime's blocking calls may go on after the service has ended.
+const LINGER: Duration = Duration::from_millis(500);
+
+/// Runs discovery until it is told to end.
+///
+/// # Errors
+/// It did not start, or ended by itself; the chain says why and what to do.
+pub fn discovery(args: DiscoveryArgs, logs: Option<String>) -> anyhow::Result<()> {
+    let guard = start_telemetry("discovery", &by_pid(&args.name), logs)?;
+    let config = ::discovery::Config { listen: args.listen, data: args.data, name: args.name };
+    let runtime = one_thread()?;
+    let ended = runtime.block_on(async { Ok(::discovery::run(config, signals::shutdown()?).await?) });
+    finish(runtime, guard);
+    ended
+}
+
+/// Runs a router until it is told to end.
+///
+/// # Errors
+/// As [`discovery`].
+pub fn router(args: RouterArgs, logs: Option<String>) -> anyhow::Result<()> {
+    let guard = start_telemetry("router", &by_pid(&args.name), logs)?;
+    warn_of_default_secret(&args.fleet);
+    let config = ::router::Config {
+        listen: args.listen,
+        discovery: args.fleet.discovery,
+        cluster_secret: args.fleet.cluster_secret,
+        fleet_cache: args.fleet_cache,
+        workers: usize::from(args.workers),
+        drain: args.drain,
+        version: VERSION.to_owned(),
+        ..::router::Config::new(&args.name)
+    };
+    let runtime = one_thread()?;
+    let ended = runtime.block_on(async { Ok(::router::run(config, signals::shutdown()?).await?) });
+    finish(runtime, guard);
+    ended
+}
+
+/// Runs a gateway until it is told to end.
+///
+/// # Errors
+/// As [`discovery`].
+pub fn gateway(args: GatewayArgs, logs: Option<String>) -> anyhow::Result<()> {
+    let guard = start_telemetry("gateway", &by_pid(&args.name), logs)?;
+    warn_of_default_secret(&args.fleet);
+    let config = ::gateway::Config {
+        listen: args.listen,
+        discovery: args.fleet.discovery,
+        cluster_secret: args.fleet.cluster_secret,
+        fleet_cache: args.fleet_cache,
+        workers: usize::from(args.workers),
+        drain: args.drain,
+        version: VERSION.to_owned(),
+        ..::gateway::Config::new(&args.name)
+    };
+    // One thread for the connections to the nodes, beside the workers that serve HTTP.
+    let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().context(NO_RUNTIME)?;
+    let ended = runtime.block_on(async { Ok(::gateway::run(config, signals::shutdown()?).await?) });
+    finish(runtime, guard);
+    ended
+}
+
+/// Runs a storage node until it is told to end.
+///
+/// # Errors
+/// As [`discovery`]; also when its disk fails.
+pub fn storage_node(args: StorageNodeArgs, logs: Option<String>) -> anyhow::Result<()> {
+    let fleet = args.fleet;
+    let config = storage_node::Config {
+        name: args.name.clone(),
+        listen: args.listen,
+        peer_listen: args.peer_listen,
+        advertise: args.advertise,
+        discovery: fleet.discovery.clone(),
+        data: args.data,
+        cluster_secret: fleet.cluster_secret.clone(),
+        zone: args.zone,
+        replication: usize::from(args.replication),
+        ring_size: usize::from(args.ring_size),
+        data_bytes_max: args.data_bytes_max,
+        segment_bytes: args.segment_bytes,
+    };
+    // The loop is one thread by its nature: a second one would only cost memory.
+    let runtime = one_thread()?;
+    let node = runtime.block_on(storage_node::Node::enter(config))?;
+    // Named after the incarnation, which is known only now: a trace must tell one life of a node from the next.
+    let guard = start_telemetry("storage-node", &format!("{}-{}", args.name, node.incarnation()), logs)?;
+    warn_of_default_secret(&fleet);
+    let ended = runtime.block_on(async { Ok(node.run(signals::shutdown()?).await?) });
+    finish(runtime, guard);
+    ended
+}
+
+/// Starts logs and traces of a role.
+///
+/// # Errors
+/// The endpoint or the log filter cannot be used.
+pub fn start_telemetry(role: &str, instance: &str, logs: Option<String>) -> anyhow::Result<Guard> {
+    let settings = Settings::from_env(format!("everring-{role}"), instance, VERSION);
+    Ok(telemetry::init(Settings { log_filter: logs, ..settings })?)
+}
+
+/// The version that is told to everybody who asks.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+const NO_RUNTIME: &str = "the system gives no threads; look at its limits on processes";
+
+fn by_pid(name: &str) -> String {
+    format!("{name}-{}", std::process::id())
+}
+
+fn one_thread() -> anyhow::Result<Runtime> {
+    Builder::new_current_thread().enable_all().build().context(NO_RUNTIME)
+}
+
+/// The runtime first, so that every span has ended; then the spans.
+fn finish(runtime: Runtime, guard: Guard) {
+    runtime.shutdown_timeout(LINGER);
+    if !guard.shutdown() {
+        tracing::warn!("the last spans may be lost: the collector did not take them");
+    }
+}
+
+fn warn_of_default_secret(fleet: &FleetArgs) {
+    // `everring up` listens on this machine alone.
+    if fleet.cluster_secret == DEFAULT_SECRET && !lineage::is_kept() {
+        tracing::warn!("the cluster secret is the one that everybody knows; set EVERRING_CLUSTER_SECRET");
+    }
+}

@@ -1,0 +1,68 @@
+//! `everring sim`: the deterministic simulator from the command line.
+
+use serde_json::json;
+use sim::command::{self, Summary};
+use sim::{Planted, Violation};
+
+use crate::args::{SimArgs, SimCommand};
+use crate::out::{self, Form};
+
+/// A seed broke what must hold.
+const EXIT_VIOLATED: u8 = 1;
+
+/// Runs a simulation; exit status 1 when something was broken.
+///
+/// # Errors
+/// Standard output is closed.
+pub fn run(args: SimArgs) -> anyhow::Result<u8> {
+    match args.command {
+        SimCommand::Bugs => {
+            for bug in Planted::ALL {
+                out::line(bug.name())?;
+            }
+            Ok(0)
+        }
+        SimCommand::Replay { seed, planted } => {
+            let replay = command::replay(seed, planted);
+            out::bytes(replay.to_string().as_bytes())?;
+            Ok(exit_of(replay.report.violation.as_ref()))
+        }
+        SimCommand::Run { seeds, first, planted, until_found, threads, output } => {
+            let threads = match threads {
+                Some(threads) => usize::from(threads),
+                None => std::thread::available_parallelism().map_or(1, usize::from),
+            };
+            let run = if until_found { command::run_until_found } else { command::run_seeds };
+            let summary = run(first, seeds, planted, threads);
+            match output.output {
+                Form::Json => out::json(&described(&summary, first, planted))?,
+                Form::Table => out::bytes(summary.to_string().as_bytes())?,
+            }
+            if let Some((seed, _)) = &summary.first_violation {
+                let planted = planted.map(|bug| format!(" --planted {bug}")).unwrap_or_default();
+                eprintln!("see it with: everring sim replay {seed}{planted}");
+            }
+            Ok(exit_of(summary.first_violation.as_ref().map(|(_, violation)| violation)))
+        }
+    }
+}
+
+fn exit_of(violation: Option<&Violation>) -> u8 {
+    if violation.is_some() { EXIT_VIOLATED } else { 0 }
+}
+
+fn described(summary: &Summary, first: u64, planted: Option<Planted>) -> serde_json::Value {
+    let found = summary.first_violation.as_ref();
+    json!({
+        "schedules": summary.schedules,
+        "first": first,
+        "planted": planted.map(Planted::name),
+        "violations": summary.violations,
+        "first_violation": found.map(|(seed, violation)| json!({"seed": seed, "what": violation.to_string()})),
+        "answered": summary.answered,
+        "unknown": summary.counts.unknown,
+        "faults": summary.faults,
+        "simulated_s": summary.simulated_seconds,
+        "wall_s": summary.wall_seconds,
+    })
+}

@@ -1,0 +1,8 @@
+//! The program as people meet it: real processes, real signals, real sockets.
+
+mod chaos;
+mod check;
+mod sim;
+mod starts;
+mod support;
+mod up;
