@@ -5,9 +5,9 @@ use std::time::Duration;
 
 /// A token bucket that allows about one hedge, or one more go through the replicas, for every five requests.
 ///
-/// It slows retries down and never forbids them: a request without budget waits [`SLOW_RETRY`] longer instead. Two paused
-/// replicas can therefore not fail a request whose deadline is a second, and a fleet that is slow as a whole is not
-/// drowned by hedges.
+/// It slows retries down and never forbids them: a request without budget waits [`SLOW_RETRY`] longer instead. Two
+/// paused replicas can therefore not fail a request whose deadline is a second, and a fleet that is slow as a whole is
+/// not drowned by hedges.
 #[derive(Clone, Debug)]
 pub struct RetryBudget {
     /// Thousandths of a token; at most [`BUDGET_MAX`].

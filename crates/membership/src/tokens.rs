@@ -14,7 +14,8 @@ pub fn choose_tokens(taken: &[Position], count: usize, prng: &mut Prng) -> Vec<P
         all.sort_unstable();
         let token = match widest_gap(&all) {
             None => Position(prng.next_u64()),
-            // The middle half of the gap, so that the halves differ by at most 3 to 1 and two racers almost surely differ.
+            // The middle half of the gap, so that the halves differ by at most 3 to 1 and two racers almost surely
+            // differ.
             Some((low, width)) => Position(low.0.wrapping_add(width / 4).wrapping_add(prng.below(width / 2).max(1))),
         };
         if !all.contains(&token) {

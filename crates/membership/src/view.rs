@@ -49,7 +49,8 @@ pub enum ViewError {
     NoToken(String),
     /// Formed, but with fewer members than copies.
     #[error(
-        "{members} members cannot hold {replication} copies on distinct nodes; start more nodes or lower the replication"
+        "{members} members cannot hold {replication} copies on distinct nodes; start more nodes or lower the \
+         replication"
     )]
     TooFewMembers {
         /// How many there are.
@@ -64,7 +65,8 @@ pub enum ViewError {
 pub enum FormError {
     /// The data directory or the settings belong to another cluster.
     #[error(
-        "this node belongs to cluster {ours}, the ring to cluster {theirs}; use the data directory of this cluster, or another discovery"
+        "this node belongs to cluster {ours}, the ring to cluster {theirs}; use the data directory of this cluster, \
+         or another discovery"
     )]
     OtherCluster {
         /// The node's cluster.
@@ -74,12 +76,15 @@ pub enum FormError {
     },
     /// Keys would hash elsewhere.
     #[error(
-        "the cluster secret differs from the one this ring was formed with; give every node the same EVERRING_CLUSTER_SECRET"
+        "the cluster secret differs from the one this ring was formed with; give every node the same \
+         EVERRING_CLUSTER_SECRET"
     )]
     OtherSecret,
     /// The name is taken by another identity: this node's data was lost or replaced.
     #[error(
-        "the ring knows {name} as {theirs}, but this data directory holds {ours}: the data it had is lost or replaced, and a node that forgot must not vote in its old place; bring the old directory back, or start under a new name"
+        "the ring knows {name} as {theirs}, but this data directory holds {ours}: the data it had is lost or \
+         replaced, and a node that forgot must not vote in its old place; bring the old directory back, or start \
+         under a new name"
     )]
     Amnesia {
         /// The contested name.
@@ -91,7 +96,8 @@ pub enum FormError {
     },
     /// The ring is formed and this node is not in it.
     #[error(
-        "the ring is already formed with {members} members and {name} is not one of them; a formed ring does not yet take new members"
+        "the ring is already formed with {members} members and {name} is not one of them; a formed ring does not yet \
+         take new members"
     )]
     RingFormed {
         /// The newcomer.

@@ -92,7 +92,8 @@ impl Acceptor {
         }
     }
 
-    /// Begins to vote, after all records are restored: promises are forgotten, so everything up to the ceiling is refused.
+    /// Begins to vote, after all records are restored: promises are forgotten, so everything up to the ceiling is
+    /// refused.
     pub fn begin<R: Rules>(&mut self, persist: &mut Vec<(LogPosition, Record)>) {
         if R::KEEP_CEILING {
             self.floor = self.ceiling;
@@ -172,7 +173,8 @@ impl Acceptor {
         persist: &mut Vec<(LogPosition, Record)>,
     ) -> Vote {
         let (promised, accepted) = self.bars(key);
-        // The same accept again is answered again: what it asks for is done, and the promise of `next` is renewed below.
+        // The same accept again is answered again: what it asks for is done, and the promise of `next` is renewed
+        // below.
         if ballot != accepted {
             let bar = if R::KEEP_PROMISE { promised.max(accepted) } else { accepted };
             if ballot.counter <= self.floor || ballot < bar {

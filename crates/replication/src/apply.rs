@@ -18,8 +18,8 @@ pub(crate) fn apply(state: &mut State, write: &Write, version: Version, wall_ms:
             return done(effect, write, state);
         }
         if state.requests.may_have_forgotten(write.first_sent_ms) {
-            // It may have acted and been forgotten: nobody can tell any more. This holds for first attempts too: one that
-            // lay in a stopped node's socket comes after the retry that acted.
+            // It may have acted and been forgotten: nobody can tell any more. This holds for first attempts too: one
+            // that lay in a stopped node's socket comes after the retry that acted.
             return Outcome::Refused(Refusal::TooOld);
         }
     }

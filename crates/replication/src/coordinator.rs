@@ -64,7 +64,8 @@ impl<R: Rules> Replica<R> {
     /// Proposes `base` with the waiting writes applied.
     fn begin_accept(&mut self, id: RoundId, ballot: Ballot, base: State, out: &mut Outbox) {
         let Some(round) = self.rounds.get(&id) else { return };
-        // A round without a write only finishes what was begun. It asks for no next ballot, by which full disks know it.
+        // A round without a write only finishes what was begun. It asks for no next ballot, by which full disks know
+        // it.
         let writes = round.waiting.iter().any(is_write);
         let counter = if writes { self.acceptor.tick(&mut out.persist) } else { 0 };
         let next = if writes { Ballot { counter, node: self.me } } else { Ballot::ZERO };
@@ -270,7 +271,8 @@ impl<R: Rules> Replica<R> {
         let chosen = reports.values().map(|(ballot, _)| *ballot).find(|ballot| agreeing(*ballot) >= enough);
         if let Some(ballot) = chosen {
             let sent = reports.values().find_map(|(reported, state)| state.as_ref().filter(|_| *reported == ballot));
-            // The others leave the state out when it is the one that we hold; else our own report is on its way with it.
+            // The others leave the state out when it is the one that we hold; else our own report is on its way with
+            // it.
             let held = self.acceptor.register(&round.key).filter(|register| register.accepted == ballot);
             if let Some(state) = sent.or(held.map(|register| &register.state)).cloned() {
                 self.finish_query(id, ballot, state, out);

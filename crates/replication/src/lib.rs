@@ -4,8 +4,8 @@
 //! operations that are sent to it. It is a pure state machine: no clock, socket, disk or chance of its own.
 //!
 //! Sources: Rystsov, "CASPaxos: Replicated State Machines without logs" (2018) for the register; Lamport, "Paxos made
-//! simple" (2001) for the two phases. The departures (a ceiling instead of synced promises, the next ballot promised with an
-//! accept, a chosen state taught to those that lag) are argued where they stand.
+//! simple" (2001) for the two phases. The departures (a ceiling instead of synced promises, the next ballot promised
+//! with an accept, a chosen state taught to those that lag) are argued where they stand.
 
 mod acceptor;
 mod apply;

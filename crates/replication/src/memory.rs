@@ -46,7 +46,8 @@ impl RequestMemory {
     /// Adds a request that the value now contains, and forgets those older than ten minutes or too many.
     pub fn remember(&mut self, entry: Remembered, wall_ms: u64) {
         let oldest_kept = wall_ms.saturating_sub(REQUESTS_AGE_MAX_MS);
-        // One clock against another: an entry is forgotten by age without moving the horizon, since its promise is over.
+        // One clock against another: an entry is forgotten by age without moving the horizon, since its promise is
+        // over.
         self.entries.retain(|known| known.first_sent_ms >= oldest_kept);
         if self.entries.len() >= REQUESTS_MAX {
             let forgotten = self.entries.remove(0);

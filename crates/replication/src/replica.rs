@@ -281,8 +281,8 @@ impl<R: Rules> Replica<R> {
                 if !self.holds(&key) {
                     return None;
                 }
-                // An accept without a next ballot only finishes what was begun, so that reads can be answered: the log's
-                // reserve has room for that, and there is no more than one such for each interrupted write.
+                // An accept without a next ballot only finishes what was begun, so that reads can be answered: the
+                // log's reserve has room for that, and there is no more than one such for each interrupted write.
                 if self.disk_full && next != Ballot::ZERO {
                     return Some((Body::Nack { round, seen: 0, disk_full: true }, LogPosition(0)));
                 }

@@ -1,8 +1,8 @@
 /// The safety rules that the core keeps, one constant each.
 ///
-/// They exist so that the checks can be checked: the simulator runs the same core under rules with one of them broken and
-/// must find the harm. Production code runs under [`Correct`]; the constants are known when it is compiled, so a broken
-/// rule is not even present in it.
+/// They exist so that the checks can be checked: the simulator runs the same core under rules with one of them broken
+/// and must find the harm. Production code runs under [`Correct`]; the constants are known when it is compiled, so a
+/// broken rule is not even present in it.
 pub trait Rules: Copy + Default + std::fmt::Debug + 'static {
     /// A vote waits until the record that it vouches for is synced.
     const VOTE_AFTER_SYNC: bool = true;

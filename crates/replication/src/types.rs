@@ -173,8 +173,9 @@ pub enum Refusal {
     DiskFull,
     /// The node is leaving; ask another.
     Draining,
-    /// The request is from before the register's memory. This attempt did nothing, but whether an earlier one of the same
-    /// id acted cannot be told any more: with an id that may have been sent before, the write's outcome is unknown.
+    /// The request is from before the register's memory. This attempt did nothing, but whether an earlier one of the
+    /// same id acted cannot be told any more: with an id that may have been sent before, the write's outcome is
+    /// unknown.
     TooOld,
 }
 

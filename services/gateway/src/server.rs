@@ -68,8 +68,8 @@ async fn answer(request: HttpRequest, body: Payload, gateway: Data<Gateway>) -> 
     response
 }
 
-/// Makes a typed problem of what the framework refuses by itself, such as a wrong method on `/livez`. Wrap it around the
-/// whole app.
+/// Makes a typed problem of what the framework refuses by itself, such as a wrong method on `/livez`. Wrap it around
+/// the whole app.
 ///
 /// # Errors
 /// Those of the services inside, of which ours have none.

@@ -1,8 +1,8 @@
 //! A storage node: a member of the Chord ring that keeps registers, replicates them and coordinates operations on them.
 //!
 //! All decisions are taken by the cores (`replication`, `chord`), which the simulator runs too. Here are their socket,
-//! disk and clock: one loop takes in frames, finished syncs, changes of the fleet and timers, calls the cores, and carries out
-//! what they want.
+//! disk and clock: one loop takes in frames, finished syncs, changes of the fleet and timers, calls the cores, and
+//! carries out what they want.
 //!
 //! What it is *not*: it does not speak HTTP to clients (the gateway does) and does not decide who belongs to the ring
 //! (the view in discovery does).

@@ -65,7 +65,8 @@ pub enum StartError {
     },
     /// The data directory is another node's.
     #[error(
-        "the data directory {} belongs to {found}, but this node is called {ours}; give it its own directory, or its old name",
+        "the data directory {} belongs to {found}, but this node is called {ours}; give it its own directory, or its \
+         old name",
         path.display()
     )]
     OtherName {

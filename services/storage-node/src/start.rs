@@ -1,4 +1,5 @@
-//! What a start needs before anything is promised: the data directory, an identity, an incarnation, a place in the ring.
+//! What a start needs before anything is promised: the data directory, an identity, an incarnation, a place in the
+//! ring.
 
 use std::path::{Path, PathBuf};
 
@@ -133,9 +134,11 @@ pub(crate) async fn enter(
         Err(error) => return Err(StartError::Enter(error)),
     };
     match view.member(newcomer.id) {
-        Some(member) if member.name != config.name => {
-            Err(StartError::OtherName { path: config.data.clone(), found: member.name.clone(), ours: config.name.clone() })
-        }
+        Some(member) if member.name != config.name => Err(StartError::OtherName {
+            path: config.data.clone(),
+            found: member.name.clone(),
+            ours: config.name.clone(),
+        }),
         _ => Ok(view),
     }
 }

@@ -8,9 +8,7 @@ use bytes::Bytes;
 use client::consul::Consul;
 use client::fleet::{Directory, Fleet};
 use membership::{BucketId, KeyHasher, NodeId};
-use replication::{
-    Change, Condition, Effect, Operation, Outcome, RegisterKey, RequestId, Value, Write,
-};
+use replication::{Change, Condition, Effect, Operation, Outcome, RegisterKey, RequestId, Value, Write};
 use runtime::Peers;
 use stdx::TraceContext;
 use storage_node::{Config, StartError};
@@ -99,7 +97,9 @@ impl TestFleet {
                 let _ = tokio::time::timeout(Duration::from_millis(50), watch.changed()).await;
             }
         };
-        tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("never came: {what}; last seen: {:#?}", seen.borrow()));
+        tokio::time::timeout(PATIENCE, wait)
+            .await
+            .unwrap_or_else(|_| panic!("never came: {what}; last seen: {:#?}", seen.borrow()));
     }
 
     async fn all_ready(&self, fleet: &Fleet, seen: &std::cell::RefCell<Vec<String>>) -> bool {
@@ -111,7 +111,12 @@ impl TestFleet {
                 Err(error) => error.to_string(),
             };
             ready &= text.contains("\"state\":\"ready\"") && self.peers.is_up(*id);
-            statuses.push(format!("{} connected={} {:?} {text}", node.name, self.peers.is_up(*id), self.peers.last_error(*id)));
+            statuses.push(format!(
+                "{} connected={} {:?} {text}",
+                node.name,
+                self.peers.is_up(*id),
+                self.peers.last_error(*id)
+            ));
         }
         *seen.borrow_mut() = statuses;
         ready
@@ -142,7 +147,8 @@ impl TestFleet {
             loop {
                 let replicas = self.directory.current().ring.replicas_of(operation.key().position);
                 for node in replicas.iter() {
-                    let call = self.peers.call(*node, operation.clone(), Duration::from_millis(800), TraceContext::NONE);
+                    let call =
+                        self.peers.call(*node, operation.clone(), Duration::from_millis(800), TraceContext::NONE);
                     match call.await {
                         Ok((Outcome::Refused(_) | Outcome::Unknown, _)) | Err(_) => {}
                         Ok((outcome, receipt)) => {
@@ -310,7 +316,8 @@ async fn a_start_that_cannot_work_says_why() {
             let other_name = refused(other_name).await;
             assert!(other_name.contains("n1"), "{other_name}");
 
-            let nowhere = Config { discovery: "http://127.0.0.1:9".to_owned(), data: fleet.data(6), ..fleet.config(6, 3) };
+            let nowhere =
+                Config { discovery: "http://127.0.0.1:9".to_owned(), data: fleet.data(6), ..fleet.config(6, 3) };
             let nowhere = refused(nowhere).await;
             assert!(nowhere.contains("start it first"), "{nowhere}");
 
