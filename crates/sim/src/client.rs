@@ -136,7 +136,7 @@ impl Client {
         register: &RegisterKey,
         wall_ms: u64,
     ) -> Drawn {
-        let request = RequestId(u128::from(serial) << 64 | u128::from(self.process) + 1);
+        let request = RequestId((u128::from(serial) << 64) | (u128::from(self.process) + 1));
         let write = |condition, change| {
             let key = register.clone();
             Operation::Write(Write { key, request, first_sent_ms: wall_ms, retry: false, condition, change })

@@ -33,10 +33,10 @@ impl Network {
 
     /// The delays after which copies of a message arrive; none when it is lost.
     pub fn fates(&mut self, swarm: &Swarm, from: Place, to: Place) -> Vec<Duration> {
-        if let (Place::Node(from), Place::Node(to)) = (from, to) {
-            if self.cut.contains(&(from, to)) {
-                return Vec::new();
-            }
+        if let (Place::Node(from), Place::Node(to)) = (from, to)
+            && self.cut.contains(&(from, to))
+        {
+            return Vec::new();
         }
         if self.calm {
             return vec![Duration::from_micros(200)];
@@ -80,11 +80,6 @@ impl Network {
         }
         self.cut.extend(links.iter().copied());
         links
-    }
-
-    /// Whether `a` reaches `b`.
-    pub fn is_cut(&self, a: usize, b: usize) -> bool {
-        self.cut.contains(&(a, b))
     }
 
     /// Joins links again.

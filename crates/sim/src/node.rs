@@ -2,73 +2,125 @@
 
 use std::collections::VecDeque;
 
-use membership::{NodeId, View};
-use replication::{Ballot, Effects, Input, LogPosition, Outbox, Record, RegisterKey, Replica, Rules};
+use chord::Config;
+use membership::{NodeId, Position, View};
+use replication::{Ballot, Effects, Input, LogPosition, Outbox, Record, RegisterKey, Replica};
 use stdx::{Instant, Prng};
-use store::{Log, LogConfig, SimDisk};
+use store::{AppendError, DropError, Log, LogConfig, OpenError, SegmentId, SimDisk, framed_len};
 
-/// The log's segments in a simulation: small, so that many runs are cheap and segments change often.
-const SEGMENT_BYTES: u64 = 256 * 1024;
+use crate::ring_host::RingHost;
 
 /// What a crash leaves behind, and what runs on it.
-pub(crate) struct SimNode<R: Rules> {
+pub(crate) struct SimNode<R: replication::Rules, C: chord::Rules> {
     /// Its identity.
     pub id: NodeId,
+    /// Its places in the ring.
+    pub tokens: Vec<Position>,
     /// Its disk; survives crashes, unless it is lost.
     pub disk: SimDisk,
     /// What runs; none while the node is down.
-    pub running: Option<Running<R>>,
+    pub running: Option<Running<R, C>>,
     /// How often it was started.
     pub incarnation: u64,
     /// Until when it is stopped in its tracks.
     pub paused_until: Option<Instant>,
     /// Whether it never comes back.
     pub gone: bool,
+    /// Whether its disk will fail at one of the next calls.
+    pub doomed: bool,
 }
 
 /// The part that a crash destroys.
-pub(crate) struct Running<R: Rules> {
-    /// The core.
+pub(crate) struct Running<R: replication::Rules, C: chord::Rules> {
+    /// The replica.
     pub replica: Replica<R>,
+    /// The members of the ring.
+    pub ring: RingHost<C>,
     /// The log.
     pub log: Log,
+    /// Records that wait for room, in order; empty unless the disk is full.
+    pub waiting: VecDeque<(LogPosition, Record)>,
+    /// The last position that the core gave out.
+    pub log_end: u64,
     /// Whether a sync is under way.
     pub syncing: bool,
-    /// When the core's next timer is scheduled.
+    /// What the core was last told about the disk's room.
+    pub full: bool,
+    /// Whether the node will look at the disk's room.
+    pub looking: bool,
+    /// The segment that may go once everything up to this position is durable.
+    pub dropping: Option<(SegmentId, u64)>,
+    /// When the node's next timer is scheduled.
     pub tick_at: Option<Instant>,
     /// Accepted records that are not yet durable, in log order.
     pub unsynced: VecDeque<(LogPosition, RegisterKey, Ballot)>,
 }
 
-impl<R: Rules> SimNode<R> {
-    pub fn new(id: NodeId, prng: &mut Prng) -> SimNode<R> {
+/// The disk failed: the process must end.
+#[derive(Debug)]
+pub(crate) struct DiskFailed;
+
+/// How a start went wrong.
+#[derive(Debug)]
+pub(crate) enum StartFailed {
+    /// The disk failed in the middle of it.
+    Disk,
+    /// The log does not open, though nothing but crashes befell it.
+    Log(String),
+}
+
+impl<R: replication::Rules, C: chord::Rules> SimNode<R, C> {
+    pub fn new(id: NodeId, view: &View, prng: &mut Prng) -> SimNode<R, C> {
         let disk = SimDisk::new(prng.next_u64());
-        SimNode { id, disk, running: None, incarnation: 0, paused_until: None, gone: false }
+        let tokens = view.member(id).map(|member| member.tokens.clone()).unwrap_or_default();
+        let (running, paused_until) = (None, None);
+        SimNode { id, tokens, disk, running, incarnation: 0, paused_until, gone: false, doomed: false }
     }
 
-    /// Starts the node on what its disk holds.
-    ///
-    /// # Panics
-    /// When the log cannot be opened: a crash must never do that to it.
-    pub fn start(&mut self, now: Instant, view: &View, prng: &mut Prng) -> Effects {
+    /// Starts the node on what its disk holds; also answers the accepted records found there.
+    pub fn start(
+        &mut self,
+        now: Instant,
+        view: &View,
+        (segment_bytes, ring): (u64, Config),
+        prng: &mut Prng,
+    ) -> Result<(Effects, Vec<(RegisterKey, Ballot)>), StartFailed> {
         assert!(self.running.is_none(), "a node is started once at a time");
         self.incarnation += 1;
         let mut replica = Replica::new(self.id, view.clone(), prng.fork());
-        let config = LogConfig { segment_bytes: SEGMENT_BYTES, ..LogConfig::new(self.id.0) };
+        let config = LogConfig { segment_bytes, ..LogConfig::new(self.id.0) };
         let mut restored: Vec<(u64, Record)> = Vec::new();
         let log = Log::open(self.disk.clone(), config, &mut |sequence, body| {
             let record = wire::codec::decode_record(body).expect("the log gives back what was appended");
             restored.push((sequence, record));
-        })
-        .expect("a crash leaves a log that can be opened");
+        });
+        let log = log.map_err(|error| match error {
+            OpenError::Disk(_) => StartFailed::Disk,
+            error => StartFailed::Log(stdx::error_chain(&error)),
+        })?;
+        let mut held = Vec::new();
         for (sequence, record) in restored {
+            if let Record::Accepted { key, ballot, .. } = &record {
+                held.push((key.clone(), *ballot));
+            }
             replica.restore(LogPosition(sequence), record);
         }
         let mut out = Outbox::default();
         replica.begin(now, &mut out);
-        let unsynced = VecDeque::new();
-        self.running = Some(Running { replica, log, syncing: false, tick_at: None, unsynced });
-        out.drain()
+        self.running = Some(Running {
+            replica,
+            ring: RingHost::new(self.id, view, ring, prng),
+            log_end: log.last_sequence(),
+            log,
+            waiting: VecDeque::new(),
+            syncing: false,
+            full: false,
+            looking: false,
+            dropping: None,
+            tick_at: None,
+            unsynced: VecDeque::new(),
+        });
+        Ok((out.drain(), held))
     }
 
     /// Gives the replica one input.
@@ -79,14 +131,105 @@ impl<R: Rules> SimNode<R> {
         out.drain()
     }
 
-    /// Pulls the plug: what was not synced may be lost, torn or kept.
-    pub fn crash(&mut self) {
+    /// The process ends, and what it had handed to the disk stays.
+    pub fn kill(&mut self) {
         self.running = None;
+        self.paused_until = None;
+    }
+
+    /// Pulls the plug: what was not synced may be lost, torn or kept. A sync under way is met in the middle.
+    pub fn pull_plug(&mut self, prng: &mut Prng) {
+        if let Some(mut running) = self.running.take()
+            && running.syncing
+        {
+            self.disk.crash_after(prng.below(4));
+            // Whether it got that far is exactly what nobody knows.
+            let _ = running.log.flush();
+        }
+        self.paused_until = None;
+        self.doomed = false;
         self.disk.crash();
     }
 
     /// Whether it works at the moment.
     pub fn is_working(&self) -> bool {
         self.running.is_some() && self.paused_until.is_none()
+    }
+}
+
+/// What the log's thread does in production.
+impl<R: replication::Rules, C: chord::Rules> Running<R, C> {
+    /// Appends all that waits and fits.
+    pub fn commit(&mut self) -> Result<(), DiskFailed> {
+        while let Some((position, record)) = self.waiting.front() {
+            match self.log.append(&wire::codec::encode_record(record)) {
+                Ok(sequence) => assert_eq!(sequence, position.0, "the core and the log number records alike"),
+                // The reserve is used up. What is left keeps its order and its numbers, and waits for room.
+                Err(AppendError::Full) => return Ok(()),
+                Err(AppendError::Poisoned(_)) => return Err(DiskFailed),
+                Err(error @ (AppendError::TooLarge { .. } | AppendError::FlushFirst { .. })) => {
+                    unreachable!("runs are too small for it: {error}")
+                }
+            }
+            if let Record::Accepted { key, ballot, .. } = record {
+                self.unsynced.push_back((*position, key.clone(), *ballot));
+            }
+            self.waiting.pop_front();
+        }
+        Ok(())
+    }
+
+    /// Makes durable what is appended, and drops the segment whose copies are; the last durable position.
+    pub fn flush(&mut self) -> Result<u64, DiskFailed> {
+        let through = self.log.flush().map_err(|_| DiskFailed)?;
+        if let Some((segment, copied_through)) = self.dropping {
+            match self.log.drop_segment(segment, copied_through) {
+                Ok(()) => self.dropping = None,
+                Err(DropError::NotDurable { .. }) => {}
+                Err(DropError::Poisoned(_)) => return Err(DiskFailed),
+                Err(error @ DropError::NotOldest(_)) => unreachable!("only the oldest is cleaned: {error}"),
+            }
+        }
+        Ok(through)
+    }
+
+    /// Looks whether the disk has room (again); what to tell the core, if that changed.
+    pub fn look_for_room(&mut self) -> Result<Option<bool>, DiskFailed> {
+        if self.log.is_full() {
+            self.log.make_room().map_err(|_| DiskFailed)?;
+        }
+        let full = self.log.is_full();
+        let changed = full != self.full;
+        self.full = full;
+        Ok(changed.then_some(full))
+    }
+
+    /// Writes what is current of the oldest segment to the log again, if that pays and there is room for it.
+    ///
+    /// As in production, but that production only begins when the log has grown by 64 MiB.
+    pub fn clean(&mut self, segment_bytes: u64) -> Result<Option<Effects>, DiskFailed> {
+        let (sizes, live) = (self.log.sizes(), self.replica.live_bytes() as u64);
+        let spared = if self.log.is_full() { live } else { 2 * live };
+        let Some(oldest) = self.log.oldest_segment() else { return Ok(None) };
+        let settled = self.waiting.is_empty() && self.log.durable() >= oldest.last_sequence;
+        if self.dropping.is_some() || !settled || sizes.total_bytes <= spared + 2 * segment_bytes {
+            return Ok(None);
+        }
+        let (mut records, mut bytes) = (Vec::new(), framed_len(64));
+        let read = self.log.read_segment(oldest.id, &mut |_, body| {
+            bytes += framed_len(body.len() as u64);
+            records.push(wire::codec::decode_record(body).expect("the log gives back what was appended"));
+        });
+        read.map_err(|_| DiskFailed)?;
+        // On a full disk copies need room before the segment gives any.
+        if self.log.is_full() && bytes > sizes.room_bytes {
+            return Ok(None);
+        }
+        let mut out = Outbox::default();
+        self.replica.rewrite(records, &mut out);
+        let effects = out.drain();
+        let copied_through = effects.persist.last().map_or(self.log_end, |(position, _)| position.0);
+        self.dropping = Some((oldest.id, copied_through));
+        Ok(Some(effects))
     }
 }

@@ -51,11 +51,12 @@ impl<C: Rules> RingHost<C> {
         RingHost { me, members, lowest }
     }
 
-    /// Enters the ring by members that discovery knows.
+    /// Enters the ring by members of other nodes.
     pub fn enter(&mut self, now: Instant, seeds: &[Peer], prng: &mut Prng) -> RingEffects {
         let mut effects = self.seeds(now, seeds);
+        let contacts: Vec<Peer> = seeds.iter().copied().filter(|peer| peer.node != self.me).collect();
         for position in self.positions() {
-            let contact = seeds[prng.index(seeds.len())];
+            let contact = contacts[prng.index(contacts.len())];
             self.input(now, position, Input::Join { contact }, &mut effects);
         }
         effects

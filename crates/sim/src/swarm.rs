@@ -103,7 +103,7 @@ impl Swarm {
             lose_disk: prng.one_in(4),
             sync_failure_every,
             fill_every,
-            segment_bytes: [16, 32, 128][prng.index(3)] * 1024,
+            segment_bytes: [32, 64, 128][prng.index(3)] * 1024,
             clean_every,
             resets: !prng.one_in(3),
             competing: prng.one_in(3),
@@ -123,7 +123,13 @@ impl fmt::Display for Swarm {
         writeln!(f, "delay_max={:?} sync_max={:?}", self.delay_max, self.sync_max)?;
         writeln!(f, "crash {} (away up to {:?})", every(&self.crash_every), self.downtime_max)?;
         writeln!(f, "pause {}, partition {}", every(&self.pause_every), every(&self.partition_every))?;
-        writeln!(f, "one_way={} power_cut {} lose_disk={}", self.one_way, every(&self.power_cut_every), self.lose_disk)?;
+        writeln!(
+            f,
+            "one_way={} power_cut {} lose_disk={}",
+            self.one_way,
+            every(&self.power_cut_every),
+            self.lose_disk
+        )?;
         writeln!(f, "failing sync {}, full disk {}", every(&self.sync_failure_every), every(&self.fill_every))?;
         writeln!(f, "segment_bytes={} cleaning {}", self.segment_bytes, every(&self.clean_every))?;
         writeln!(f, "resets={} competing={}", self.resets, self.competing)

@@ -44,6 +44,33 @@ impl fmt::Display for Words<'_> {
     }
 }
 
+/// A ring message in a line. Positions by their first 32 bits, as no two of a run's few members share them.
+pub(crate) struct RingWords<'a>(pub &'a chord::Envelope);
+
+impl fmt::Display for RingWords<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let short = |peer: &chord::Peer| peer.position.0 >> 32;
+        let chord::Envelope { from, to, body } = self.0;
+        write!(f, "ring {:08x} to {:08x} ", short(from), short(to))?;
+        match body {
+            chord::Body::Pull { call } => write!(f, "pull c{:08x}", call.0 as u32),
+            chord::Body::Pulled { call, predecessor, successors } => {
+                write!(f, "pulled c{:08x} after {:08x}:", call.0 as u32, predecessor.as_ref().map_or(0, short))?;
+                successors.iter().try_for_each(|peer| write!(f, " {:08x}", short(peer)))
+            }
+            chord::Body::Notify => f.write_str("notify"),
+            chord::Body::Ping { call } => write!(f, "ping c{:08x}", call.0 as u32),
+            chord::Body::Pong { call } => write!(f, "pong c{:08x}", call.0 as u32),
+            chord::Body::FindSuccessor { call, target, origin, hops } => {
+                write!(f, "find c{:08x} {target} for {:08x} hop {hops}", call.0 as u32, short(origin))
+            }
+            chord::Body::Found { call, successor, hops } => {
+                write!(f, "found c{:08x} {:08x} hop {hops}", call.0 as u32, short(successor))
+            }
+        }
+    }
+}
+
 /// A state: its version, its value's end, and how many requests it remembers.
 struct Held<'a>(&'a State);
 
