@@ -92,7 +92,13 @@ const GRACE: [(Stage, Duration); 3] = [
     (Stage::EndDiscovery, Duration::from_secs(1)),
 ];
 /// Environment variables of ours that a child inherits; all others are `up`'s own, and flags tell the child instead.
-const INHERITED: [&str; 3] = ["EVERRING_LOG", "EVERRING_LOG_FORMAT", "EVERRING_CLUSTER_SECRET"];
+const INHERITED: [&str; 5] = [
+    "EVERRING_LOG",
+    "EVERRING_LOG_FORMAT",
+    "EVERRING_CLUSTER_SECRET",
+    "EVERRING_DATA_BYTES_MAX",
+    "EVERRING_SEGMENT_BYTES",
+];
 
 impl Keeper {
     /// Starts the keeper's thread; no child runs before [`Keeper::reach`].

@@ -2,6 +2,8 @@
 
 mod chaos;
 mod check;
+mod disk;
+mod jaeger;
 mod sim;
 mod starts;
 mod support;

@@ -104,8 +104,14 @@ pub struct Up {
 impl Up {
     /// A small fleet with these further arguments, once it is ready.
     pub fn start(arguments: &[&str]) -> Up {
+        Up::start_with(arguments, &[])
+    }
+
+    /// The same, with these variables in its environment and in that of its children.
+    pub fn start_with(arguments: &[&str], variables: &[(&str, &str)]) -> Up {
         let base = ["up", "--nodes", "3", "--gateways", "1", "--output", "json"];
-        let mut child = everring(&[&base[..], arguments].concat()).spawn().expect("the program starts");
+        let mut command = everring(&[&base[..], arguments].concat());
+        let mut child = command.envs(variables.iter().copied()).spawn().expect("the program starts");
         let stdout = child.stdout.take().expect("piped");
         let (send, receive) = mpsc::channel();
         std::thread::spawn(move || {
