@@ -1,10 +1,10 @@
-//! The deterministic whole-fleet simulator: the real cores, the real log and the real encoding, in one thread, in virtual
-//! time, from one seed.
+//! The deterministic whole-fleet simulator: the real cores, the real log and the real encoding, in one thread, in
+//! virtual time, from one seed.
 //!
-//! A run draws its own mix of faults ([`Swarm`]): loss, duplication, delay and reordering of messages, crashes that lose
-//! what was not synced and tear what was being written, failing syncs, full disks, pauses, partitions, power cuts, a
-//! lost disk. Clients ask through the gateway's own dispatch. Invariants of registers and ring are checked after every
-//! event that touched them, the clients' history by the linearizability checker at the end. When the faults have
+//! A run draws its own mix of faults ([`Swarm`]): loss, duplication, delay and reordering of messages, crashes that
+//! lose what was not synced and tear what was being written, failing syncs, full disks, pauses, partitions, power cuts,
+//! a lost disk. Clients ask through the gateway's own dispatch. Invariants of registers and ring are checked after
+//! every event that touched them, the clients' history by the linearizability checker at the end. When the faults have
 //! stopped every operation must have ended, the ring must become ideal, and every question must be answered. A seed
 //! names a run: the same seed gives the same event log, byte for byte.
 //!

@@ -20,7 +20,6 @@ use crate::invariants::Violation;
 struct Question {
     to: Peer,
     sent: u32,
-    first: Instant,
     last: Instant,
 }
 
@@ -30,7 +29,6 @@ pub(crate) struct RingWatch {
     config: Config,
     /// What the members hold, of those that are in the ring and whose node runs.
     views: BTreeMap<Position, MemberView>,
-    member_since: BTreeMap<Position, Instant>,
     /// Questions whose silence means death to the asker, by asker.
     open: BTreeMap<(Position, CallId), Question>,
     sound: bool,
@@ -47,7 +45,6 @@ impl RingWatch {
         RingWatch {
             config,
             views: BTreeMap::new(),
-            member_since: BTreeMap::new(),
             open: BTreeMap::new(),
             sound: false,
             sound_times: 0,
@@ -59,7 +56,7 @@ impl RingWatch {
     /// A member says something to another node's member.
     pub fn sent(&mut self, now: Instant, envelope: &Envelope) {
         if let Body::Pull { call } | Body::Ping { call } = envelope.body {
-            let fresh = Question { to: envelope.to, sent: 0, first: now, last: now };
+            let fresh = Question { to: envelope.to, sent: 0, last: now };
             let question = self.open.entry((envelope.from.position, call)).or_insert(fresh);
             question.sent += 1;
             question.last = now;
@@ -84,8 +81,8 @@ impl RingWatch {
             let late: Vec<_> = self.open.range(range).filter(|(_, q)| given_up(q)).map(|(id, q)| (*id, *q)).collect();
             for (id, question) in late {
                 self.open.remove(&id);
-                let since = self.member_since.get(&question.to.position);
-                wrong |= since.is_some_and(|since| *since <= question.first);
+                // Also one that was dead when it was asked first, and is back by now.
+                wrong |= self.views.contains_key(&question.to.position);
             }
         }
         wrong && self.break_soundness()
@@ -108,7 +105,6 @@ impl RingWatch {
     pub fn crashed(&mut self, node: NodeId) -> bool {
         let gone: Vec<Position> = self.views.values().filter(|v| v.me.node == node).map(|v| v.me.position).collect();
         self.views.retain(|_, view| view.me.node != node);
-        self.member_since.retain(|position, _| !gone.contains(position));
         self.open.retain(|(asker, _), _| !gone.contains(asker));
         let views = self.snapshot();
         let too_few = invariants::principals(&views).len() <= self.config.successors;
@@ -117,11 +113,7 @@ impl RingWatch {
     }
 
     /// A node's members took an input. Checks what must hold.
-    pub fn touched<'a, C: Rules + 'a>(
-        &mut self,
-        now: Instant,
-        members: impl Iterator<Item = &'a Chord<C>>,
-    ) -> Result<(), Violation> {
+    pub fn touched<'a, C: Rules + 'a>(&mut self, members: impl Iterator<Item = &'a Chord<C>>) -> Result<(), Violation> {
         let mut changed = false;
         for member in members {
             let position = member.me().position;
@@ -130,7 +122,6 @@ impl RingWatch {
             });
             if let Some(view) = member.view().filter(|_| !same) {
                 self.views.insert(position, view);
-                self.member_since.entry(position).or_insert(now);
                 changed = true;
             }
         }

@@ -65,6 +65,9 @@ pub struct Swarm {
     pub hedge: Duration,
 }
 
+/// Away so shortly that what was under way to the node before still arrives.
+const DOWNTIME_SHORT: Duration = Duration::from_millis(4);
+
 impl Swarm {
     /// Draws a mix.
     pub fn draw(prng: &mut Prng) -> Swarm {
@@ -80,7 +83,7 @@ impl Swarm {
         let fill_every = sometimes(4, 100..1_000);
         let clean_every = sometimes(2, 10..100);
         let lossy = |prng: &mut Prng, worst: f64| if prng.one_in(2) { prng.unit() * worst } else { 0.0 };
-        Swarm {
+        let mut swarm = Swarm {
             nodes: 5,
             tokens: 2,
             successors: 2 + prng.index(3),
@@ -95,7 +98,8 @@ impl Swarm {
             delay_max: Duration::from_micros(300 + prng.below(6_000)),
             sync_max: Duration::from_micros(200 + prng.below(8_000)),
             crash_every,
-            downtime_max: Duration::from_millis(20 + prng.below(600)),
+            // Some are back before what was under way has arrived.
+            downtime_max: if prng.one_in(3) { DOWNTIME_SHORT } else { Duration::from_millis(20 + prng.below(600)) },
             pause_every,
             partition_every,
             one_way: prng.one_in(2),
@@ -108,7 +112,24 @@ impl Swarm {
             resets: !prng.one_in(3),
             competing: prng.one_in(3),
             hedge: Duration::from_millis(5 + prng.below(60)),
+        };
+        if prng.one_in(8) {
+            swarm.make_storm(prng);
         }
+        swarm
+    }
+
+    /// Many restarts among competing coordinators of one key, with messages from before them under way: where promises
+    /// are at stake.
+    fn make_storm(&mut self, prng: &mut Prng) {
+        self.registers = 1;
+        (self.counters, self.journals) = (0, 0);
+        self.competing = true;
+        self.crash_every = Some(Duration::from_millis(15 + prng.below(60)));
+        self.downtime_max = DOWNTIME_SHORT;
+        self.loss = self.loss.max(0.05);
+        self.straggling = self.straggling.max(0.05);
+        self.hedge = Duration::from_millis(5 + prng.below(15));
     }
 }
 

@@ -1,0 +1,256 @@
+//! Clients, their gateways' dispatches, and operations on their way.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use dispatch::{Dispatch, Failure, Input, Output, Plan, Verdict};
+use membership::NodeId;
+use replication::{Answer, Input as ReplicaInput, Operation, Refusal, Ticket};
+use stdx::{Instant, TraceContext};
+use wire::node::{Frame, OperationCall, Payload};
+
+use super::{Call, Happening, World};
+use crate::client::{Current, Drawn, End, Purpose};
+use crate::network::Place;
+
+/// How long a client waits for an answer.
+const DEADLINE: Duration = Duration::from_secs(1);
+
+impl<R: replication::Rules, C: chord::Rules> World<R, C> {
+    pub(super) fn next_operation(&mut self, client: usize) {
+        let over = self.calm || self.serial_last >= self.swarm.operations as u64;
+        if over || self.clients[client].current.is_some() {
+            return;
+        }
+        let key = self.prng.index(self.keys.len());
+        let (register, kind) = self.keys[key].clone();
+        let (serial, wall_ms) = (self.serial_last + 1, self.wall_ms());
+        let drawn = self.clients[client].draw(&mut self.prng, serial, (key, kind), &register, wall_ms);
+        self.begin_operation(client, drawn);
+    }
+
+    pub(super) fn begin_operation(&mut self, client: usize, drawn: Drawn) {
+        self.serial_last += 1;
+        let serial = self.serial_last;
+        let line = match drawn.purpose {
+            Purpose::History => self.recorder.invoke(self.clients[client].process, &drawn),
+            Purpose::Outcome { .. } => self.recorder.next_line(),
+        };
+        let what = if drawn.purpose == Purpose::History { drawn.function.name() } else { "outcome" };
+        self.log.push(self.now, format_args!("client {client} op {serial} {what} k{} {}", drawn.key, drawn.input));
+        let deadline = self.now + DEADLINE;
+        let plan = self.plan_attempts(client, &drawn.operation, deadline);
+        let dispatch = Dispatch::new(plan, self.prng.fork());
+        let current = Current { serial, line, drawn, deadline, dispatch, wake_at: None };
+        self.clients[client].current = Some(current);
+        self.feed(client, Input::Started);
+    }
+
+    fn plan_attempts(&mut self, client: usize, operation: &Operation, deadline: Instant) -> Plan {
+        let mut replicas = self.ring.replicas_of(operation.key().position).to_vec();
+        // Usually the owner is asked first; sometimes any replica, so that coordinators compete.
+        if self.swarm.competing || self.prng.one_in(20) {
+            let turn = self.prng.index(replicas.len());
+            replicas.rotate_left(turn);
+        }
+        let doubts = |node: &NodeId| {
+            let unreachable = self.swarm.resets && self.nodes[self.index_of(*node)].running.is_none();
+            unreachable || self.clients[client].doubts(*node, self.now)
+        };
+        let doubtful = replicas.iter().copied().filter(doubts).collect();
+        let write = matches!(operation, Operation::Write(_));
+        Plan { replicas, doubtful, deadline, hedge: self.swarm.hedge, write }
+    }
+
+    /// Gives the client's dispatch one input, and does what it wants.
+    fn feed(&mut self, client: usize, input: Input) {
+        let now = self.now;
+        let mut out = Vec::new();
+        let whole = &mut self.clients[client];
+        let Some(current) = whole.current.as_mut() else { return };
+        current.dispatch.handle(now, input, &mut whole.budget, &mut out);
+        for output in out {
+            match output {
+                Output::Ask { node, attempt, retry } => self.ask(client, node, attempt, retry),
+                Output::Finish(verdict) => return self.finish_operation(client, verdict),
+            }
+        }
+        let Some(current) = self.clients[client].current.as_mut() else { return };
+        let Some(due) = current.dispatch.next_timeout() else { return };
+        if current.wake_at.is_none_or(|at| due < at) {
+            current.wake_at = Some(due);
+            let serial = current.serial;
+            self.at(due.since(now), Happening::Wake { client, serial });
+        }
+    }
+
+    fn ask(&mut self, client: usize, node: NodeId, attempt: u32, retry: bool) {
+        let to = self.index_of(node);
+        let Some(current) = self.clients[client].current.as_ref() else { return };
+        let (serial, deadline) = (current.serial, current.deadline);
+        let mut operation = current.drawn.operation.clone();
+        if let Operation::Write(write) = &mut operation {
+            write.retry |= retry;
+        }
+        self.call_last += 1;
+        let call = self.call_last;
+        self.calls.insert(call, Call { client, serial, attempt, node: to });
+        self.log.push(self.now, format_args!("client {client} op {serial} attempt {attempt} at node {}", to + 1));
+        if self.swarm.resets && self.nodes[to].running.is_none() {
+            // There is no connection: surely not sent.
+            return self.at(Duration::from_micros(50), Happening::Failed { call, failure: Failure::NotSent });
+        }
+        let deadline_ms = budget_ms(self.now, deadline);
+        let payload = Payload::Operation(OperationCall { call, deadline_ms, operation });
+        let bytes = encoded(payload);
+        for fate in self.network.fates(&self.swarm, Place::Client(client), Place::Node(to)) {
+            self.at(fate, Happening::Ask { client, to, call, bytes: bytes.clone() });
+        }
+    }
+
+    pub(super) fn take_operation(&mut self, client: usize, to: usize, call: u64, bytes: Bytes) {
+        if self.nodes[to].running.is_none() {
+            if self.swarm.resets {
+                self.at(Duration::from_micros(100), Happening::Failed { call, failure: Failure::Reset });
+            }
+            return;
+        }
+        if self.set_aside(to, || Happening::Ask { client, to, call, bytes: bytes.clone() }) {
+            return;
+        }
+        let Payload::Operation(OperationCall { call, deadline_ms, operation }) = decoded(bytes) else { return };
+        self.ticket_last += 1;
+        let ticket = Ticket(self.ticket_last);
+        self.tickets.insert(ticket, (client, call));
+        let deadline = self.now + Duration::from_millis(u64::from(deadline_ms));
+        let (wall_ms, context) = (self.wall_ms(), TraceContext::NONE);
+        self.handle(to, ReplicaInput::Operation { ticket, operation, deadline, wall_ms, context });
+    }
+
+    /// A coordinator answers.
+    pub(super) fn send_answer(&mut self, node: usize, answer: Answer) {
+        let Some((client, call)) = self.tickets.remove(&answer.ticket) else { return };
+        self.log.push(self.now, format_args!("node {} answers call {call}: {:?}", node + 1, answer.outcome));
+        let payload = Payload::OperationReply { call, outcome: answer.outcome, receipt: answer.receipt };
+        let bytes = encoded(payload);
+        for fate in self.network.fates(&self.swarm, Place::Node(node), Place::Client(client)) {
+            self.at(fate, Happening::Answer { bytes: bytes.clone() });
+        }
+    }
+
+    pub(super) fn take_answer(&mut self, bytes: Bytes) {
+        let Payload::OperationReply { call, outcome, receipt } = decoded(bytes) else { return };
+        let Some(Call { client, serial, attempt, node }) = self.calls.remove(&call) else { return };
+        if self.is_at(client, serial) {
+            let node = self.nodes[node].id;
+            self.clients[client].trust(node);
+            self.feed(client, Input::Answered { attempt, outcome, receipt });
+        }
+    }
+
+    pub(super) fn take_failure(&mut self, call: u64, failure: Failure) {
+        let Some(Call { client, serial, attempt, .. }) = self.calls.remove(&call) else { return };
+        if self.is_at(client, serial) {
+            self.feed(client, Input::Failed { attempt, failure });
+        }
+    }
+
+    /// The connections of clients to a node break with what is under way on them.
+    pub(super) fn break_connections(&mut self, node: usize) {
+        if self.swarm.resets {
+            let broken: Vec<u64> = self.calls.iter().filter(|(_, c)| c.node == node).map(|(id, _)| *id).collect();
+            for call in broken {
+                let after = Duration::from_micros(50 + self.prng.below(2_000));
+                self.at(after, Happening::Failed { call, failure: Failure::Reset });
+            }
+        }
+    }
+
+    pub(super) fn wake(&mut self, client: usize, serial: u64) {
+        if self.is_at(client, serial) {
+            if let Some(current) = self.clients[client].current.as_mut() {
+                current.wake_at = None;
+            }
+            self.feed(client, Input::Tick);
+        }
+    }
+
+    fn is_at(&self, client: usize, serial: u64) -> bool {
+        self.clients[client].current.as_ref().is_some_and(|current| current.serial == serial)
+    }
+
+    fn finish_operation(&mut self, client: usize, verdict: Verdict) {
+        let now = self.now;
+        let Some(current) = self.clients[client].current.take() else { return };
+        if matches!(verdict, Verdict::Answered { .. }) {
+            self.clients[client].doubt(current.dispatch.silent(), now);
+        }
+        self.calls.retain(|_, call| call.client != client);
+        let end = self.clients[client].judge(&current.drawn, verdict);
+        self.log.push(now, format_args!("client {client} op {} ends {end:?}", current.serial));
+        match current.drawn.purpose {
+            Purpose::History => self.finish_recorded(client, &current, &end),
+            Purpose::Outcome { of_line } => {
+                if let End::Remembered(effect) = end {
+                    self.counts.answered += 1;
+                    let learned = self.recorder.learn(of_line, current.line, effect);
+                    self.note(learned);
+                }
+            }
+        }
+        let pause = Duration::from_micros(self.prng.below(4_000));
+        self.at(pause, Happening::Next { client });
+    }
+
+    fn finish_recorded(&mut self, client: usize, current: &Current, end: &End) {
+        self.recorder.complete(self.clients[client].process, current.line, &current.drawn, end);
+        match end {
+            End::Ok { acknowledged, .. } => {
+                self.counts.answered += 1;
+                if let Some(request) = acknowledged {
+                    let checked = self.registers.acknowledged(&self.keys[current.drawn.key].0, *request);
+                    self.note(checked);
+                }
+            }
+            End::Fail(refusal) => self.counts.disk_refusals += u64::from(*refusal == Some(Refusal::DiskFull)),
+            End::Remembered(_) => {}
+            End::Info => {
+                // A client that does not know is a new client from now on. Half of them ask what became of it.
+                self.counts.unknown += 1;
+                self.process_last += 1;
+                self.clients[client].process = self.process_last;
+                if self.prng.one_in(2)
+                    && !self.calm
+                    && let Some(drawn) = self.outcome_query(current.line)
+                {
+                    self.begin_operation(client, drawn);
+                }
+            }
+        }
+    }
+
+    /// The question what became of the unknown write of this line.
+    pub(super) fn outcome_query(&self, of_line: u64) -> Option<Drawn> {
+        let unknown = self.recorder.unknown.get(&of_line)?;
+        let operation = Operation::Outcome { key: unknown.write.key.clone(), request: unknown.write.request };
+        let (function, input) = (history::Function::Read, history::Value::Null);
+        Some(Drawn { key: unknown.key, operation, function, input, purpose: Purpose::Outcome { of_line } })
+    }
+}
+
+/// How long a node is given: a little less than is left, as the gateway does it.
+fn budget_ms(now: Instant, deadline: Instant) -> u32 {
+    let left = deadline.since(now);
+    let margin = (left / 10).min(Duration::from_millis(10));
+    u32::try_from((left - margin).as_millis()).unwrap_or(u32::MAX).max(1)
+}
+
+pub(super) fn encoded(payload: Payload) -> Bytes {
+    let mut bytes = BytesMut::new();
+    wire::codec::encode(&Frame { context: TraceContext::NONE, payload }, &mut bytes);
+    bytes.freeze()
+}
+
+pub(super) fn decoded(bytes: Bytes) -> Payload {
+    wire::codec::decode(bytes).expect("what the fleet encodes, it decodes").payload
+}

@@ -1,0 +1,83 @@
+//! Whole runs: they repeat byte for byte, the correct rules keep every invariant, and each planted bug is found.
+
+use sim::command::{Summary, replay, run_seeds, run_until_found};
+use sim::{Options, Planted, run};
+
+/// Seeds that each planted bug is given to be found.
+const SEEDS_MAX: u64 = 1_000;
+
+fn seeds(otherwise: u64) -> u64 {
+    std::env::var("EVERRING_SIM_SEEDS").ok().and_then(|count| count.parse().ok()).unwrap_or(otherwise)
+}
+
+#[test]
+fn a_seed_gives_the_same_log_byte_for_byte() {
+    for seed in [1, 6, 27, 308, 1092] {
+        let keep = Options { keep_log: true, ..Options::default() };
+        let [once, again] = [run(seed, keep), run(seed, keep)];
+        assert!(once.log.text().len() > 100_000, "the log of seed {seed} is {} bytes", once.log.text().len());
+        assert!(once.log.text() == again.log.text(), "two runs of seed {seed} differ");
+        assert_eq!(once.counts, again.counts);
+        let unkept = run(seed, Options::default());
+        assert_eq!(unkept.log.text(), "");
+        assert_eq!(unkept.log.fingerprint(), once.log.fingerprint(), "keeping the log changes nothing");
+    }
+}
+
+/// Every operation ends, a calm fleet answers everything, the ring heals, histories are linearizable: a run that broke
+/// any of it would be a violation. And the runs are not quiet.
+#[test]
+fn the_correct_rules_keep_every_invariant() {
+    let count = seeds(300);
+    let summary = run_seeds(0, count, None, 1);
+    println!("{summary}");
+    if let Some((seed, violation)) = &summary.first_violation {
+        panic!("{} of {count} seeds broke something; seed {seed}: {violation}", summary.violations);
+    }
+    assert_eq!(summary.schedules, count);
+    quiet_runs_prove_nothing(&summary);
+}
+
+fn quiet_runs_prove_nothing(summary: &Summary) {
+    let Summary { counts, schedules, answered, faults, .. } = summary;
+    assert!(*answered >= 150 * schedules, "only {answered} operations were answered in {schedules} runs");
+    assert!(*faults >= 2 * schedules, "only {faults} faults in {schedules} runs");
+    assert!(counts.ring_checks >= *schedules, "the ring was checked only {} times", counts.ring_checks);
+    assert!(counts.rings_healed > *schedules, "rings were never broken: {}", counts.rings_healed);
+    assert!(10 * counts.unknown >= *schedules, "only {} unknown ends", counts.unknown);
+    assert!(10 * counts.disks_full >= *schedules, "only {} full disks", counts.disks_full);
+    assert!(10 * counts.disk_refusals >= *schedules, "only {} writes met one", counts.disk_refusals);
+    assert!(10 * counts.segments_cleaned >= *schedules, "only {} segments were cleaned", counts.segments_cleaned);
+}
+
+#[test]
+fn each_planted_bug_is_found() {
+    let mut missed = Vec::new();
+    for planted in Planted::ALL {
+        match run_until_found(0, SEEDS_MAX, Some(planted), 1).first_violation {
+            Some((seed, violation)) => println!("{planted}: seed {seed}: {violation}"),
+            None => missed.push(planted.name()),
+        }
+    }
+    assert!(missed.is_empty(), "not found in {SEEDS_MAX} seeds: {missed:?}");
+}
+
+#[test]
+fn a_replay_shows_the_log_the_mix_and_the_end() {
+    let found = run_until_found(0, SEEDS_MAX, Some(Planted::MinorityRead), 2).first_violation;
+    let (seed, violation) = found.expect("a planted bug is found");
+    let text = replay(seed, Some(Planted::MinorityRead)).to_string();
+    assert!(text.contains(&format!("seed {seed}\nnodes=5")), "the mix is missing");
+    assert!(text.ends_with(&format!("VIOLATION {violation}\n")), "{}", &text[text.len().saturating_sub(300)..]);
+    assert!(text.contains("accept r") && text.contains("ring "), "the messages are missing");
+    assert!(replay(seed, None).to_string().ends_with("all held\n"));
+}
+
+#[test]
+fn two_threads_find_what_one_finds() {
+    let planted = Some(Planted::RetryTwice);
+    let [one, two] = [1, 2].map(|threads| run_seeds(40, 12, planted, threads));
+    assert_eq!(one.first_violation, two.first_violation);
+    assert_eq!((one.violations, one.counts), (two.violations, two.counts));
+    assert_eq!(one.schedules, 12);
+}
