@@ -59,7 +59,8 @@ fn the_trace_check_asks_a_real_jaeger() {
         // Past the test harness, which keeps what a passing test prints to itself.
         let _ = writeln!(
             std::io::stderr(),
-            "\nSKIPPED: the trace check against a real Jaeger; set EVERRING_JAEGER_BIN to what tests/tools/jaeger/build.sh prints"
+            "\nSKIPPED: the trace check against a real Jaeger; set EVERRING_JAEGER_BIN to what \
+             tests/tools/jaeger/build.sh prints"
         );
         return;
     };

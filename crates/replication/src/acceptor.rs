@@ -266,18 +266,20 @@ impl Acceptor {
         self.live_bytes
     }
 
+    /// Whether a record of the log is the newest of its register. A ceiling never is: see [`Acceptor::rewrite`].
+    pub fn is_current(&self, record: &Record) -> bool {
+        match record {
+            Record::Accepted { key, ballot, .. } => {
+                self.registers.get(key).is_some_and(|register| register.accepted == *ballot)
+            }
+            Record::Ceiling(_) => false,
+        }
+    }
+
     /// Writes those of `records` that are still current to the log again, so that their old place can be given up.
     pub fn rewrite(&mut self, records: Vec<Record>, persist: &mut Vec<(LogPosition, Record)>) {
-        for record in records {
-            let current = match &record {
-                Record::Accepted { key, ballot, .. } => {
-                    self.registers.get(key).is_some_and(|register| register.accepted == *ballot)
-                }
-                Record::Ceiling(_) => false,
-            };
-            if current {
-                self.append(record, persist);
-            }
+        for record in records.into_iter().filter(|record| self.is_current(record)).collect::<Vec<_>>() {
+            self.append(record, persist);
         }
         // The ceiling in force may have stood there. What is durable stays so until the copy is.
         self.append(Record::Ceiling(self.ceiling), persist);

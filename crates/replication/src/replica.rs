@@ -161,6 +161,11 @@ impl<R: Rules> Replica<R> {
         self.open.len()
     }
 
+    /// Whether a record of the log still says how things are.
+    pub fn is_current(&self, record: &Record) -> bool {
+        self.acceptor.is_current(record)
+    }
+
     /// Writes those of these old records that are still current to the log again; once the last of the new positions is
     /// synced, the old ones may go.
     pub fn rewrite(&mut self, records: Vec<Record>, out: &mut Outbox) {

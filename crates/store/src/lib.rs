@@ -10,8 +10,8 @@
 //!
 //! Invariants:
 //! - What `flush` returned as durable is given back, whole and in order, by every later [`Log::open`], until its
-//! segment   is dropped; where the disk spoiled it, `open` refuses with [`OpenError::Damaged`] (but for the exception
-//! below).
+//!   segment is dropped; where the disk spoiled it, `open` refuses with [`OpenError::Damaged`] (but for the exception
+//!   below).
 //! - `open` invents nothing: each record that it gives back was appended, and one that an `open` did not give back
 //!   never appears again.
 //! - A segment is written only after the one before it was synced whole, so only the last one can be torn by a crash.

@@ -9,7 +9,7 @@ use stdx::{Instant, Prng};
 
 /// Attempts to join after which the ring's lowest token begins a ring of its own: the fleet has just started, and
 /// there is nobody to be let in by. Rings that meet become one.
-const CREATE_AFTER_TRIES: u32 = 2;
+const CREATE_AFTER_TRIES: u32 = 4;
 /// The same for the first token of any other node, in case that the lowest one's node stays away.
 const CREATE_IN_ITS_STEAD_AFTER_TRIES: u32 = 20;
 

@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use client::fleet::Fleet;
 use membership::NodeId;
-use replication::{Answer, Effects, Event, Input, LogPosition, Ticket};
+use replication::{Answer, Effects, Event, Input, LogPosition, Record, Ticket};
 use runtime::{Clock, ConnectionId, LogEvent, LogThread, PeerEvent, Peers};
 use stdx::{Instant, TraceContext};
+use store::{SegmentId, framed_len};
 use tokio::sync::{mpsc, watch};
+use wire::codec::encode_record;
 use wire::node::{Frame, OperationCall, Payload, Sender};
 
 use crate::host::Host;
@@ -20,6 +22,8 @@ use crate::status::{Board, State, Status};
 const HOUSEKEEPING_EVERY: Duration = Duration::from_millis(200);
 /// How often the log is looked at for cleaning.
 const CLEANING_EVERY: Duration = Duration::from_secs(2);
+/// What cleaning leaves of the log's room to the records that are on their way, in bytes.
+const CLEANING_RESERVE_BYTES: u64 = 64 * 1024;
 /// How often the ring's members are told again who is known to live: they forget whom they found silent.
 const SEEDS_EVERY: Duration = Duration::from_secs(5);
 /// How long a drain waits for the operations in flight.
@@ -199,14 +203,25 @@ impl NodeLoop {
                 self.tell_replica(Input::DiskFull(full));
             }
             LogEvent::OldestSegment { id, records } => {
-                let records = records.into_iter().map(|(_, record)| record).collect();
-                let effects = self.parts.host.rewrite(records);
-                self.carry_out(effects);
-                self.parts.log.drop_segment(id, self.log_end);
+                let records = records.into_iter().map(|(_, record)| record);
+                self.clean(id, records.filter(|record| self.parts.host.replica.is_current(record)).collect());
             }
             LogEvent::Dropped(id) => tracing::debug!(segment = id.0, "a segment of the log was cleaned"),
             LogEvent::Failed(_) => {}
         }
+    }
+
+    /// Writes the current records of an old segment to the log again, and then gives the segment up.
+    fn clean(&mut self, id: SegmentId, current: Vec<Record>) {
+        let copies: u64 = current.iter().map(|record| framed_len(encode_record(record).len() as u64)).sum();
+        if self.parts.log.sizes().room_bytes < copies + CLEANING_RESERVE_BYTES {
+            // Copies that wait for room would hold up everything behind them: better to wait until there is room.
+            self.parts.log.keep_segment(id);
+            return;
+        }
+        let effects = self.parts.host.rewrite(current);
+        self.carry_out(effects);
+        self.parts.log.drop_segment(id, self.log_end);
     }
 
     fn follow_fleet(&mut self) {
