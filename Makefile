@@ -9,13 +9,15 @@ BENCH    := --manifest-path bench/Cargo.toml
 FOR    ?= 60s
 SEED   ?=
 REPORT ?=
+# A recorded trace of block requests for `make replay`, as CloudPhysics published them.
+TRACE  ?=
 # How many simulated schedules.
 SEEDS  ?= 10000
 # QUICK=1 runs the short form of the figures, with the same names.
 QUICK  ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test verify fmt clippy tidy doc deny fix sim figures-fleet soak
+.PHONY: help build demo replay test verify fmt clippy tidy doc deny fix sim figures-fleet soak
 .PHONY: bench-peers bench-transport bench-log bench-checker measure
 
 help: ## list the targets
@@ -26,6 +28,9 @@ build: ## the program, optimised
 
 demo: build ## a fleet under a Chaos Monkey, and a verdict (FOR=60s SEED= REPORT=file)
 	$(EVERRING) up --chaos --for $(FOR) $(if $(SEED),--seed $(SEED)) $(if $(REPORT),--report $(REPORT))
+
+replay: build ## a recorded trace (TRACE=file.csv.gz) played while the monkey kills, and a verdict (SEED= REPORT=file)
+	$(EVERRING) up --replay $(TRACE) $(if $(SEED),--seed $(SEED)) $(if $(REPORT),--report $(REPORT))
 
 test: ## all tests
 	cargo test --workspace --locked --no-fail-fast
@@ -60,14 +65,13 @@ sim: build ## simulated fleets, one a seed (SEEDS=10000)
 	$(EVERRING) sim run --seeds $(SEEDS)
 
 figures-fleet: build ## the figures of the fleet, the last line as JSON (QUICK=1)
-	cargo run --release --locked $(BENCH) -p figures -- --everring $(EVERRING) $(if $(QUICK),--quick)
+	EVERRING_BIN=$(EVERRING) bench/figures-fleet.sh $(if $(QUICK),--quick)
 
 soak: FOR := 1h
 soak: demo ## an hour of the demo
 
-bench-peers: build ## beside etcd (ETCD_BIN) and a bare HTTP handler
-	eval "$$(cargo run -q --locked $(BENCH) -p protoc)" && cargo run --release --locked $(BENCH) -p peers -- run \
-		--everring $(EVERRING) --work $(CARGO_TARGET_DIR)/bench --out $(CARGO_TARGET_DIR)/bench/peers.json
+bench-peers: build ## beside etcd and a bare HTTP handler, in turns (QUICK=1)
+	$(if $(QUICK),QUICK=1) EVERRING_BIN=$(EVERRING) bench/peers.sh
 
 bench-transport: ## framed TCP beside HTTP/1.1, between gateway and storage node
 	cargo run --release --locked -p runtime --example transport_bench

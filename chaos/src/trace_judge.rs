@@ -30,7 +30,7 @@ pub struct Judgement {
     pub contradictions: Vec<String>,
     /// Spans that should have come in and have not (yet). What a killed process took with it is not among them.
     pub missing: Vec<String>,
-    /// A coordinator that lived and whose span has not come in (yet).
+    /// A coordinator that lived, whose span has not come in (yet), and whom no attempt of the gateway names.
     pub silent_coordinator: Option<String>,
     /// The replica that coordinated the answer, by the trace where it can be told, else by the receipt.
     pub answered_by: Option<String>,
@@ -49,8 +49,8 @@ impl Judgement {
         self.missing.is_empty() && self.silent_coordinator.is_none()
     }
 
-    /// No more spans are awaited: a coordinator that lived, and has no span where the client and the gateway have
-    /// theirs, did not coordinate.
+    /// No more spans are awaited: a coordinator that lived and that neither a span of its own nor an attempt of the
+    /// gateway shows, where the client and the gateway have their spans, did not coordinate.
     pub fn settle(&mut self) {
         if let Some(name) = self.silent_coordinator.take_if(|_| self.missing.is_empty()) {
             self.contradictions.push(format!("the receipt names {name}, which was alive and has no span of it"));
@@ -147,7 +147,14 @@ fn judge_coordinator(
         }
     }
     let died = deaths.iter().any(|death| death.name == name && may_have_lost(death, operation));
-    if spans.is_empty() && !died {
+    if !spans.is_empty() || died {
+        return;
+    }
+    // A span may be lost on its way (a full queue, an export that timed out): then the caller's span is judged by.
+    let answered = |span: &Span| span.service == GATEWAY && span.kind == "client" && !span.error;
+    if trace.spans.iter().any(|span| answered(span) && span.tag(names::REPLICA) == Some(name)) {
+        judgement.missing.push(format!("the span of {name}"));
+    } else {
         judgement.silent_coordinator = Some(name.to_owned());
     }
 }

@@ -126,10 +126,22 @@ fn a_coordinator_that_lived_must_have_its_span() {
     let mut cut = trace();
     cut.spans.remove(4);
     let mut judgement = judged(&write(), &cut, &[death("n1", "n1-1", 1_001, 1_500)]);
-    assert_eq!(judgement.silent_coordinator.as_deref(), Some("n2"));
-    assert!(!judgement.is_complete() && judgement.contradictions.is_empty(), "it may still be under way");
     judgement.settle();
-    assert!(judgement.contradictions[0].contains("n2, which was alive and has no span"), "{judgement:?}");
+    assert_eq!(judgement.missing, ["the span of n2"], "the gateway's attempt vouches for it: the export failed");
+    assert!(judgement.contradictions.is_empty(), "{judgement:?}");
+
+    // An attempt that failed vouches for nobody, and one at another replica does not either.
+    for attempt in [
+        tagged(Span { error: true, ..cut.spans[3].clone() }, names::REPLICA, "n2"),
+        tagged(cut.spans[3].clone(), names::REPLICA, "n3"),
+    ] {
+        cut.spans[3] = attempt;
+        let mut judgement = judged(&write(), &cut, &[death("n1", "n1-1", 1_001, 1_500)]);
+        assert_eq!(judgement.silent_coordinator.as_deref(), Some("n2"));
+        assert!(!judgement.is_complete() && judgement.contradictions.is_empty(), "it may still be under way");
+        judgement.settle();
+        assert!(judgement.contradictions[0].contains("n2, which was alive and has no span"), "{judgement:?}");
+    }
     cut.spans.remove(1);
     let mut judgement = judged(&write(), &cut, &[]);
     judgement.settle();
