@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::downtime::Downtime;
 use crate::latency::latencies;
 use crate::nemesis::FaultRecord;
 use crate::operation::End;
@@ -76,14 +77,19 @@ impl Evidence {
         let Some(ticks) = &self.ticks else { return Downtimes::default() };
         // After the last request nothing could succeed any more.
         let end_ns = self.record.operations.last().map_or(0, |operation| operation.ended_ns);
-        let mut downtimes = Downtimes::default();
-        for fault in self.injected() {
-            let from = fault.at_ns.saturating_sub(DOWNTIME_BEFORE_NS);
+        let span = |fault: &FaultRecord| {
             let to = self.healed_ns(fault).saturating_add(DOWNTIME_AFTER_NS).min(end_ns);
-            downtimes.strict_read = downtimes.strict_read.max(ticks.reads.longest_ms(from, to));
-            downtimes.strict_write = downtimes.strict_write.max(ticks.writes.longest_ms(from, to));
+            (fault.at_ns.saturating_sub(DOWNTIME_BEFORE_NS), to)
+        };
+        let spans: Vec<(u64, u64)> = self.injected().map(span).collect();
+        let mut downtimes = Downtimes::default();
+        for (from, to) in &spans {
+            downtimes.strict_read = downtimes.strict_read.max(ticks.reads.longest_ms(*from, *to));
+            downtimes.strict_write = downtimes.strict_write.max(ticks.writes.longest_ms(*from, *to));
         }
         downtimes.strict = downtimes.strict_read.max(downtimes.strict_write);
+        let outside = |downtime: &Downtime| downtime.longest_outside_ms(&spans);
+        downtimes.steady = outside(&ticks.reads).max(outside(&ticks.writes));
         downtimes
     }
 

@@ -144,6 +144,9 @@ pub struct Downtimes {
     pub strict_read: u64,
     /// Strict writes.
     pub strict_write: u64,
+    /// The same measure away from every fault, the worse of reads and writes: how long this machine alone keeps
+    /// requests waiting. Not more than 0 where it has time for the fleet.
+    pub steady: u64,
 }
 
 /// Acknowledged writes.
@@ -306,10 +309,12 @@ impl Verdict {
             unanswered > demands.failed_max,
             format!("{unanswered} requests were not answered in time ({} may be)", demands.failed_max),
         );
-        let down = self.downtime_ms.strict;
+        // A fault is blamed for what the machine does not do without it.
+        let Downtimes { strict: down, steady, .. } = self.downtime_ms;
+        let without = if steady > 0 { format!(", and without a fault for {steady} ms at most") } else { String::new() };
         say(
-            down > demands.downtime_ms_max,
-            format!("for {down} ms around a fault no strict request of a kind succeeded"),
+            down > demands.downtime_ms_max.max(steady),
+            format!("for {down} ms around a fault no strict request of a kind succeeded{without}"),
         );
         let contradicting = self.traces.contradicting;
         say(contradicting > 0, format!("{contradicting} requests have a trace that contradicts the history"));
@@ -380,8 +385,12 @@ impl Verdict {
         writeln!(out, "faults     {} injected; {answered} requests were in flight on their arcs", self.injected())?;
         let Requests { total, ok, failed, unknown } = self.requests;
         writeln!(out, "requests   {total}: {ok} ok, {failed} failed, {unknown} unknown")?;
-        let Downtimes { strict_read, strict_write, .. } = self.downtime_ms;
-        writeln!(out, "downtime   strict reads {strict_read} ms, strict writes {strict_write} ms (100 ms windows)")?;
+        let Downtimes { strict_read, strict_write, steady, .. } = self.downtime_ms;
+        write!(out, "downtime   strict reads {strict_read} ms, strict writes {strict_write} ms (100 ms windows)")?;
+        match steady {
+            0 => writeln!(out)?,
+            steady => writeln!(out, "; {steady} ms without a fault: this machine is too busy to tell less apart")?,
+        }
         let Latencies { steady, fault, worst_tick_ratio } = self.latency_ms;
         writeln!(
             out,
