@@ -64,6 +64,11 @@ pub trait Fault: Send {
 
     /// What it does, in a few words.
     fn describe(&self) -> String;
+
+    /// Whether it acts at the moment of its injection; else the victim goes on for a while.
+    fn is_instant(&self) -> bool {
+        true
+    }
 }
 
 /// SIGKILL. There is nothing to heal: the fleet's keeper starts the process again.

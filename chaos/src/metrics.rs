@@ -7,7 +7,7 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Registry, Unit};
 use telemetry::names;
 
 use crate::faults::FaultKind;
@@ -51,9 +51,10 @@ impl Metrics {
             "Acknowledged writes that were found missing",
             metrics.lost_writes.clone(),
         );
-        registry.register(
+        registry.register_with_unit(
             names::CHAOS_LAST_VERDICT,
-            "When the last run ended, in seconds since 1970",
+            "When the last run ended, in seconds since 1970; before the first, when the process began",
+            Unit::Seconds,
             metrics.last_verdict.clone(),
         );
         registry.register(names::CHAOS_ACTING, "1 when this monkey may act", metrics.acting.clone());
@@ -61,6 +62,10 @@ impl Metrics {
         for judgement in [Judgement::Kept, Judgement::Broken, Judgement::Invalid] {
             drop(metrics.runs.get_or_create(&VerdictLabel { verdict: judgement.name() }));
         }
+        for kind in [FaultKind::Kill, FaultKind::Delete, FaultKind::Evict] {
+            drop(metrics.faults.get_or_create(&KindLabel { kind: kind.name() }));
+        }
+        metrics.last_verdict.set(now_s());
         for outcome in ["ok", "failed", "unknown"] {
             drop(metrics.requests.get_or_create(&OutcomeLabel { outcome }));
         }
@@ -85,12 +90,16 @@ impl Metrics {
             self.requests.get_or_create(&OutcomeLabel { outcome }).inc_by(number);
         }
         self.lost_writes.inc_by(verdict.acked_writes.lost);
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.last_verdict.set(now.as_secs_f64());
+        self.last_verdict.set(now_s());
     }
 
     /// Whether we may act.
     pub fn acting(&self, acting: bool) {
         self.acting.set(i64::from(acting));
     }
+}
+
+/// The wall clock, for people.
+fn now_s() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }

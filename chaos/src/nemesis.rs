@@ -45,6 +45,8 @@ pub struct FaultRecord {
     pub is_member: bool,
     /// Whether it was really injected; if not, why.
     pub injected: Result<(), String>,
+    /// Whether the victim's life ended at that moment, and not some time after it.
+    pub instant: bool,
     /// When it was injected, in nanoseconds since the run began.
     pub at_ns: u64,
     /// When the fleet, or we, first saw that the victim does not answer.
@@ -242,6 +244,7 @@ impl Nemesis {
             instance_id,
             is_member,
             injected: injected.clone(),
+            instant: fault.is_instant(),
             at_ns,
             detected_ns: None,
             absent_until_ns: self.recorder.now_ns(),

@@ -12,6 +12,14 @@ pub enum ClusterError {
     /// The API does not answer.
     #[error("the Kubernetes API does not answer; is the cluster up, and may this process reach it?")]
     Api(#[source] Box<kube::Error>),
+    /// The API answered, and did not do it.
+    #[error("the Kubernetes API answered {status}: {message}")]
+    Refused {
+        /// The HTTP status.
+        status: u16,
+        /// What it said.
+        message: String,
+    },
     /// The API is silent.
     #[error("the Kubernetes API did not answer within {} s", .0.as_secs())]
     Silent(Duration),
@@ -54,6 +62,9 @@ pub(crate) const CALL_MAX: Duration = Duration::from_secs(5);
 pub(crate) async fn call<T>(asked: impl Future<Output = kube::Result<T>>) -> Result<T, ClusterError> {
     match tokio::time::timeout(CALL_MAX, asked).await {
         Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(kube::Error::Api(status))) => {
+            Err(ClusterError::Refused { status: status.code, message: status.message.clone() })
+        }
         Ok(Err(error)) => Err(ClusterError::Api(Box::new(error))),
         Err(_) => Err(ClusterError::Silent(CALL_MAX)),
     }
@@ -63,10 +74,7 @@ impl ClusterError {
     /// The HTTP status that the API answered with, if it answered.
     pub fn status(&self) -> Option<u16> {
         match self {
-            ClusterError::Api(error) => match error.as_ref() {
-                kube::Error::Api(status) => Some(status.code),
-                _ => None,
-            },
+            ClusterError::Refused { status, .. } => Some(*status),
             _ => None,
         }
     }

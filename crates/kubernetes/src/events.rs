@@ -69,7 +69,7 @@ impl Events {
         let text: String = note.text.chars().take(NOTE_MAX).collect();
         Event {
             metadata: ObjectMeta {
-                generate_name: Some(format!("{pod}.")),
+                generate_name: Some(format!("{pod}-")),
                 namespace: Some(self.namespace.clone()),
                 annotations: Some(annotations),
                 ..ObjectMeta::default()

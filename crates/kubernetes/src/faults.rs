@@ -31,6 +31,11 @@ impl Fault for PodFault {
         Box::pin(std::future::ready(Ok(())))
     }
 
+    fn is_instant(&self) -> bool {
+        // The node's kubelet hears of it, and ends the container, some time after the API has taken it.
+        false
+    }
+
     fn describe(&self) -> String {
         let how = match self.order.strike.kind {
             FaultKind::Kill => "deleted without grace",
