@@ -110,3 +110,43 @@ async fn status(console: Data<Console>) -> HttpResponse {
         "faults": shown.collect::<Vec<_>>(),
     }))
 }
+
+#[cfg(test)]
+mod tests {
+    use actix_web::test;
+
+    use super::*;
+
+    async fn get(console: &Console, path: &str) -> (u16, serde_json::Value) {
+        let app = App::new()
+            .app_data(Data::new(console.clone()))
+            .route("/v1/verdict", web::get().to(verdict))
+            .route("/v1/status", web::get().to(status));
+        let app = test::init_service(app).await;
+        let answer = test::call_service(&app, test::TestRequest::get().uri(path).to_request()).await;
+        let status = answer.status().as_u16();
+        let body = test::read_body(answer).await;
+        (status, serde_json::from_slice(&body).expect("json"))
+    }
+
+    #[actix_web::test]
+    async fn it_shows_what_goes_on_and_the_last_verdict() {
+        let console = Console::default();
+        assert!(!console.checks()[0].ok, "nothing has begun");
+        let (status, problem) = get(&console, "/v1/verdict").await;
+        assert_eq!((status, problem["code"].as_str()), (404, Some("no-verdict")));
+
+        console.waits("the lease is held by another");
+        assert!(console.checks()[0].ok, "to wait for one's turn is to do what one should");
+        assert_eq!(get(&console, "/v1/status").await.1["waiting"], "the lease is held by another");
+
+        console.begins(Arc::default());
+        let (_, shown) = get(&console, "/v1/status").await;
+        assert_eq!((&shown["running"], &shown["waiting"], &shown["runs"]), (&json!(true), &json!(null), &json!(0)));
+
+        console.ended(&Verdict { run_id: "r1".to_owned(), ..Verdict::default() });
+        let (status, shown) = get(&console, "/v1/verdict").await;
+        assert_eq!((status, shown["run_id"].as_str()), (200, Some("r1")));
+        assert_eq!(get(&console, "/v1/status").await.1["runs"], 1);
+    }
+}

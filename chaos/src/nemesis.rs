@@ -304,7 +304,10 @@ impl Nemesis {
             }
         }
         let sighting = seen.fleet.iter().flatten().find(|sighting| sighting.name == active.strike.target);
-        let other_life = sighting.is_some_and(|sighting| sighting.life != active.strike.life);
+        // Who does not answer has no life that could be told from the victim's.
+        let other_life = sighting.is_some_and(|sighting| {
+            sighting.life != active.strike.life && !matches!(sighting.health, Health::Unseen(_))
+        });
         let ready = sighting.is_some_and(|sighting| sighting.health == Health::Ready);
         let back = ready && if active.strike.kind.ends_life() { other_life } else { active.undone };
         self.shared.change(active.strike.id, |record| {

@@ -96,7 +96,8 @@ pub fn storage_node(args: StorageNodeArgs, logs: Option<String>) -> anyhow::Resu
         discovery: fleet.discovery.clone(),
         data: args.data,
         cluster_secret: fleet.cluster_secret.clone(),
-        zone: args.zone,
+        // A cluster that does not tell zones gives an empty one.
+        zone: args.zone.filter(|zone| !zone.is_empty()),
         replication: usize::from(args.replication),
         ring_size: usize::from(args.ring_size),
         data_bytes_max: args.data_bytes_max,

@@ -49,6 +49,9 @@ impl Fault for PodFault {
 impl PodFault {
     async fn strike(&self) -> Result<(), String> {
         let name = &self.victim.pod;
+        if self.order.strike.kind == FaultKind::Pause {
+            return Err("a pod cannot be paused; use kill, delete or evict".to_owned());
+        }
         let pod = call(self.pods.get(name)).await.map_err(|error| self.refusal(error))?;
         if uid(&pod) != self.victim.uid || pod.metadata.deletion_timestamp.is_some() {
             return Err(format!("pod {name} has gone already"));
@@ -66,12 +69,11 @@ impl PodFault {
                 let options = DeleteParams { grace_period_seconds: Some(0), ..options };
                 call(self.pods.delete(name, &options)).await.map(drop)
             }
-            FaultKind::Delete => call(self.pods.delete(name, &options)).await.map(drop),
+            FaultKind::Delete | FaultKind::Pause => call(self.pods.delete(name, &options)).await.map(drop),
             FaultKind::Evict => {
                 let eviction = EvictParams { delete_options: Some(options), ..EvictParams::default() };
                 call(self.pods.evict(name, &eviction)).await.map(drop)
             }
-            FaultKind::Pause => return Err("a pod cannot be paused; use kill, delete or evict".to_owned()),
         };
         done.map_err(|error| self.refusal(error))
     }
@@ -109,3 +111,7 @@ impl PodFault {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "faults_test.rs"]
+mod tests;
