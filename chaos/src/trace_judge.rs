@@ -157,8 +157,7 @@ fn judge_coordinator(
 /// Whether a process that died may have lost its spans of this request: it lived at some time of it, and may have died
 /// before they can be counted on to have been exported.
 fn may_have_lost(death: &Death, operation: &Operation) -> bool {
-    death.dead_by_ns >= operation.invoked_ns
-        && death.at_ns <= operation.ended_ns.saturating_add(EXPORT_DELAY_NS)
+    death.dead_by_ns >= operation.invoked_ns && death.at_ns <= operation.ended_ns.saturating_add(EXPORT_DELAY_NS)
 }
 
 const GATEWAY: &str = "everring-gateway";

@@ -61,7 +61,7 @@ def main():
             "purl": reference(id),
         }
         if package["license"]:
-            made["licenses"] = [{"expression": package["license"].replace("/", " OR ")}]
+            made["licenses"] = [{"expression": re.sub(r"\s*/\s*", " OR ", " ".join(package["license"].split()))}]
         checksum = sums.get((package["name"], package["version"]))
         if checksum:
             made["hashes"] = [{"alg": "SHA-256", "content": checksum}]

@@ -272,6 +272,33 @@ class Test:
                    f"{found} of {requests}")
         self.check("the verdict links to its traces", all("/trace/" in fault.get("trace_url", "") for fault in struck))
 
+    def two_monkeys(self):
+        """Of two monkeys one acts, and the other says what it waits for; the halt switch stops the one that acts."""
+        self.kubectl("scale", "deploy/everring-chaos", "--replicas=2")
+        self.kubectl("rollout", "status", "deploy/everring-chaos", "--timeout=120s", timeout=130)
+
+        def states():
+            names = [pod["metadata"]["name"] for pod in self.ready("chaos")]
+            path = f"/api/v1/namespaces/{NAMESPACE}/pods/{{}}:8090/proxy/v1/status"
+            found = [json.loads(self.kubectl("get", "--raw", path.format(name))) for name in names]
+            waiting = [state["waiting"] for state in found if "the lease is held by" in (state["waiting"] or "")]
+            return (found, waiting) if len(found) == 2 and waiting else None
+
+        found, waiting = self.eventually("one of two monkeys waits", 60, states)
+        acting = [state for state in found if state["running"]]
+        self.check("of two monkeys one acts", len(waiting) == 1 and len(acting) <= 1, waiting[0])
+        self.halt("a test of the switch")
+
+        def halted():
+            reasons = [state["why_no_fault_now"] or "" for state in states()[0] if state["running"]]
+            return any("a test of the switch" in reason for reason in reasons)
+
+        try:
+            self.check("a halted monkey says who halted it", self.eventually("the halt is seen", 60, halted))
+        finally:
+            self.halt(None)
+            self.kubectl("scale", "deploy/everring-chaos", "--replicas=1")
+
     def trace(self, trace_id):
         try:
             return self.service("everring-jaeger:16686", f"/api/traces/{trace_id}")["data"][0]["spans"]
@@ -382,7 +409,7 @@ class Test:
 
     def run(self):
         parts = [self.preflight, self.apply, lambda: self.idle(15 if self.args.quick else 60), self.kills,
-                 self.observability, self.upgrade, self.scale]
+                 self.two_monkeys, self.observability, self.upgrade, self.scale]
         if not self.args.quick:
             parts.append(self.wrong_secret)
         self.image = self.args.image

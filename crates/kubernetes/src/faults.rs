@@ -101,10 +101,7 @@ impl PodFault {
             pod: (self.victim.pod.clone(), self.victim.uid.clone()),
             reason: format!("Chaos{action}"),
             action,
-            text: format!(
-                "{word} by the chaos monkey: fault {} of run {run_id}, trace {trace_id}{link}",
-                strike.id
-            ),
+            text: format!("{word} by the chaos monkey: fault {} of run {run_id}, trace {trace_id}{link}", strike.id),
             run_id: run_id.clone(),
             trace_id: Some(trace_id.clone()),
             warning: true,

@@ -59,8 +59,7 @@ impl KubernetesFleet {
         if call(pods.list(&ListParams::default().labels(PROGRAM).limit(1))).await?.items.is_empty() {
             return Err(ClusterError::NobodyThere { namespace });
         }
-        let lease =
-            LeaseKeeper::new(client.clone(), &namespace, &settings.lease, &settings.me, settings.halt.clone());
+        let lease = LeaseKeeper::new(client.clone(), &namespace, &settings.lease, &settings.me, settings.halt.clone());
         // A missing Lease, or one that cannot be read, is told now.
         lease.once().await?;
         let (store, writer) = reflector::store();

@@ -62,7 +62,11 @@ impl LeaseState {
         }
         match &self.foreign {
             Some((known, since)) if known == seen => {
-                if now.since(*since) >= DURATION { Step::Take } else { Step::Wait }
+                if now.since(*since) >= DURATION {
+                    Step::Take
+                } else {
+                    Step::Wait
+                }
             }
             _ => {
                 self.foreign = Some((seen.clone(), now));

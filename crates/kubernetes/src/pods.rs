@@ -161,8 +161,7 @@ mod tests {
     #[test]
     fn the_pod_that_replaces_another_takes_its_place() {
         let mut places = Places::default();
-        let (a, b) =
-            (pod("gw-x1", "u1", "gateway", "ReplicaSet"), pod("gw-x2", "u2", "gateway", "ReplicaSet"));
+        let (a, b) = (pod("gw-x1", "u1", "gateway", "ReplicaSet"), pod("gw-x2", "u2", "gateway", "ReplicaSet"));
         let first = places.targets(&[a.clone(), b.clone()]);
         assert_eq!(names(&first), ["everring-gateway/1", "everring-gateway/2"]);
         // The replacement is there while its predecessor is still leaving.
@@ -170,7 +169,8 @@ mod tests {
         let second = places.targets(&[leaving(a), b, c]);
         assert_eq!(names(&second), ["everring-gateway/2", "everring-gateway/1"]);
         assert_eq!(places.of("everring-gateway/1").map(|place| place.uid.as_str()), Some("u3"));
-        let life = |targets: &[Target], name: &str| targets.iter().find(|target| target.name == name).expect("seen").life;
+        let life =
+            |targets: &[Target], name: &str| targets.iter().find(|target| target.name == name).expect("seen").life;
         assert_ne!(life(&first, "everring-gateway/1"), life(&second, "everring-gateway/1"));
         assert_eq!(life(&first, "everring-gateway/2"), life(&second, "everring-gateway/2"));
     }

@@ -1,9 +1,7 @@
 //! Whether this account may do what the monkey does: asked at the start, so that a missing right is a sentence then and
 //! not a fault that fails at night.
 
-use k8s_openapi::api::authorization::v1::{
-    ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
-};
+use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
 use kube::Api;
 use kube::api::PostParams;
 
