@@ -17,11 +17,11 @@ SEEDS  ?= 10000
 QUICK  ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo replay test verify fmt clippy tidy doc deny fix sim figures-fleet soak
+.PHONY: help build demo replay test manifests images k8s-test figures-kubernetes verify fmt clippy tidy doc deny fix sim figures-fleet soak
 .PHONY: bench-peers bench-transport bench-log bench-checker measure
 
 help: ## list the targets
-	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | sort | expand -t 18
+	@grep -E '^[a-z0-9-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | sort | expand -t 18
 
 build: ## the program, optimised
 	cargo build --release --locked -p everring
@@ -29,11 +29,20 @@ build: ## the program, optimised
 demo: build ## a fleet under a Chaos Monkey, and a verdict (FOR=60s SEED= REPORT=file)
 	$(EVERRING) up --chaos --for $(FOR) $(if $(SEED),--seed $(SEED)) $(if $(REPORT),--report $(REPORT))
 
-replay: build ## a recorded trace (TRACE=file.csv.gz) played while the monkey kills, and a verdict (SEED= REPORT=file)
-	$(EVERRING) up --replay $(TRACE) $(if $(SEED),--seed $(SEED)) $(if $(REPORT),--report $(REPORT))
-
-test: ## all tests
+test: manifests ## all tests
 	cargo test --workspace --locked --no-fail-fast
+
+manifests: ## deploy/k8s against the schemas of Kubernetes and a policy linter
+	tests/kubernetes/validate.sh
+
+images: ## the image of all roles, without a container engine
+	deploy/image/build.sh
+
+k8s-test: ## the fleet on a real Kubernetes: KUBECONFIG's, or one put up for the test (QUICK=1)
+	tests/kubernetes/run.sh $(if $(QUICK),--quick)
+
+figures-kubernetes: ## the figures of the fleet on Kubernetes, the last line as JSON (QUICK=1)
+	tests/kubernetes/run.sh --figures $(CARGO_TARGET_DIR)/figures/kubernetes.json $(if $(QUICK),--quick)
 
 verify: fmt clippy tidy doc ## everything but the tests that must hold before a commit; changes nothing
 

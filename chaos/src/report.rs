@@ -21,7 +21,9 @@ use crate::verifier::FinalRead;
 /// Everything that a run has gathered.
 pub(crate) struct Evidence {
     pub(crate) seed: u64,
+    pub(crate) run_id: String,
     pub(crate) demands: Demands,
+    pub(crate) traces_page: Option<String>,
     pub(crate) history: Option<PathBuf>,
     pub(crate) duration: Duration,
     pub(crate) faults: Vec<FaultRecord>,
@@ -47,7 +49,9 @@ impl Evidence {
     pub(crate) fn new(config: &RunConfig, history: Option<PathBuf>, with_faults: bool) -> Evidence {
         Evidence {
             seed: config.seed,
+            run_id: String::new(),
             demands: config.demands.unwrap_or_else(|| demands(config, with_faults)),
+            traces_page: config.traces_page.clone(),
             history,
             duration: Duration::ZERO,
             faults: Vec::new(),
@@ -120,8 +124,9 @@ pub(crate) async fn compile(mut evidence: Evidence) -> Verdict {
     let without = evidence.injected().filter(|fault| proofs.get(&fault.id).is_none_or(|proof| proof.in_flight == 0));
     let mut verdict = Verdict {
         seed: evidence.seed,
+        run_id: evidence.run_id.clone(),
         duration_s: rounded(evidence.duration.as_secs_f64()),
-        faults: evidence.faults.iter().map(|fault| fault_report(fault, proofs.get(&fault.id))).collect(),
+        faults: evidence.faults.iter().map(|fault| evidence.fault_report(fault)).collect(),
         requests: Requests { total, ok, failed, unknown },
         downtime_ms: evidence.downtimes(),
         latency_ms: latencies(&evidence.record.operations, &spans),
@@ -175,10 +180,24 @@ fn tick_report(ticks: &TickRecord) -> TickReport {
     }
 }
 
-fn fault_report(fault: &FaultRecord, proof: Option<&FaultProof>) -> FaultReport {
+impl Evidence {
+    /// Where a person sees a trace.
+    fn trace_url(&self, trace_id: &str) -> Option<String> {
+        self.traces_page.as_deref().map(|page| trace_link(page, trace_id))
+    }
+
+    fn fault_report(&self, fault: &FaultRecord) -> FaultReport {
+        fault_report(self, fault, self.proofs.get(&fault.id).unwrap_or(&FaultProof::default()))
+    }
+}
+
+/// The page of a trace in Jaeger, below the base URL of its pages.
+pub fn trace_link(page: &str, trace_id: &str) -> String {
+    format!("{}/trace/{trace_id}", page.trim_end_matches('/'))
+}
+
+fn fault_report(evidence: &Evidence, fault: &FaultRecord, proof: &FaultProof) -> FaultReport {
     let seconds = |at_ns: u64| rounded(at_ns as f64 / 1e9);
-    let none = FaultProof::default();
-    let proof = proof.unwrap_or(&none);
     let mut served_by: BTreeMap<String, u64> = BTreeMap::new();
     for name in proof.named.iter().filter_map(|named| named.answered_by.clone()) {
         *served_by.entry(name).or_default() += 1;
@@ -197,12 +216,13 @@ fn fault_report(fault: &FaultRecord, proof: Option<&FaultProof>) -> FaultReport 
         waited_ms_max: rounded(proof.named.iter().map(|named| named.waited_ms).fold(0.0, f64::max)),
         trace_ids: proof.named.iter().map(|named| named.trace_id.clone()).collect(),
         trace_id: fault.trace_id.clone(),
-        requests: proof.named.iter().map(fault_request).collect(),
+        trace_url: evidence.trace_url(&fault.trace_id),
+        requests: proof.named.iter().map(|named| fault_request(evidence, named)).collect(),
         not_injected: fault.injected.clone().err(),
     }
 }
 
-fn fault_request(named: &crate::trace_check::Named) -> FaultRequest {
+fn fault_request(evidence: &Evidence, named: &crate::trace_check::Named) -> FaultRequest {
     let outcome = match named.end {
         End::Ok => "ok",
         End::Failed => "failed",
@@ -210,6 +230,7 @@ fn fault_request(named: &crate::trace_check::Named) -> FaultRequest {
     };
     FaultRequest {
         trace_id: named.trace_id.clone(),
+        trace_url: evidence.trace_url(&named.trace_id),
         f: named.kind.to_owned(),
         key: named.key.clone(),
         outcome: outcome.to_owned(),

@@ -267,6 +267,8 @@ fn deaths(faults: &[FaultRecord]) -> Vec<Death> {
             instance: fault.instance_id.clone(),
             is_gateway: !fault.is_member,
             at_ns: fault.at_ns,
+            // Given time to end, it has surely ended only when its next life is seen.
+            dead_by_ns: if fault.instant { fault.at_ns } else { fault.absent_until_ns },
             absent_until_ns: fault.absent_until_ns,
         })
         .collect()

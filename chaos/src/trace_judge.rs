@@ -17,8 +17,10 @@ pub struct Death {
     pub instance: String,
     /// Whether it was a gateway.
     pub is_gateway: bool,
-    /// When it was killed, in nanoseconds since the run began.
+    /// When its end was ordered, in nanoseconds since the run began.
     pub at_ns: u64,
+    /// By when it was surely dead: at once by a signal, later where it is given time to drain.
+    pub dead_by_ns: u64,
     /// Until when its next life had surely not begun.
     pub absent_until_ns: u64,
 }
@@ -131,7 +133,7 @@ fn judge_coordinator(
         .filter(|span| span.tag(names::REPLICA) == Some(name) || span.instance.starts_with(&format!("{name}-")))
         .collect();
     for death in deaths.iter().filter(|death| death.name == name) {
-        let death_us = run_start_us + death.at_ns / 1_000;
+        let death_us = run_start_us + death.dead_by_ns / 1_000;
         let risen = spans.iter().find(|span| {
             span.instance == death.instance && span.start_us > death_us.saturating_add(CLOCK_TOLERANCE_US)
         });
@@ -140,7 +142,7 @@ fn judge_coordinator(
             let sentence = format!("{} began to coordinate {late_ms} ms after it was killed", death.instance);
             judgement.contradictions.push(sentence);
         }
-        let wholly_absent = operation.invoked_ns > death.at_ns && operation.ended_ns < death.absent_until_ns;
+        let wholly_absent = operation.invoked_ns > death.dead_by_ns && operation.ended_ns < death.absent_until_ns;
         if spans.is_empty() && wholly_absent {
             let sentence = format!("the receipt names {name}, which was dead from before the request until after it");
             judgement.contradictions.push(sentence);
@@ -159,10 +161,10 @@ fn judge_coordinator(
     }
 }
 
-/// Whether a process that died may have lost its spans of this request: it lived at some time of it, and died before
-/// they can be counted on to have been exported.
+/// Whether a process that died may have lost its spans of this request: it lived at some time of it, and may have died
+/// before they can be counted on to have been exported.
 fn may_have_lost(death: &Death, operation: &Operation) -> bool {
-    (operation.invoked_ns..=operation.ended_ns.saturating_add(EXPORT_DELAY_NS)).contains(&death.at_ns)
+    death.dead_by_ns >= operation.invoked_ns && death.at_ns <= operation.ended_ns.saturating_add(EXPORT_DELAY_NS)
 }
 
 const GATEWAY: &str = "everring-gateway";

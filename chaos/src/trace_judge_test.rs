@@ -75,6 +75,7 @@ fn death(name: &str, instance: &str, at_ms: u64, absent_until_ms: u64) -> Death 
         instance: instance.to_owned(),
         is_gateway: name.starts_with('g'),
         at_ns: at_ms * MS,
+        dead_by_ns: at_ms * MS,
         absent_until_ns: absent_until_ms * MS,
     }
 }
@@ -168,6 +169,17 @@ fn the_dead_do_not_answer() {
     let mut cut = trace();
     cut.spans.remove(4);
     assert!(contradiction(&write(), &cut, &deaths).contains("which was dead from before the request"));
+}
+
+#[test]
+fn who_is_given_time_to_end_may_answer_until_then() {
+    let drains = |dead_by_ms: u64| Death { dead_by_ns: dead_by_ms * MS, ..death("n2", "n2-4", 900, dead_by_ms) };
+    let judgement = judged(&write(), &trace(), &[drains(1_400)]);
+    assert!(judgement.contradictions.is_empty() && judgement.is_complete(), "{judgement:?}");
+    assert!(contradiction(&write(), &trace(), &[drains(950)]).contains("n2-4 began to coordinate 56 ms after"));
+    let mut cut = trace();
+    cut.spans.remove(4);
+    assert!(judged(&write(), &cut, &[drains(1_400)]).is_complete(), "it may have taken its span along");
 }
 
 #[test]

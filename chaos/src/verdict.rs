@@ -17,6 +17,8 @@ pub struct Verdict {
     pub verdict: Judgement,
     /// Why, as sentences.
     pub because: Vec<String>,
+    /// Names the run in spans and Events; empty if it never began.
+    pub run_id: String,
     /// The seed that replays the run's faults and requests.
     pub seed: u64,
     /// How long traffic ran, in seconds.
@@ -65,6 +67,17 @@ pub enum Judgement {
     Invalid,
 }
 
+impl Judgement {
+    /// The word for it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Judgement::Kept => "kept",
+            Judgement::Broken => "broken",
+            Judgement::Invalid => "invalid",
+        }
+    }
+}
+
 /// One fault.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct FaultReport {
@@ -94,6 +107,9 @@ pub struct FaultReport {
     pub trace_ids: Vec<String>,
     /// The trace of the fault itself.
     pub trace_id: String,
+    /// Where a person sees that trace.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trace_url: Option<String>,
     /// The requests that were looked at, one by one.
     pub requests: Vec<FaultRequest>,
     /// Why it was not injected, if so.
@@ -106,6 +122,9 @@ pub struct FaultReport {
 pub struct FaultRequest {
     /// Its trace.
     pub trace_id: String,
+    /// Where a person sees it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trace_url: Option<String>,
     /// `read`, `write`, `cas` or `delete`.
     pub f: String,
     /// Its key.
