@@ -52,7 +52,7 @@ async fn what_keeps_it_from_starting_is_said_in_a_sentence() {
     let data = tempfile::tempdir().expect("a scratch directory");
     let discovery = Fixture::start_at("127.0.0.1:0", Some(data.path()));
     let bind = |listen: &str, data: Option<&std::path::Path>| {
-        let config = Config { listen: listen.to_owned(), data: data.map(Into::into), name: "d".to_owned() };
+        let config = Config { data: data.map(Into::into), ..Config::new(listen, "d") };
         Discovery::bind(config).expect_err("it must not start")
     };
     let in_use = bind(&discovery.address, None);
