@@ -78,26 +78,11 @@ impl Registry {
                 Answer::Done
             }
             Command::Txn(ops) => self.txn(now, ops, at),
-            Command::SetPolicy(policy) => {
-                let answer = self.state.acl.set_policy(policy, at);
-                self.note_acl(answer)
-            }
-            Command::DeletePolicy { id } => {
-                let answer = self.state.acl.delete_policy(&id);
-                self.note_acl(answer)
-            }
-            Command::SetToken(token) => {
-                let answer = self.state.acl.set_token(token, at);
-                self.note_acl(answer)
-            }
-            Command::DeleteToken { accessor } => {
-                let answer = self.state.acl.delete_token(&accessor);
-                self.note_acl(answer)
-            }
-            Command::BootstrapAcl(token) => {
-                let answer = self.state.acl.bootstrap(token, at);
-                self.note_acl(answer)
-            }
+            Command::SetPolicy(_)
+            | Command::DeletePolicy { .. }
+            | Command::SetToken(_)
+            | Command::DeleteToken { .. }
+            | Command::BootstrapAcl(_) => self.apply_acl(command, at),
             Command::Restore { snapshot } => match self.restore(now, &snapshot, limits) {
                 Ok(()) => Answer::Done,
                 Err(error) => Answer::Refused(Refusal::Snapshot(stdx::error_chain(&error))),
@@ -144,7 +129,17 @@ impl Registry {
         outcome.into()
     }
 
-    fn note_acl(&mut self, answer: Answer) -> Answer {
+    fn apply_acl(&mut self, command: Command, at: u64) -> Answer {
+        let acl = &mut self.state.acl;
+        let answer = match command {
+            Command::SetPolicy(policy) => acl.set_policy(policy, at),
+            Command::DeletePolicy { id } => acl.delete_policy(&id),
+            Command::SetToken(token) => acl.set_token(token, at),
+            Command::DeleteToken { accessor } => acl.delete_token(&accessor),
+            Command::BootstrapAcl(token) => acl.bootstrap(token, at),
+            // No other command is given to it.
+            _ => Answer::Done,
+        };
         if answer == Answer::Done {
             self.changes.insert(Watch::Acl);
         }

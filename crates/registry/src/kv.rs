@@ -6,7 +6,7 @@ use crate::machine::Limits;
 use crate::map::{Map, under};
 
 /// A pair of the KV store.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KvEntry {
     /// Its value.
     #[serde(with = "crate::map::bytes")]

@@ -1,17 +1,17 @@
-//! The registry behind a Consul-compatible API: nodes, services, checks, the KV store, sessions, events and access lists
-//! as one deterministic state machine.
+//! The registry behind a Consul-compatible API: nodes, services, checks, the KV store, sessions, events and access
+//! lists as one deterministic state machine.
 //!
 //! [`Registry::apply`] takes a [`Command`] at a point in time and changes the state; the shell then asks
 //! [`Registry::take_changes`] whom to wake, and [`Registry::next_timeout`] when to send [`Command::Tick`]. Reads are
 //! plain methods; each has a [`Watch`] whose index says whether its answer may have changed.
 //!
-//! Every change is one [`Command`], which can be written down (serde): it holds whatever is drawn by chance, and the time
-//! comes beside it. The same commands at the same times give the same registry, also from a snapshot on
+//! Every change is one [`Command`], which can be written down (serde): it holds whatever is drawn by chance, and the
+//! time comes beside it. The same commands at the same times give the same registry, also from a snapshot on
 //! ([`Registry::from_image`]); so replicas that agree on the commands agree on everything. A copy
 //! (`Clone`) shares what it has in common with its original: readers look at one while the next command is applied.
 //!
-//! What it is *not*: it has no clock, no socket and no disk, does not know HTTP or the API's JSON, asks nobody whether a
-//! service is well (the shell does, and says so by [`Command::CheckResult`]), and has no prepared queries.
+//! What it is *not*: it has no clock, no socket and no disk, does not know HTTP or the API's JSON, asks nobody whether
+//! a service is well (the shell does, and says so by [`Command::CheckResult`]), and has no prepared queries.
 //!
 //! Source: Consul's HTTP API documentation (agent checks, catalog, health, KV, sessions, transactions,
 //! access lists, filters, blocking queries).

@@ -63,7 +63,7 @@ pub(crate) struct State {
     pub(crate) index: u64,
     /// No watch's index is below this one: all was replaced there.
     pub(crate) floor: u64,
-    /// The latest time that was given. Time that comes later and is earlier (another machine's clock) counts as this. Nanoseconds.
+    /// The latest time that was given, in nanoseconds. What is earlier (another machine's clock) counts as this.
     pub(crate) clock: u64,
     pub(crate) catalog: Catalog,
     pub(crate) kv: Kv,

@@ -211,7 +211,7 @@ fn invariant_others_are_left_alone(before: &Registry, command: &Command, woken: 
     Ok(())
 }
 
-/// Every lock is held by a session that lives, and every session lives on a node that is there, by checks that are well.
+/// Every lock is held by a session that lives; every session's node is there, and its checks are well.
 fn invariant_locks_and_sessions_have_what_they_hang_on(registry: &Registry) -> Result<(), TestCaseError> {
     for (key, entry) in registry.kv_under("") {
         let holder = entry.session.as_ref();

@@ -56,15 +56,7 @@ impl Registry {
                 None => Err(format!("key {key:?} doesn't exist")),
             },
             TxnOp::KvGetOrEmpty(key) => {
-                let none = KvEntry {
-                    value: Vec::new(),
-                    flags: 0,
-                    lock_index: 0,
-                    session: None,
-                    create_index: 0,
-                    modify_index: 0,
-                };
-                Ok(vec![TxnResult::Kv { entry: self.kv(&key).cloned().unwrap_or(none), key }])
+                Ok(vec![TxnResult::Kv { entry: self.kv(&key).cloned().unwrap_or_default(), key }])
             }
             TxnOp::KvGetTree(prefix) => {
                 let found = self.kv_under(&prefix);
@@ -73,13 +65,14 @@ impl Registry {
             TxnOp::KvCheckIndex { key, index } => {
                 let entry = self.kv(&key).ok_or_else(|| format!("key {key:?} doesn't exist"))?;
                 let now = entry.modify_index;
-                let stale = || format!("current modify index {now} != {index}");
+                let stale = || format!("failed index check for key {key:?}, current modify index {now} != {index}");
                 if now == index { self.txn_written(&key) } else { Err(stale()) }
             }
             TxnOp::KvCheckSession { key, session } => {
                 let entry = self.kv(&key).ok_or_else(|| format!("key {key:?} doesn't exist"))?;
                 let holder = entry.session.clone().unwrap_or_default();
-                let other = || format!("current session {holder:?} != {session:?}");
+                let other =
+                    || format!("failed session check for key {key:?}, current session {holder:?} != {session:?}");
                 if holder == session { self.txn_written(&key) } else { Err(other()) }
             }
             TxnOp::KvCheckNotExists(key) => match self.kv(&key) {

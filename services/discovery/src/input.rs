@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use registry::{NodeDefinition, ServiceDefinition, Weights};
@@ -166,7 +167,16 @@ pub(crate) fn agent_service(body: &[u8]) -> Result<ServiceChecks, Refused> {
     if name.is_empty() {
         return Err(Refused::bad_request("Missing service name"));
     }
-    let service = service(&mut fields, name)?;
+    let mut service = service(&mut fields, name)?;
+    // Consul's agents say by which protocol a service's address is reached.
+    let family = match service.address.parse::<IpAddr>() {
+        Ok(IpAddr::V4(_)) => Some("ipv4"),
+        Ok(IpAddr::V6(_)) => Some("ipv6"),
+        Err(_) => None,
+    };
+    for network in family.into_iter().flat_map(|family| [format!("lan_{family}"), format!("wan_{family}")]) {
+        service.tagged_addresses.entry(network).or_insert((service.address.clone(), service.port));
+    }
     service_checks(&mut fields, service)
 }
 

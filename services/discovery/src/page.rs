@@ -147,7 +147,7 @@ fn escape(text: &str) -> String {
 const HEAD: &str = "<!doctype html><html lang=en><head><meta charset=utf-8><meta http-equiv=refresh content=5>\
     <meta name=viewport content=\"width=device-width\"><title>discovery</title><style>\
     body{font:15px system-ui,sans-serif;margin:2em;color:#222;background:#fff}small{font-size:.55em;color:#555}\
-    table{border-collapse:collapse;margin-bottom:1.5em}td,th{padding:.2em .8em .2em 0;text-align:left;vertical-align:top}\
+    table{border-collapse:collapse;margin-bottom:1.5em}td,th{padding:.2em .8em .2em 0;text-align:left}\
     th{color:#555;font-weight:normal;border-bottom:1px solid #bbb}.passing{color:#17692f}.warning{color:#8a5a00}\
     .critical{color:#b00020;font-weight:bold}@media(prefers-color-scheme:dark){body{color:#ddd;background:#161616}\
     small,th{color:#999}.passing{color:#6fcf8a}.warning{color:#e0b050}.critical{color:#ff7b8a}}</style></head><body>";

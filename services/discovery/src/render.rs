@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use registry::{Check, Event, KvEntry, Node, Registry, Service};
+use registry::{Check, CheckDefinition, CheckKind, Event, KvEntry, Node, Registry, Service};
 use serde_json::{Value, json};
 
 use crate::host::DATACENTER;
@@ -59,6 +59,8 @@ pub(crate) fn catalog_service(on: &Node, service: &Service) -> Value {
         "TaggedAddresses": node.tagged_addresses,
         "NodeMeta": node.meta,
         "ServiceKind": "",
+        "ServiceProxy": {"Mode": "", "MeshGateway": {}, "Expose": {}},
+        "ServiceConnect": {},
         "ServiceID": definition.id,
         "ServiceName": definition.name,
         "ServiceTags": definition.tags,
@@ -100,10 +102,33 @@ pub(crate) fn check_on(on: &str, service: &str, tags: &[String], check: &Check) 
         "Interval": shown(definition.interval),
         "Timeout": shown(definition.timeout),
         "ExposedPort": 0,
-        "Definition": {},
+        "Definition": how(&check.definition),
         "CreateIndex": check.create_index,
         "ModifyIndex": check.modify_index,
     })
+}
+
+/// Whom a check asks, and how; nothing for those that ask nobody.
+fn how(definition: &CheckDefinition) -> Value {
+    let mut how = match &definition.kind {
+        CheckKind::Http(http) => json!({
+            "HTTP": http.url,
+            "Method": http.method,
+            "Header": http.header,
+            "Body": http.body,
+            "TLSSkipVerify": http.tls_skip_verify,
+            "DisableRedirects": http.disable_redirects,
+        }),
+        CheckKind::Tcp { address } => json!({ "TCP": address }),
+        CheckKind::Grpc { target, tls, .. } => json!({"GRPC": target, "GRPCUseTLS": tls}),
+        CheckKind::External | CheckKind::Ttl(_) | CheckKind::Alias { .. } => return json!({}),
+    };
+    how["Interval"] = json!(go_duration(definition.interval));
+    how["Timeout"] = json!(go_duration(definition.timeout));
+    if let Some(after) = definition.deregister_after {
+        how["DeregisterCriticalServiceAfter"] = json!(go_duration(after));
+    }
+    how
 }
 
 /// A pair of the KV store; an empty value is null, as Go writes it.

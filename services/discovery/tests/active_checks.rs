@@ -49,7 +49,8 @@ async fn a_web_server_is_asked_again_and_again() {
     let status = Arc::new(AtomicU16::new(200));
     let port = web(Arc::clone(&status)).await;
     let body = format!(
-        r#"{{"Name":"web","Port":{port},"Check":{{"HTTP":"http://127.0.0.1:{port}/health","Interval":"1s","Timeout":"5s"}}}}"#
+        r#"{{"Name":"web","Port":{port},
+            "Check":{{"HTTP":"http://127.0.0.1:{port}/health","Interval":"1s","Timeout":"5s"}}}}"#
     );
     assert_eq!(discovery.put("agent/service/register", body).await.0, 200);
     let shown = discovery.get_json("agent/checks").await["service:web"].clone();

@@ -254,6 +254,12 @@ async fn refusals_are_plain_text_with_consuls_statuses() {
         assert_eq!(found, status, "{path}: {text}");
         assert!(text.contains(word), "{path}: {text}");
     }
+    discovery.stop().await;
+}
+
+#[tokio::test]
+async fn a_method_that_a_call_does_not_take_is_refused() {
+    let discovery = Fixture::start();
     let post = discovery.http.post(discovery.url("agent/services")).send().await.expect("an answer");
     assert_eq!((post.status().as_u16(), header(&post, "Allow")), (405, "OPTIONS,GET"));
     assert_eq!(post.text().await.expect("a body"), "method POST not allowed");
@@ -359,10 +365,13 @@ async fn sessions_lock_keys() {
 async fn transactions_are_done_whole_or_not_at_all() {
     let discovery = Fixture::start();
     let (status, body) = discovery
-        .put("txn", r#"[{"KV":{"Verb":"set","Key":"a","Value":"aGk=","Flags":7}},{"KV":{"Verb":"get","Key":"a"}},
+        .put(
+            "txn",
+            r#"[{"KV":{"Verb":"set","Key":"a","Value":"aGk=","Flags":7}},{"KV":{"Verb":"get","Key":"a"}},
             {"Node":{"Verb":"set","Node":{"Node":"n","Address":"10.0.0.9"}}},
             {"Service":{"Verb":"set","Node":"n","Service":{"Service":"s","Port":1}}},
-            {"Check":{"Verb":"set","Check":{"Node":"n","CheckID":"c","Name":"c","Status":"passing","ServiceID":"s"}}}]"#)
+            {"Check":{"Verb":"set","Check":{"Node":"n","CheckID":"c","Status":"passing","ServiceID":"s"}}}]"#,
+        )
         .await;
     let value: Value = serde_json::from_str(&body).expect("JSON");
     assert_eq!((status, &value["Errors"]), (200, &Value::Null), "{body}");

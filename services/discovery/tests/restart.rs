@@ -21,7 +21,8 @@ async fn a_restart_keeps_registrations_keys_and_indexes() {
     let again = Fixture::start_at(&address, Some(data.path()));
     assert_eq!(again.consul.kv_get("everring/x", None).await.expect("an answer"), pair);
     let found = again.consul.health_service("web", &HealthQuery::default(), None).await.expect("an answer").value;
-    assert_eq!((found.len(), found[0].checks[0].status), (1, Status::Passing));
+    assert_eq!((found.len(), found[0].checks.len()), (1, 2), "with its own check and its node's");
+    assert!(found[0].checks.iter().all(|check| check.status == Status::Passing));
     again.consul.check_pass("service:web-1").await.expect("its check is known");
     assert_eq!(again.get_json("agent/self").await["Config"]["NodeID"], own["Config"]["NodeID"]);
     let modified = pair.value.expect("it was written").modify_index;
