@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::BoolishValueParser;
-use clap::{Args, Parser, Subcommand, value_parser};
+use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 
 use crate::cluster::ChaosArgs;
 use crate::duration::parse as parse_duration;
@@ -98,6 +98,33 @@ pub struct DiscoveryArgs {
     /// Where to keep the state. Without it, it is in memory only and ends with the process.
     #[arg(long, env = "EVERRING_DATA", value_name = "DIR")]
     pub data: Option<PathBuf>,
+    /// Where to answer DNS over UDP and TCP (host:port; usually 127.0.0.1:8600). Without it, nowhere.
+    #[arg(long, env = "EVERRING_DNS", value_name = "HOST:PORT")]
+    pub dns: Option<String>,
+    /// Hold requests against access lists; what no rule speaks of is allowed, or denied.
+    #[arg(long, env = "EVERRING_ACL", value_name = "DEFAULT")]
+    pub acl: Option<AclDefault>,
+    /// A token that may do everything, known from the start. Use the environment variable: flags can be seen by others.
+    #[arg(long, env = "EVERRING_ACL_TOKEN", value_name = "SECRET", hide_env_values = true, requires = "acl")]
+    pub acl_token: Option<String>,
+    /// The certificate of the HTTP API in PEM, with those that lead to its authority; with it the API speaks TLS only.
+    #[arg(long, env = "EVERRING_TLS_CERTIFICATE", value_name = "FILE", requires = "tls_key")]
+    pub tls_certificate: Option<PathBuf>,
+    /// The certificate's private key in PEM.
+    #[arg(long, env = "EVERRING_TLS_KEY", value_name = "FILE", requires = "tls_certificate")]
+    pub tls_key: Option<PathBuf>,
+    /// Take only clients whose certificate comes from this authority (PEM).
+    #[arg(long, env = "EVERRING_TLS_CLIENT_AUTHORITY", value_name = "FILE", requires = "tls_certificate")]
+    pub tls_client_authority: Option<PathBuf>,
+}
+
+/// What access lists say where they say nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum AclDefault {
+    /// It is allowed.
+    Allow,
+    /// It is denied.
+    Deny,
 }
 
 /// What every service but discovery itself needs.

@@ -8,7 +8,7 @@ use client::fleet::VIEW_KEY;
 use telemetry::{Guard, Settings};
 use tokio::runtime::{Builder, Runtime};
 
-use crate::args::{DEFAULT_SECRET, DiscoveryArgs, FleetArgs, GatewayArgs, RouterArgs, StorageNodeArgs};
+use crate::args::{AclDefault, DEFAULT_SECRET, DiscoveryArgs, FleetArgs, GatewayArgs, RouterArgs, StorageNodeArgs};
 use crate::{lineage, signals};
 
 /// How long a runtime's blocking calls may go on after the service has ended.
@@ -20,7 +20,17 @@ const LINGER: Duration = Duration::from_millis(500);
 /// It did not start, or ended by itself; the chain says why and what to do.
 pub fn discovery(args: DiscoveryArgs, logs: Option<String>) -> anyhow::Result<()> {
     let guard = start_telemetry("discovery", &instance(args.instance_id, &args.name), logs)?;
-    let config = ::discovery::Config { listen: args.listen, data: args.data, name: args.name };
+    let acl = ::discovery::AclConfig {
+        enabled: args.acl.is_some(),
+        default_deny: args.acl == Some(AclDefault::Deny),
+        management_token: args.acl_token.unwrap_or_default(),
+    };
+    let tls = args.tls_certificate.zip(args.tls_key).map(|(certificate, key)| ::discovery::TlsConfig {
+        certificate,
+        key,
+        client_authority: args.tls_client_authority,
+    });
+    let config = ::discovery::Config { listen: args.listen, data: args.data, name: args.name, acl, dns: args.dns, tls };
     let runtime = one_thread()?;
     let ended = runtime.block_on(async { Ok(::discovery::run(config, signals::shutdown()?).await?) });
     finish(runtime, guard);

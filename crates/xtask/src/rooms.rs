@@ -44,7 +44,7 @@ const ROOMS: &[Room] = &[
     pure("dispatch", "stdx membership replication", "thiserror"),
     pure("history", "stdx", "serde serde_json thiserror"),
     pure("checker", "stdx history", "serde serde_json thiserror"),
-    pure("registry", "stdx", "serde serde_json base64 thiserror"),
+    pure("registry", "stdx", "serde serde_json base64 thiserror rpds hcl-rs regex-lite"),
     pure("wire", "stdx membership chord replication", "bytes crc32c serde serde_json thiserror"),
     Room { name: "store", kind: Kind::PureWithFiles, ours: "stdx", others: "crc32c rustix thiserror" },
     pure("sim", "stdx membership chord replication dispatch wire store history checker", "bytes thiserror"),
