@@ -60,8 +60,8 @@ pub trait FleetControl: Send + Sync {
     /// They cannot be seen, or we may not act on them at present; the sentence says why. Nobody is struck then.
     fn targets(&self) -> Result<Vec<Target>, String>;
 
-    /// The fault that carries out an order. Who runs under the target's name is looked up now, right before the fault is
-    /// injected, so that whoever took the victim's place in the meantime is not struck.
+    /// The fault that carries out an order. Who runs under the target's name is looked up now, right before the fault
+    /// is injected, so that whoever took the victim's place in the meantime is not struck.
     ///
     /// # Errors
     /// It cannot be done to this target; the sentence says why.

@@ -116,6 +116,15 @@ fn judge_gateway(operation: &Operation, trace: &Trace, deaths: &[Death], judgeme
     }
 }
 
+/// Who coordinated, by the trace: the coordinator whose span names the very replicas that the receipt names. A receipt
+/// names those who voted, the coordinator first if it is among them; where its own disk was the slowest, it is not.
+fn coordinator_by_trace<'a>(operation: &Operation, trace: &'a Trace) -> Option<&'a str> {
+    let voters = operation.receipt.as_ref()?.replicas.join(",");
+    let coordinated = |span: &&Span| span.kind == "server" && span.name.starts_with("coordinate ");
+    let mut spans = trace.spans.iter().filter(coordinated);
+    spans.find(|span| span.tag(names::REPLICAS) == Some(voters.as_str()))?.tag(names::REPLICA)
+}
+
 /// The receipt names a coordinator: its span must be there if it lived, and must not be there if it was dead.
 fn judge_coordinator(
     operation: &Operation,
@@ -124,7 +133,11 @@ fn judge_coordinator(
     run_start_us: u64,
     judgement: &mut Judgement,
 ) {
-    let Some(name) = operation.coordinator() else { return };
+    let by_trace = coordinator_by_trace(operation, trace);
+    if let Some(name) = by_trace {
+        judgement.answered_by = Some(name.to_owned());
+    }
+    let Some(name) = by_trace.or(operation.coordinator()) else { return };
     let coordinated = |span: &&Span| span.kind == "server" && span.name.starts_with("coordinate ");
     let spans: Vec<&Span> = trace
         .spans

@@ -151,6 +151,23 @@ fn a_coordinator_that_lived_must_have_its_span() {
 }
 
 #[test]
+fn a_coordinator_that_did_not_vote_itself_is_told_by_its_span() {
+    // The receipt of write() names n2; here n3 coordinated, and its own disk was slower than the others'.
+    let mut other = trace();
+    other.spans[4].instance = "n3-1".to_owned();
+    other.spans[4].tags.insert(names::REPLICA.to_owned(), "n3".to_owned());
+    let voters = write().receipt.expect("it was answered").replicas.join(",");
+    let mut unlike = other.clone();
+    other.spans[4].tags.insert(names::REPLICAS.to_owned(), voters);
+    let judgement = judged(&write(), &other, &[]);
+    assert_eq!(judgement.answered_by.as_deref(), Some("n3"));
+    assert!(judgement.is_complete() && judgement.contradictions.is_empty(), "{judgement:?}");
+    assert!(contradiction(&write(), &other, &[death("n3", "n3-1", 900, 1_400)]).contains("n3-1 began to coordinate"));
+    unlike.spans[4].tags.insert(names::REPLICAS.to_owned(), "n7,n8".to_owned());
+    assert_eq!(judged(&write(), &unlike, &[]).silent_coordinator.as_deref(), Some("n2"), "another answer's span");
+}
+
+#[test]
 fn the_missing_spans_of_a_killed_victim_are_expected() {
     let mut cut = trace();
     cut.spans.remove(4);

@@ -92,7 +92,8 @@ pub struct DiscoveryArgs {
     /// Where to serve HTTP (host:port; port 0 takes a free one).
     #[arg(long, env = "EVERRING_LISTEN", default_value = "127.0.0.1:8500")]
     pub listen: String,
-    /// Its `service.instance.id` in traces (a pod's UID), unlike for any other process. Without it: name and process id.
+    /// Its `service.instance.id` in traces (a pod's UID), unlike for any other process. Without it: name and process
+    /// id.
     #[arg(long, env = "EVERRING_INSTANCE_ID", value_name = "ID")]
     pub instance_id: Option<String>,
     /// Where to keep the state. Without it, it is in memory only and ends with the process.
@@ -144,7 +145,13 @@ pub struct FleetArgs {
     )]
     pub cluster_secret: String,
     /// How long to wait at the start for a discovery that does not answer yet.
-    #[arg(long, env = "EVERRING_DISCOVERY_WAIT", default_value = "0s", value_name = "TIME", value_parser = parse_duration)]
+    #[arg(
+        long,
+        env = "EVERRING_DISCOVERY_WAIT",
+        default_value = "0s",
+        value_name = "TIME",
+        value_parser = parse_duration
+    )]
     pub discovery_wait: Duration,
 }
 
@@ -163,7 +170,8 @@ pub struct RouterArgs {
     /// The host that others are told, if it is not the one that it listens at.
     #[arg(long, env = "EVERRING_ADVERTISE", value_name = "HOST")]
     pub advertise: Option<String>,
-    /// Its `service.instance.id` in traces (a pod's UID), unlike for any other process. Without it: name and process id.
+    /// Its `service.instance.id` in traces (a pod's UID), unlike for any other process. Without it: name and process
+    /// id.
     #[arg(long, env = "EVERRING_INSTANCE_ID", value_name = "ID")]
     pub instance_id: Option<String>,
     #[command(flatten)]
@@ -191,7 +199,8 @@ pub struct GatewayArgs {
     /// The host that others are told, if it is not the one that it listens at.
     #[arg(long, env = "EVERRING_ADVERTISE", value_name = "HOST")]
     pub advertise: Option<String>,
-    /// Its `service.instance.id` in traces (a pod's UID), unlike for any other process. Without it: name and process id.
+    /// Its `service.instance.id` in traces (a pod's UID), unlike for any other process. Without it: name and process
+    /// id.
     #[arg(long, env = "EVERRING_INSTANCE_ID", value_name = "ID")]
     pub instance_id: Option<String>,
     #[command(flatten)]

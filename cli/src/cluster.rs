@@ -31,7 +31,13 @@ pub struct ChaosArgs {
     #[arg(long, env = "EVERRING_LEASE", default_value = "everring-chaos")]
     pub lease: String,
     /// How long one run lasts; each has a verdict of its own.
-    #[arg(long = "for", env = "EVERRING_FOR", default_value = "10m", value_name = "TIME", value_parser = parse_duration)]
+    #[arg(
+        long = "for",
+        env = "EVERRING_FOR",
+        default_value = "10m",
+        value_name = "TIME",
+        value_parser = parse_duration
+    )]
     pub duration: Duration,
     /// End after that many runs. Without it: never.
     #[arg(long, env = "EVERRING_RUNS", value_name = "NUMBER", value_parser = value_parser!(u64).range(1..))]
@@ -132,6 +138,8 @@ mod with_cluster {
     const TURN_EVERY: Duration = Duration::from_secs(1);
     /// Between two runs, so that one that cannot begin is not tried again at once.
     const BETWEEN_RUNS: Duration = Duration::from_secs(5);
+    /// How long the verdict may take once the process was asked to end.
+    const VERDICT_MAX: Duration = Duration::from_secs(40);
     /// The keys of all runs: each deletes what the one before left.
     const KEYS_PREFIX: &str = "chaos-";
 
@@ -177,12 +185,20 @@ mod with_cluster {
             worst = service.runs(&interrupts) => worst,
             // The first one asks for the verdict of the run that goes on; the second does not wait for it.
             () = interrupts.reached(2) => Ok(0),
+            // Nor does the pod's grace period: where the whole fleet is taken away, nothing can be read any more.
+            () = long_after(&interrupts) => Ok(0),
         };
         fleet.release().await;
         handle.stop(true).await;
         // How the server ended matters to nobody any more.
         let _ = serving.await;
         worst
+    }
+
+    /// Some time after the first request to end.
+    async fn long_after(interrupts: &Interrupts) {
+        interrupts.reached(1).await;
+        tokio::time::sleep(VERDICT_MAX).await;
     }
 
     struct Service<'a> {

@@ -235,6 +235,8 @@ class Test:
         failed, outside = self.under_load("kills", run)
         verdict = self.verdict
         (self.work / "verdict.json").write_text(json.dumps(verdict, indent=1))
+        for note in verdict["notes"]:
+            print(f"        note: {note}", flush=True)
         struck = [fault for fault in verdict["faults"] if "not_injected" not in fault]
         wanted = 3 if self.args.quick else 20
         requests = verdict["requests"]
@@ -307,7 +309,9 @@ class Test:
 
     def observability(self):
         """Every query of every dashboard, and every figure that an alert looks at, is there."""
-        self.eventually("all targets are scraped", 90, lambda: not self.query('up{job=~"everring|tools"} == 0'))
+        # Who was killed without grace stays registered for a minute.
+        self.halt("looking at the figures")
+        self.eventually("all targets are scraped", 180, lambda: not self.query('up{job=~"everring|tools"} == 0'))
         empty = []
         asked = 0
         for dashboard in sorted((ROOT / "observability" / "dashboards").glob("*.json")):
@@ -333,6 +337,7 @@ class Test:
         firing = [rule["name"] for rule in alerts if rule.get("state") == "firing"]
         pages = [rule["name"] for rule in alerts if rule.get("state") == "firing" and rule["labels"].get("severity") == "page"]
         self.check("no alert that would wake somebody fires", not pages, ", ".join(firing))
+        self.halt(None)
 
     def soon(self, expression):
         try:
@@ -399,7 +404,7 @@ class Test:
             self.everything_ready()
 
     def teardown(self):
-        self.kubectl("delete", "-k", str(self.args.overlay), "--ignore-not-found", "--timeout=180s", timeout=240)
+        self.kubectl("delete", "-k", str(self.args.overlay), "--ignore-not-found", "--timeout=240s", timeout=300)
 
         def gone():
             return self.kubectl("get", "namespace", NAMESPACE, check=False).returncode != 0
@@ -414,19 +419,21 @@ class Test:
             parts.append(self.wrong_secret)
         self.image = self.args.image
         applied = False
-        try:
-            for part in parts:
+        for part in parts:
+            name = getattr(part, "__name__", "idle")
+            applied = applied or name == "apply"
+            try:
                 part()
-                applied = applied or part == self.apply
-        except (Fault, subprocess.SubprocessError, OSError) as error:
-            self.check(getattr(part, "__name__", "idle"), False, str(error))
-            self.show_trouble()
-        finally:
-            if applied and not self.args.keep:
-                try:
-                    self.teardown()
-                except (Fault, subprocess.SubprocessError) as error:
-                    self.check("teardown", False, str(error))
+            except (Fault, subprocess.SubprocessError, OSError, ValueError, KeyError) as error:
+                self.check(name, False, str(error))
+                self.show_trouble()
+                if name in ("preflight", "apply"):
+                    break
+        if applied and not self.args.keep:
+            try:
+                self.teardown()
+            except (Fault, subprocess.SubprocessError) as error:
+                self.check("teardown", False, str(error))
         return self.report()
 
     def show_trouble(self):

@@ -25,8 +25,8 @@ pub enum ClusterError {
     Silent(Duration),
     /// Rights are missing.
     #[error(
-        "this account may not {} in namespace {namespace}; grant it that (deploy/k8s/components/chaos/rbac.yaml has the \
-         role), or run with the account everring-chaos",
+        "this account may not {} in namespace {namespace}; grant it that (the role is in \
+         deploy/k8s/components/chaos/rbac.yaml), or run with the account everring-chaos",
         missing.join(", nor ")
     )]
     Rights {

@@ -5,8 +5,8 @@
 //! - [`lease`] is pure: when a Lease is ours, and until when we may act on it.
 //! - [`KubernetesFleet`] is the shell: it watches the pods, keeps the Lease, and makes the faults.
 //!
-//! What it is *not*: it decides no fault (the monkey does), and it needs no more rights than `deploy/k8s` gives it: get,
-//! list, watch and delete pods, create evictions and events, and its own Lease, all in one namespace.
+//! What it is *not*: it decides no fault (the monkey does), and it needs no more rights than `deploy/k8s` gives it:
+//! get, list, watch and delete pods, create evictions and events, and its own Lease, all in one namespace.
 //!
 //! Invariants:
 //! - a pod without the opt-in label is never touched; that is looked at again right before the fault, on the very pod
@@ -14,8 +14,8 @@
 //! - no pod is touched without an Event written before;
 //! - without a Lease renewed a short time ago no targets are shown, so nobody is struck (dead-man switch).
 //!
-//! Sources: the Kubernetes API (Lease, Eviction, preconditions of deletion, events.k8s.io/v1); client-go's leader
-//! election (a foreign renewal is timed by one's own clock, never by the time it states).
+//! Sources: the Kubernetes API (Lease, Eviction, preconditions of deletion, events.k8s.io/v1); client-go's election
+//! (a foreign renewal is timed by one's own clock, never by the time it states).
 
 mod error;
 mod events;

@@ -59,7 +59,8 @@ const ROOMS: &[Room] = &[
     shell("kubernetes", "stdx chaos"),
     shell(
         "everring",
-        "stdx membership wire history checker client telemetry sim chaos kubernetes discovery router storage-node gateway",
+        "stdx membership wire history checker client telemetry sim chaos kubernetes discovery router storage-node \
+         gateway",
     ),
     shell("xtask", ""),
 ];
