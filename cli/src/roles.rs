@@ -28,7 +28,7 @@ pub fn discovery(args: DiscoveryArgs, logs: Option<String>) -> anyhow::Result<()
 /// Runs a router until it is told to end.
 ///
 /// # Errors
-/// As [`discovery`].
+/// As [`discovery()`].
 pub fn router(args: RouterArgs, logs: Option<String>) -> anyhow::Result<()> {
     let guard = start_telemetry("router", &by_pid(&args.name), logs)?;
     warn_of_default_secret(&args.fleet);
@@ -51,7 +51,7 @@ pub fn router(args: RouterArgs, logs: Option<String>) -> anyhow::Result<()> {
 /// Runs a gateway until it is told to end.
 ///
 /// # Errors
-/// As [`discovery`].
+/// As [`discovery()`].
 pub fn gateway(args: GatewayArgs, logs: Option<String>) -> anyhow::Result<()> {
     let guard = start_telemetry("gateway", &by_pid(&args.name), logs)?;
     warn_of_default_secret(&args.fleet);
@@ -75,7 +75,7 @@ pub fn gateway(args: GatewayArgs, logs: Option<String>) -> anyhow::Result<()> {
 /// Runs a storage node until it is told to end.
 ///
 /// # Errors
-/// As [`discovery`]; also when its disk fails.
+/// As [`discovery()`]; also when its disk fails.
 pub fn storage_node(args: StorageNodeArgs, logs: Option<String>) -> anyhow::Result<()> {
     let fleet = args.fleet;
     let config = storage_node::Config {
