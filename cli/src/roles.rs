@@ -87,6 +87,7 @@ pub fn storage_node(args: StorageNodeArgs, logs: Option<String>) -> anyhow::Resu
         data: args.data,
         cluster_secret: fleet.cluster_secret.clone(),
         zone: args.zone,
+        weight: args.weight,
         replication: usize::from(args.replication),
         ring_size: usize::from(args.ring_size),
         data_bytes_max: args.data_bytes_max,
