@@ -15,7 +15,7 @@ SEEDS  ?= 10000
 QUICK  ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test verify fmt clippy tidy doc deny fix sim figures-fleet soak
+.PHONY: help build demo test verify fmt clippy tidy doc deny fix sim figures-fleet figures-ring lookups soak
 .PHONY: bench-peers bench-transport bench-log bench-checker measure
 
 help: ## list the targets
@@ -60,7 +60,13 @@ sim: build ## simulated fleets, one a seed (SEEDS=10000)
 	$(EVERRING) sim run --seeds $(SEEDS)
 
 figures-fleet: build ## the figures of the fleet, the last line as JSON (QUICK=1)
-	cargo run --release --locked $(BENCH) -p figures -- --everring $(EVERRING) $(if $(QUICK),--quick)
+	cargo run --release --locked $(BENCH) -p figures --bin figures -- --everring $(EVERRING) $(if $(QUICK),--quick)
+
+figures-ring: build ## the figures of the ring, the last line as JSON (QUICK=1)
+	cargo run --release --locked $(BENCH) -p figures --bin ring -- --everring $(EVERRING) $(if $(QUICK),--quick)
+
+lookups: build ## docs/lookups.md and its plot, measured anew
+	$(EVERRING) sim lookups --write docs
 
 soak: FOR := 1h
 soak: demo ## an hour of the demo
