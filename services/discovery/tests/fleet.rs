@@ -12,7 +12,7 @@ use client::fleet::{Directory, Fleet, STORAGE_NODE_SERVICE, VIEW_KEY};
 use client::registration::Registration;
 use client::ring_forming::{EnterError, Newcomer, enter, next_incarnation};
 use common::{Fixture, LONG, within};
-use membership::{Epoch, FormError, NodeId, Position, View};
+use membership::{Epoch, FormError, NodeId, Position, TOKENS, View};
 use stdx::Prng;
 
 fn newcomer(id: u64) -> Newcomer {
