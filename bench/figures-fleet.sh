@@ -9,13 +9,12 @@
 set -eu
 
 cd "$(dirname "$0")/.."
-cache="${XDG_CACHE_HOME:-$HOME/.cache}/everring"
+export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/everring/target}"
 
 if [ -z "${EVERRING_BIN:-}" ]; then
-    CARGO_TARGET_DIR="$cache/target" cargo build --release --locked -p everring
-    EVERRING_BIN="$cache/target/release/everring"
+    cargo build --release --locked -p everring
+    EVERRING_BIN="$CARGO_TARGET_DIR/release/everring"
 fi
-export CARGO_TARGET_DIR="$cache/bench"
 cargo build --release --locked --manifest-path bench/Cargo.toml -p figures
 
 everring=$EVERRING_BIN

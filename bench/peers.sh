@@ -9,19 +9,18 @@
 set -eu
 
 cd "$(dirname "$0")/.."
-cache="${XDG_CACHE_HOME:-$HOME/.cache}/everring"
+export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/everring/target}"
 mkdir -p target/figures
 
 if [ -z "${EVERRING_BIN:-}" ]; then
-    CARGO_TARGET_DIR="$cache/target" cargo build --release --locked -p everring
-    EVERRING_BIN="$cache/target/release/everring"
+    cargo build --release --locked -p everring
+    EVERRING_BIN="$CARGO_TARGET_DIR/release/everring"
 fi
 if [ -z "${ETCD_BIN:-}" ]; then
     ETCD_BIN=$(tests/tools/etcd/build.sh) || echo "peers: etcd cannot be had here: its rows are LEFT OUT" >&2
 fi
 
 # The etcd client's build wants a protocol buffer compiler; one comes from the package registry.
-export CARGO_TARGET_DIR="$cache/bench"
 words=$(cargo run --quiet --release --locked --manifest-path bench/Cargo.toml -p protoc)
 eval "$words"
 cargo build --release --locked --manifest-path bench/Cargo.toml -p peers
