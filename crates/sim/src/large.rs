@@ -17,7 +17,6 @@ mod strategies;
 mod tables;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use chord::{Chord, Config, Envelope, Event, Input, Outbox, Peer};
 use membership::{NodeId, Position};
@@ -70,10 +69,10 @@ pub(crate) enum Happening {
     Look,
 }
 
-/// How members of a large ring behave: as in production, but for the successor list, which must outlive a minute of
-/// churn, and the patience, since questions pass over many members here.
+/// How members of a large ring behave: as in production, but for the successor list, which must outlive a median life of
+/// a minute.
 pub fn config() -> Config {
-    Config { successors: 8, answer_timeout: Duration::from_millis(500), ..Config::default() }
+    Config { successors: 8, ..Config::default() }
 }
 
 impl Crowd {

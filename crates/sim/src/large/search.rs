@@ -6,8 +6,8 @@ use membership::{NodeId, Position};
 
 use super::{Crowd, Happening};
 
-/// How long an asker waits for a member that does not answer, in milliseconds.
-const SILENCE_MS: u64 = 500;
+/// How long an asker waits for a member that does not answer, in milliseconds; as the router does.
+const SILENCE_MS: u64 = 250;
 /// The pause before a lookup that failed is tried again, in milliseconds.
 const AGAIN_MS: u64 = 250;
 /// After this time a lookup has failed, in milliseconds: what a client waits.
