@@ -2,6 +2,7 @@
 
 mod chaos;
 mod check;
+mod consul;
 mod disk;
 mod jaeger;
 mod sim;

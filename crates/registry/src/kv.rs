@@ -1,19 +1,22 @@
-use std::collections::BTreeMap;
-use std::ops::Bound;
-
 use serde::{Deserialize, Serialize};
+use stdx::Instant;
 
-use crate::command::{Answer, KvWrite, Refusal};
+use crate::command::{KvLock, KvWrite, Outcome, Refusal};
 use crate::machine::Limits;
+use crate::map::{Map, under};
 
 /// A pair of the KV store.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KvEntry {
     /// Its value.
-    #[serde(with = "crate::snapshot::base64_bytes")]
+    #[serde(with = "crate::map::bytes")]
     pub value: Vec<u8>,
     /// A number that means something to its writer.
     pub flags: u64,
+    /// How often it was locked.
+    pub lock_index: u64,
+    /// The session that holds its lock.
+    pub session: Option<String>,
     /// The index at which it came.
     pub create_index: u64,
     /// The index at which it last changed.
@@ -27,24 +30,21 @@ pub struct KvEntry {
 /// one.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Kv {
-    entries: BTreeMap<String, KvEntry>,
-    tombstones: BTreeMap<String, u64>,
+    entries: Map<String, KvEntry>,
+    tombstones: Map<String, u64>,
     floor: u64,
     /// Sum of the keys' and values' lengths.
     bytes: usize,
+    /// Keys whose lock nobody gets before this time (nanoseconds): its last holder may not have noticed yet that its
+    /// session is gone.
+    lock_delays: Map<String, u64>,
 }
 
-/// What a KV command did.
-pub(crate) struct KvChange {
-    pub(crate) answer: Answer,
-    /// The keys whose pairs changed; empty if the command changed nothing.
-    pub(crate) keys: Vec<String>,
-}
+/// What a KV command did: its outcome, and the keys whose pairs changed.
+pub(crate) type KvChange = (Outcome, Vec<String>);
 
-impl KvChange {
-    fn none(answer: Answer) -> KvChange {
-        KvChange { answer, keys: Vec::new() }
-    }
+fn unchanged(outcome: Outcome) -> KvChange {
+    (outcome, Vec::new())
 }
 
 impl Kv {
@@ -52,7 +52,7 @@ impl Kv {
         self.entries.get(key)
     }
 
-    pub(crate) fn under(&self, prefix: &str) -> impl Iterator<Item = (&String, &KvEntry)> {
+    pub(crate) fn under<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a String, &'a KvEntry)> {
         under(&self.entries, prefix)
     }
 
@@ -71,42 +71,85 @@ impl Kv {
         live.max(dead).max(self.floor)
     }
 
-    /// Writes a pair at index `at`. The same value again is no change, as in Consul.
+    /// Writes a pair at index `at`, whoever holds its lock. The same value again is no change, as in Consul.
     pub(crate) fn put(&mut self, write: KvWrite, at: u64, limits: &Limits) -> KvChange {
         let present = self.entries.get(&write.key);
         let swaps = write.cas.is_none_or(|index| present.map_or(0, |entry| entry.modify_index) == index);
         if !swaps {
-            return KvChange::none(Answer::NotSwapped);
+            return unchanged(Outcome::NotSwapped);
         }
-        if present.is_some_and(|entry| entry.value == write.value && entry.flags == write.flags) {
-            return KvChange::none(Answer::Done);
+        let (lock_index, session) = present.map_or((0, None), |entry| (entry.lock_index, entry.session.clone()));
+        self.store(write, lock_index, session, at, limits)
+    }
+
+    /// Writes a pair and takes its lock for a session, which exists. Whoever holds it already may write again.
+    pub(crate) fn lock(&mut self, lock: KvLock, now: Instant, at: u64, limits: &Limits) -> KvChange {
+        if self.is_delayed(&lock.key, now) {
+            return unchanged(Outcome::LockDelayed);
+        }
+        let present = self.entries.get(&lock.key);
+        let lock_index = present.map_or(0, |entry| entry.lock_index);
+        let lock_index = match present.and_then(|entry| entry.session.as_ref()) {
+            Some(holder) if *holder == lock.session => lock_index,
+            Some(_) => return unchanged(Outcome::NotSwapped),
+            None => lock_index + 1,
+        };
+        let session = Some(lock.session.clone());
+        self.store(lock.write(), lock_index, session, at, limits)
+    }
+
+    /// Writes a pair and gives its lock back, if `lock.session` holds it.
+    pub(crate) fn unlock(&mut self, lock: KvLock, at: u64, limits: &Limits) -> KvChange {
+        let held = self.entries.get(&lock.key).filter(|entry| entry.session.as_ref() == Some(&lock.session));
+        let Some(lock_index) = held.map(|entry| entry.lock_index) else { return unchanged(Outcome::NotSwapped) };
+        self.store(lock.write(), lock_index, None, at, limits)
+    }
+
+    fn store(
+        &mut self,
+        write: KvWrite,
+        lock_index: u64,
+        session: Option<String>,
+        at: u64,
+        limits: &Limits,
+    ) -> KvChange {
+        let present = self.entries.get(&write.key);
+        let is_same = |entry: &KvEntry| {
+            entry.value == write.value
+                && entry.flags == write.flags
+                && entry.lock_index == lock_index
+                && entry.session == session
+        };
+        if present.is_some_and(is_same) {
+            return unchanged(Outcome::Done);
         }
         let size = write.key.len() + write.value.len();
         let size_before = present.map_or(0, |entry| write.key.len() + entry.value.len());
-        if present.is_none() && self.entries.len() >= limits.keys_max {
-            return KvChange::none(Answer::Refused(Refusal::Full { what: "keys", most: limits.keys_max }));
+        if present.is_none() && self.entries.size() >= limits.keys_max {
+            return unchanged(Outcome::Refused(Refusal::full("keys", limits.keys_max)));
         }
         if self.bytes - size_before + size > limits.kv_bytes_max {
-            let full = Refusal::Full { what: "bytes of keys and values", most: limits.kv_bytes_max };
-            return KvChange::none(Answer::Refused(full));
+            let full = Refusal::full("bytes of keys and values", limits.kv_bytes_max);
+            return unchanged(Outcome::Refused(full));
         }
         self.bytes = self.bytes - size_before + size;
         let create_index = present.map_or(at, |entry| entry.create_index);
-        let entry = KvEntry { value: write.value, flags: write.flags, create_index, modify_index: at };
-        self.tombstones.remove(&write.key);
-        self.entries.insert(write.key.clone(), entry);
-        KvChange { answer: Answer::Done, keys: vec![write.key] }
+        let KvWrite { key, value, flags, .. } = write;
+        let entry = KvEntry { value, flags, lock_index, session, create_index, modify_index: at };
+        self.tombstones.remove_mut(&key);
+        self.entries.insert_mut(key.clone(), entry);
+        (Outcome::Done, vec![key])
     }
 
     /// Deletes a pair at index `at`. Without such a pair there is nothing to do, whatever was compared.
     pub(crate) fn delete(&mut self, key: &str, cas: Option<u64>, at: u64, limits: &Limits) -> KvChange {
-        let Some(entry) = self.entries.get(key) else { return KvChange::none(Answer::Done) };
+        let Some(entry) = self.entries.get(key) else { return unchanged(Outcome::Done) };
         if cas.is_some_and(|index| index != entry.modify_index) {
-            return KvChange::none(Answer::NotSwapped);
+            return unchanged(Outcome::NotSwapped);
         }
         self.remove(key, at);
         self.forget_old_tombstones(limits);
-        KvChange { answer: Answer::Done, keys: vec![key.to_owned()] }
+        (Outcome::Done, vec![key.to_owned()])
     }
 
     /// Deletes all pairs under a prefix at index `at`.
@@ -116,34 +159,67 @@ impl Kv {
             self.remove(key, at);
         }
         self.forget_old_tombstones(limits);
-        KvChange { answer: Answer::Done, keys }
+        (Outcome::Done, keys)
+    }
+
+    /// A session is gone: its locks are given back, or their pairs deleted, and nobody gets them before `free_at`.
+    pub(crate) fn session_gone(
+        &mut self,
+        session: &str,
+        deletes: bool,
+        now: Instant,
+        free_at: Instant,
+        at: u64,
+        limits: &Limits,
+    ) -> Vec<String> {
+        let held = self.entries.iter().filter(|(_, entry)| entry.session.as_deref() == Some(session));
+        let keys: Vec<String> = held.map(|(key, _)| key.clone()).collect();
+        self.forget_old_delays(now);
+        for key in &keys {
+            if free_at > now {
+                self.lock_delays.insert_mut(key.clone(), free_at.as_nanos());
+            }
+            if deletes {
+                self.remove(key, at);
+            } else if let Some(entry) = self.entries.get_mut(key) {
+                entry.session = None;
+                entry.modify_index = at;
+            }
+        }
+        self.forget_old_tombstones(limits);
+        keys
+    }
+
+    pub(crate) fn is_delayed(&self, key: &str, now: Instant) -> bool {
+        self.lock_delays.get(key).is_some_and(|until| *until > now.as_nanos())
+    }
+
+    fn forget_old_delays(&mut self, now: Instant) {
+        let over = self.lock_delays.iter().filter(|(_, until)| **until <= now.as_nanos());
+        for key in over.map(|(key, _)| key.clone()).collect::<Vec<_>>() {
+            self.lock_delays.remove_mut(&key);
+        }
     }
 
     fn remove(&mut self, key: &str, at: u64) {
-        if let Some(entry) = self.entries.remove(key) {
+        if let Some(entry) = self.entries.get(key) {
             self.bytes -= key.len() + entry.value.len();
-            self.tombstones.insert(key.to_owned(), at);
+            self.entries.remove_mut(key);
+            self.tombstones.insert_mut(key.to_owned(), at);
         }
     }
 
     /// Past the bound, the older half goes: so that this is not done again at the next deletion.
     fn forget_old_tombstones(&mut self, limits: &Limits) {
-        if self.tombstones.len() <= limits.tombstones_max {
+        if self.tombstones.size() <= limits.tombstones_max {
             return;
         }
         let mut indexes: Vec<u64> = self.tombstones.values().copied().collect();
         indexes.sort_unstable();
         self.floor = self.floor.max(indexes[indexes.len() / 2]);
-        let floor = self.floor;
-        self.tombstones.retain(|_, index| *index > floor);
+        let forgotten = self.tombstones.iter().filter(|(_, index)| **index <= self.floor);
+        for key in forgotten.map(|(key, _)| key.clone()).collect::<Vec<_>>() {
+            self.tombstones.remove_mut(&key);
+        }
     }
-}
-
-/// The part of a map whose keys start with `prefix`.
-fn under<'a, V>(map: &'a BTreeMap<String, V>, prefix: &str) -> impl Iterator<Item = (&'a String, &'a V)> {
-    let prefix = prefix.to_owned();
-    map.range::<str, _>((Bound::Included(prefix.as_str()), Bound::Unbounded))
-        .take_while(move |(key, _)| key.starts_with(&prefix))
-        .collect::<Vec<_>>()
-        .into_iter()
 }

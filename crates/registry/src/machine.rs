@@ -3,11 +3,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use stdx::Instant;
 
+use crate::acl::{Acl, Authorizer, Policy, Token};
+use crate::acl_rules::Access;
 use crate::catalog::{Catalog, NodeRecord};
-use crate::command::{Answer, Command, Refusal};
-use crate::deadlines::{CheckKey, Deadlines};
-use crate::kv::{Kv, KvChange, KvEntry};
-use crate::model::{Check, CheckDefinition, Node, Service, ServiceDefinition, Status};
+use crate::deadlines::Deadlines;
+use crate::event::{Event, Events};
+use crate::kv::{Kv, KvEntry};
+use crate::map::Set;
+use crate::model::{Check, Node, Service};
+use crate::session::{Session, Sessions};
 use crate::watch::Watch;
 
 /// How much the registry takes in. What is over is refused.
@@ -25,38 +29,50 @@ pub struct Limits {
     pub kv_bytes_max: usize,
     /// Remembered deletions of keys; see the crate's invariants.
     pub tombstones_max: usize,
+    /// Sessions.
+    pub sessions_max: usize,
 }
 
 impl Default for Limits {
     fn default() -> Limits {
         Limits {
             nodes_max: 1_000,
-            services_max: 10_000,
-            checks_max: 20_000,
+            services_max: 20_000,
+            checks_max: 60_000,
             keys_max: 100_000,
             kv_bytes_max: 64 << 20,
             tombstones_max: 10_000,
+            sessions_max: 20_000,
         }
     }
 }
 
-/// The registry's state machine.
+/// The registry's state machine. A copy costs next to nothing.
 #[derive(Clone, Debug)]
 pub struct Registry {
-    state: State,
-    deadlines: Deadlines,
-    changes: BTreeSet<Watch>,
-    limits: Limits,
+    pub(crate) state: State,
+    pub(crate) changes: BTreeSet<Watch>,
+    pub(crate) limits: Limits,
 }
 
 /// What a snapshot holds.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct State {
     /// The index of the last change; each change gets the next one. Begins at 1, which is shown for what never changed,
     /// so that the very first change is greater than what a reader waits with.
     pub(crate) index: u64,
-    catalog: Catalog,
-    kv: Kv,
+    /// No watch's index is below this one: all was replaced there.
+    pub(crate) floor: u64,
+    /// The latest time that was given, in nanoseconds. What is earlier (another machine's clock) counts as this.
+    pub(crate) clock: u64,
+    pub(crate) catalog: Catalog,
+    pub(crate) kv: Kv,
+    pub(crate) sessions: Sessions,
+    pub(crate) events: Events,
+    pub(crate) acl: Acl,
+    pub(crate) deadlines: Deadlines,
+    /// Checks that follow others, which have to be looked at when those change.
+    pub(crate) aliases: Set<(String, String)>,
 }
 
 impl Default for Registry {
@@ -73,44 +89,8 @@ impl Registry {
 
     /// An empty registry.
     pub fn with_limits(limits: Limits) -> Registry {
-        let state = State { index: 1, catalog: Catalog::default(), kv: Kv::default() };
-        Registry { state, deadlines: Deadlines::default(), changes: BTreeSet::new(), limits }
-    }
-
-    /// Does what `command` says, at `now`, or says why not. A command that changes nothing uses no index.
-    pub fn apply(&mut self, now: Instant, command: Command) -> Answer {
-        let at = self.state.index + 1;
-        assert!(self.changes.is_empty(), "the shell takes the changes of each command before the next");
-        let answer = match command {
-            Command::RegisterNode(definition) => self.register_node(definition, at),
-            Command::DeregisterNode { node } => self.deregister_node(&node, at),
-            Command::RegisterService { node, service, checks, replace_checks } => {
-                self.register_service(now, &node, service, checks, replace_checks, at)
-            }
-            Command::DeregisterService { node, id } => self.deregister_service(&node, &id, at),
-            Command::RegisterCheck { node, check } => self.register_check(now, &node, check, at),
-            Command::DeregisterCheck { node, id } => self.deregister_check(&node, &id, at),
-            Command::UpdateCheck { node, id, status, output } => {
-                self.update_check(now, &(node, id), status, output, at)
-            }
-            Command::KvPut(write) => {
-                let change = self.state.kv.put(write, at, &self.limits);
-                self.note_keys(change)
-            }
-            Command::KvDelete { key, cas } => {
-                let change = self.state.kv.delete(&key, cas, at, &self.limits);
-                self.note_keys(change)
-            }
-            Command::KvDeleteTree { prefix } => {
-                let change = self.state.kv.delete_tree(&prefix, at, &self.limits);
-                self.note_keys(change)
-            }
-            Command::Tick => self.tick(now, at),
-        };
-        if !self.changes.is_empty() {
-            self.state.index = at;
-        }
-        answer
+        let state = State { index: 1, ..State::default() };
+        Registry { state, changes: BTreeSet::new(), limits }
     }
 
     /// What the last command changed. The shell wakes the readers of these and of nothing else, and asks after each
@@ -121,7 +101,7 @@ impl Registry {
 
     /// When [`Command::Tick`] is next due.
     pub fn next_timeout(&self) -> Option<Instant> {
-        self.deadlines.next()
+        self.state.deadlines.next()
     }
 
     /// The index of the last change of all.
@@ -132,11 +112,15 @@ impl Registry {
     /// The index of what `watch` shows: at least 1, and greater after each change of it.
     pub fn index_of(&self, watch: &Watch) -> u64 {
         let index = match watch {
+            Watch::Everything => self.state.index,
             Watch::Key(key) => self.state.kv.index_of_key(key),
             Watch::Prefix(prefix) => self.state.kv.index_of_prefix(prefix),
+            Watch::Sessions => self.state.sessions.index(),
+            Watch::Session(id) => self.state.sessions.index_of(id),
+            Watch::Events => self.state.events.index(),
             _ => self.state.catalog.index_of(watch),
         };
-        index.max(1)
+        index.max(self.state.floor).max(1)
     }
 
     /// All nodes, by name.
@@ -166,13 +150,12 @@ impl Registry {
 
     /// The instances of a service with their nodes, by node and id.
     pub fn instances_of(&self, name: &str) -> impl Iterator<Item = (&Node, &Service)> {
-        let of_node = move |record: &'_ NodeRecord| {
-            record.services.values().filter(|service| service.definition.name == name).count() > 0
-        };
-        self.state.catalog.nodes().filter(move |record| of_node(record)).flat_map(move |record| {
-            let services = record.services.values().filter(move |service| service.definition.name == name);
-            services.map(move |service| (&record.node, service))
-        })
+        self.state.catalog.instances_of(name)
+    }
+
+    /// The names of all services, in order.
+    pub fn service_names(&self) -> impl Iterator<Item = &String> {
+        self.state.catalog.service_names()
     }
 
     /// The names of all services, each with all the tags of its instances.
@@ -191,196 +174,74 @@ impl Registry {
     }
 
     /// The pairs under a prefix, in key order.
-    pub fn kv_under(&self, prefix: &str) -> impl Iterator<Item = (&String, &KvEntry)> {
+    pub fn kv_under<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = (&'a String, &'a KvEntry)> {
         self.state.kv.under(prefix)
+    }
+
+    /// All sessions, by id.
+    pub fn sessions(&self) -> impl Iterator<Item = &Session> {
+        self.state.sessions.all()
+    }
+
+    /// The sessions on a node.
+    pub fn sessions_on<'a>(&'a self, node: &str) -> impl Iterator<Item = &'a Session> {
+        self.state.sessions.on(node)
+    }
+
+    /// The session with this id.
+    pub fn session(&self, id: &str) -> Option<&Session> {
+        self.state.sessions.get(id)
+    }
+
+    /// The events with the index of each, the youngest last.
+    pub fn events(&self) -> impl Iterator<Item = &(u64, Event)> {
+        self.state.events.all()
+    }
+
+    /// The policies of the access lists, but for the built-in one.
+    pub fn policies(&self) -> impl Iterator<Item = &Policy> {
+        self.state.acl.policies()
+    }
+
+    /// The policy with this id.
+    pub fn policy(&self, id: &str) -> Option<&Policy> {
+        self.state.acl.policy(id)
+    }
+
+    /// The tokens of the access lists.
+    pub fn tokens(&self) -> impl Iterator<Item = &Token> {
+        self.state.acl.tokens()
+    }
+
+    /// The token with this accessor.
+    pub fn token(&self, accessor: &str) -> Option<&Token> {
+        self.state.acl.token(accessor)
+    }
+
+    /// The token that is used by this secret; the anonymous one, if it has been set, without a secret.
+    pub fn token_of(&self, secret: &str) -> Option<&Token> {
+        self.state.acl.token_of(secret)
+    }
+
+    /// Whether there was a first token that manages.
+    pub fn is_acl_bootstrapped(&self) -> bool {
+        self.state.acl.bootstrapped() != 0
+    }
+
+    /// What the holder of a secret may do; `default` where no rule says anything. None: there is no such token.
+    pub fn authorizer(&self, secret: &str, default: Access) -> Option<Authorizer> {
+        self.state.acl.authorizer(secret, default)
     }
 
     pub(crate) fn state(&self) -> &State {
         &self.state
     }
 
-    /// The registry that goes on from `state` at `now`, each check with a fresh deadline.
-    pub(crate) fn from_state(state: State, now: Instant, limits: Limits) -> Registry {
-        let mut registry = Registry { state, ..Registry::with_limits(limits) };
-        let keys = registry
-            .state
-            .catalog
-            .nodes()
-            .flat_map(|record| record.checks.keys().map(|id| (record.node.definition.name.clone(), id.clone())));
-        for key in keys.collect::<Vec<CheckKey>>() {
-            registry.arm(now, &key);
-        }
-        registry
+    pub(crate) fn from_state(state: State, limits: Limits) -> Registry {
+        Registry { state, changes: BTreeSet::new(), limits }
     }
 
-    fn record(&self, node: &str) -> Option<&NodeRecord> {
+    pub(crate) fn record(&self, node: &str) -> Option<&NodeRecord> {
         self.state.catalog.node(node)
-    }
-
-    fn note(&mut self, changes: BTreeSet<Watch>) {
-        self.changes.extend(changes);
-    }
-
-    fn note_keys(&mut self, change: KvChange) -> Answer {
-        self.note(change.keys.into_iter().map(Watch::Key).collect());
-        change.answer
-    }
-
-    fn register_node(&mut self, definition: crate::model::NodeDefinition, at: u64) -> Answer {
-        let most = self.limits.nodes_max;
-        if self.record(&definition.name).is_none() && self.nodes().count() >= most {
-            return Answer::Refused(Refusal::Full { what: "nodes", most });
-        }
-        let changes = self.state.catalog.put_node(definition, at);
-        self.note(changes);
-        Answer::Done
-    }
-
-    fn deregister_node(&mut self, node: &str, at: u64) -> Answer {
-        let checks: Vec<String> = self.checks_on(node).map(|check| check.definition.id.clone()).collect();
-        for id in checks {
-            self.deadlines.set(&(node.to_owned(), id), None);
-        }
-        let changes = self.state.catalog.remove_node(node, at);
-        self.note(changes);
-        Answer::Done
-    }
-
-    fn register_service(
-        &mut self,
-        now: Instant,
-        node: &str,
-        service: ServiceDefinition,
-        checks: Vec<CheckDefinition>,
-        replace_checks: bool,
-        at: u64,
-    ) -> Answer {
-        let Some(record) = self.record(node) else {
-            return Answer::Refused(Refusal::UnknownNode(node.to_owned()));
-        };
-        let limits = self.limits;
-        let new_service = !record.services.contains_key(&service.id);
-        let new_checks = checks.iter().filter(|check| !record.checks.contains_key(&check.id)).count();
-        if new_service && self.state.catalog.services_len() >= limits.services_max {
-            return Answer::Refused(Refusal::Full { what: "services", most: limits.services_max });
-        }
-        if self.state.catalog.checks_len() + new_checks > limits.checks_max {
-            return Answer::Refused(Refusal::Full { what: "checks", most: limits.checks_max });
-        }
-        let named: BTreeSet<&String> = checks.iter().map(|check| &check.id).collect();
-        let belongs = |check: &&Check| check.definition.service_id.as_deref() == Some(&service.id);
-        let left_over = record.checks.values().filter(belongs).map(|check| check.definition.id.clone());
-        let dropped: Vec<String> = left_over.filter(|id| replace_checks && !named.contains(id)).collect();
-        let service_id = service.id.clone();
-        let changes = self.state.catalog.put_service(node, service, at);
-        self.note(changes);
-        for id in dropped {
-            self.deregister_check(node, &id, at);
-        }
-        for mut check in checks {
-            check.service_id = Some(service_id.clone());
-            let key = (node.to_owned(), check.id.clone());
-            let changes = self.state.catalog.put_check(node, check, true, at);
-            self.note(changes);
-            self.arm(now, &key);
-        }
-        Answer::Done
-    }
-
-    fn deregister_service(&mut self, node: &str, id: &str, at: u64) -> Answer {
-        if self.service_on(node, id).is_none() {
-            return Answer::Refused(Refusal::UnknownService(id.to_owned()));
-        }
-        let belongs = |check: &&Check| check.definition.service_id.as_deref() == Some(id);
-        let checks: Vec<String> = self.checks_on(node).filter(belongs).map(|c| c.definition.id.clone()).collect();
-        for check in checks {
-            self.deadlines.set(&(node.to_owned(), check), None);
-        }
-        let changes = self.state.catalog.remove_service(node, id, at);
-        self.note(changes);
-        Answer::Done
-    }
-
-    fn register_check(&mut self, now: Instant, node: &str, check: CheckDefinition, at: u64) -> Answer {
-        let Some(record) = self.record(node) else {
-            return Answer::Refused(Refusal::UnknownNode(node.to_owned()));
-        };
-        let owner = check.service_id.as_ref().filter(|owner| !record.services.contains_key(*owner));
-        if let Some(unknown) = owner {
-            return Answer::Refused(Refusal::UnknownService(unknown.clone()));
-        }
-        let most = self.limits.checks_max;
-        if !record.checks.contains_key(&check.id) && self.state.catalog.checks_len() >= most {
-            return Answer::Refused(Refusal::Full { what: "checks", most });
-        }
-        let key = (node.to_owned(), check.id.clone());
-        let changes = self.state.catalog.put_check(node, check, false, at);
-        self.note(changes);
-        self.arm(now, &key);
-        Answer::Done
-    }
-
-    fn deregister_check(&mut self, node: &str, id: &str, at: u64) -> Answer {
-        if self.record(node).is_none_or(|record| !record.checks.contains_key(id)) {
-            return Answer::Refused(Refusal::UnknownCheck(id.to_owned()));
-        }
-        self.deadlines.set(&(node.to_owned(), id.to_owned()), None);
-        let changes = self.state.catalog.remove_check(node, id, at);
-        self.note(changes);
-        Answer::Done
-    }
-
-    fn update_check(&mut self, now: Instant, key: &CheckKey, status: Status, output: String, at: u64) -> Answer {
-        let Some(check) = self.state.catalog.check_mut(&key.0, &key.1) else {
-            return Answer::Refused(Refusal::UnknownCheck(key.1.clone()));
-        };
-        if check.definition.ttl.is_none() {
-            return Answer::Refused(Refusal::NoTtl(key.1.clone()));
-        }
-        self.set_status(now, key, status, output, at);
-        Answer::Done
-    }
-
-    /// Gives a check a state and a fresh deadline. Only another status is a change: a renewal must wake nobody.
-    fn set_status(&mut self, now: Instant, key: &CheckKey, status: Status, output: String, at: u64) {
-        let Some(check) = self.state.catalog.check_mut(&key.0, &key.1) else { return };
-        let was = check.status;
-        check.status = status;
-        check.output = output;
-        if was != status {
-            check.modify_index = at;
-            let changes = self.state.catalog.note_check(&key.0, &key.1, at);
-            self.note(changes);
-        }
-        // Critical again does not put off the end: it counts from when the check turned critical.
-        if was != Status::Critical || status != Status::Critical {
-            self.arm(now, key);
-        }
-    }
-
-    /// Sets a check's deadline from its state.
-    fn arm(&mut self, now: Instant, key: &CheckKey) {
-        let check = self.record(&key.0).and_then(|record| record.checks.get(&key.1));
-        let wait = check.and_then(|check| match check.status {
-            Status::Passing | Status::Warning => check.definition.ttl,
-            Status::Critical => check.definition.deregister_after.filter(|_| check.definition.service_id.is_some()),
-        });
-        self.deadlines.set(key, wait.map(|wait| now + wait));
-    }
-
-    fn tick(&mut self, now: Instant, at: u64) -> Answer {
-        while let Some(key) = self.deadlines.pop_due(now) {
-            let Some(check) = self.record(&key.0).and_then(|record| record.checks.get(&key.1)) else { continue };
-            if check.status != Status::Critical {
-                let output = match check.output.as_str() {
-                    "" => "TTL expired".to_owned(),
-                    last => format!("TTL expired (last output before timeout follows): {last}"),
-                };
-                self.set_status(now, &key, Status::Critical, output, at);
-            } else if let Some(service) = check.definition.service_id.clone() {
-                self.deregister_service(&key.0, &service, at);
-            }
-        }
-        Answer::Done
     }
 }

@@ -1,4 +1,3 @@
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use stdx::Instant;
@@ -6,39 +5,34 @@ use stdx::Instant;
 use crate::*;
 
 pub(crate) fn node(name: &str) -> NodeDefinition {
-    NodeDefinition {
-        name: name.to_owned(),
-        id: String::new(),
-        address: "127.0.0.1".to_owned(),
-        tagged_addresses: BTreeMap::new(),
-        meta: BTreeMap::new(),
-    }
+    NodeDefinition { name: name.to_owned(), address: "127.0.0.1".to_owned(), ..NodeDefinition::default() }
 }
 
 pub(crate) fn service(id: &str, name: &str) -> ServiceDefinition {
-    ServiceDefinition {
-        id: id.to_owned(),
-        name: name.to_owned(),
-        tags: Vec::new(),
-        meta: BTreeMap::new(),
-        address: String::new(),
-        port: 80,
-        tagged_addresses: BTreeMap::new(),
-        weights: Weights::default(),
-        enable_tag_override: false,
-    }
+    ServiceDefinition { id: id.to_owned(), name: name.to_owned(), port: 80, ..ServiceDefinition::default() }
 }
 
 pub(crate) fn check(service_id: &str, ttl_ms: u64, status: Status) -> CheckDefinition {
     CheckDefinition {
         id: format!("service:{service_id}"),
-        name: String::new(),
-        notes: String::new(),
         service_id: Some(service_id.to_owned()),
         status,
-        output: String::new(),
-        ttl: Some(Duration::from_millis(ttl_ms)),
+        kind: CheckKind::Ttl(Duration::from_millis(ttl_ms)),
         deregister_after: Some(Duration::from_millis(60_000)),
+        ..CheckDefinition::default()
+    }
+}
+
+pub(crate) fn session(id: &str, node: &str) -> SessionDefinition {
+    SessionDefinition {
+        id: id.to_owned(),
+        name: String::new(),
+        node: node.to_owned(),
+        lock_delay: Duration::from_secs(15),
+        behavior: Behavior::Release,
+        ttl: None,
+        node_checks: Vec::new(),
+        service_checks: Vec::new(),
     }
 }
 
@@ -223,8 +217,15 @@ fn deletions_do_not_move_an_index_back_even_when_forgotten() {
 
 #[test]
 fn what_is_over_the_limits_is_refused_and_changes_nothing() {
-    let limits =
-        Limits { nodes_max: 1, services_max: 1, checks_max: 1, keys_max: 2, kv_bytes_max: 10, tombstones_max: 4 };
+    let limits = Limits {
+        nodes_max: 1,
+        services_max: 1,
+        checks_max: 1,
+        keys_max: 2,
+        kv_bytes_max: 10,
+        tombstones_max: 4,
+        sessions_max: 1,
+    };
     let mut bench = Bench::new();
     bench.0 = Registry::with_limits(limits);
     bench.done(0, Command::RegisterNode(node("a")));
@@ -270,4 +271,91 @@ fn what_is_no_snapshot_is_refused() {
     assert!(matches!(decode(b"{\"version\":9}"), Err(SnapshotError::Version(9))));
     let whole = Registry::new().encode();
     assert!(matches!(decode(&whole[..whole.len() - 1]), Err(SnapshotError::Json(_))), "a torn file");
+}
+
+#[test]
+fn a_copy_from_a_snapshot_acts_at_the_same_time() {
+    let mut bench = Bench::new();
+    bench.register(0, "w1", "web");
+    bench.done(
+        3_000,
+        Command::CreateSession(SessionDefinition { ttl: Some(Duration::from_secs(10)), ..session("s", "a") }),
+    );
+    let mut copy = Registry::from_image(&bench.0.encode(), Limits::default()).expect("our own snapshot");
+    assert_eq!(copy.next_timeout(), bench.0.next_timeout());
+    for at_ms in [10_000, 23_000, 70_000] {
+        bench.done(at_ms, Command::Tick);
+        assert_eq!(copy.apply(Instant::from_millis(at_ms), Command::Tick), Answer::Done);
+        copy.take_changes();
+        assert_eq!(copy.encode(), bench.0.encode(), "at {at_ms} ms");
+    }
+    assert_eq!((bench.0.sessions().count(), bench.0.services_on("a").count()), (0, 0));
+}
+
+#[test]
+fn time_that_goes_back_stands_still() {
+    let mut bench = Bench::new();
+    bench.register(50_000, "w1", "web");
+    assert_eq!(bench.pass(20_000, "w1"), Answer::Done);
+    assert_eq!(bench.0.next_timeout(), Some(Instant::from_millis(60_000)));
+}
+
+#[test]
+fn a_check_follows_another_instance() {
+    let mut bench = Bench::new();
+    bench.register(0, "w1", "web");
+    let alias = CheckDefinition {
+        id: "alias".into(),
+        kind: CheckKind::Alias { node: String::new(), service: Some("w1".into()) },
+        ..CheckDefinition::default()
+    };
+    let state =
+        |bench: &Bench| bench.0.checks_on("a").find(|check| check.definition.id == "alias").map(|check| check.status);
+    bench.done(0, Command::RegisterCheck { node: "a".into(), check: alias });
+    assert_eq!(state(&bench), Some(Status::Passing));
+    bench.done(10_000, Command::Tick);
+    assert_eq!(state(&bench), Some(Status::Critical));
+    assert_eq!(bench.pass(11_000, "w1"), Answer::Done);
+    assert_eq!(state(&bench), Some(Status::Passing));
+    bench.done(12_000, Command::DeregisterService { node: "a".into(), id: "w1".into() });
+    assert_eq!(state(&bench), Some(Status::Critical));
+}
+
+#[test]
+fn only_active_checks_take_results() {
+    let mut bench = Bench::new();
+    bench.register(0, "w1", "web");
+    let active = CheckDefinition {
+        id: "tcp".into(),
+        kind: CheckKind::Tcp { address: "x:1".into() },
+        ..CheckDefinition::default()
+    };
+    bench.done(0, Command::RegisterCheck { node: "a".into(), check: active });
+    for (id, now) in [("tcp", Status::Passing), ("service:w1", Status::Passing), ("gone", Status::Passing)] {
+        let (status, output) = (if id == "tcp" { now } else { Status::Critical }, "said".to_owned());
+        bench.done(1, Command::CheckResult { node: "a".into(), id: id.into(), status, output });
+    }
+    assert_eq!(bench.status("w1"), Some(Status::Passing), "a TTL check hears its owner only");
+    let renew =
+        Command::UpdateCheck { node: "a".into(), id: "tcp".into(), status: Status::Passing, output: String::new() };
+    assert_eq!(bench.apply(2, renew), Answer::Refused(Refusal::NoTtl("tcp".into())));
+}
+
+#[test]
+fn a_restored_snapshot_replaces_everything_and_moves_every_index_on() {
+    let mut bench = Bench::new();
+    bench.put("old", "1", None);
+    let snapshot = bench.0.encode();
+    for round in 0..5 {
+        bench.put("new", &round.to_string(), None);
+    }
+    let before = bench.0.index();
+    let answer = bench.0.apply(Instant::from_millis(9), Command::Restore { snapshot });
+    assert_eq!((answer, bench.0.take_changes().contains(&Watch::Everything)), (Answer::Done, true));
+    assert!(bench.0.kv("new").is_none() && bench.0.kv("old").is_some());
+    for watch in [Watch::Key("new".into()), Watch::Nodes, Watch::Sessions, Watch::Service("none".into())] {
+        assert!(bench.0.index_of(&watch) > before, "{watch:?}");
+    }
+    let junk = Command::Restore { snapshot: b"junk".to_vec() };
+    assert!(matches!(bench.apply(9, junk), Answer::Refused(Refusal::Snapshot(_))));
 }

@@ -1,11 +1,12 @@
 //! Random runs over few names, so that commands meet; the crate's invariants are checked after each.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use proptest::prelude::*;
 use stdx::Instant;
 
-use crate::machine_test::{check, node, service};
+use crate::machine_test::{check, node, service, session};
 use crate::*;
 
 const NODES: [&str; 2] = ["a", "b"];
@@ -58,11 +59,44 @@ fn step() -> impl Strategy<Value = Step> {
         }),
         (key, cas).prop_map(|(key, cas)| Command::KvDelete { key: key.into(), cas }),
         prop::sample::select(&PREFIXES[..]).prop_map(|prefix| Command::KvDeleteTree { prefix: prefix.into() }),
+        session_command(),
     ];
     prop_oneof![
         20 => command.prop_map(|command| Step::Do(Box::new(command))),
         4 => (1..70_000u64).prop_map(Step::Wait),
         1 => Just(Step::Restart),
+    ]
+}
+
+const SESSIONS: [&str; 3] = ["s1", "s2", "s3"];
+
+fn session_command() -> impl Strategy<Value = Command> {
+    let id = prop::sample::select(&SESSIONS[..]);
+    let key = prop::sample::select(&KEYS[..]);
+    let lock = (key.clone(), id.clone()).prop_map(|(key, session)| KvLock {
+        key: key.into(),
+        value: session.as_bytes().to_vec(),
+        flags: 0,
+        session: session.into(),
+    });
+    let create = (id.clone(), prop::sample::select(&NODES[..]), any::<bool>(), any::<bool>(), any::<bool>());
+    prop_oneof![
+        create.prop_map(|(id, node, ttl, deletes, on_check)| Command::CreateSession(SessionDefinition {
+            ttl: ttl.then_some(Duration::from_secs(10)),
+            behavior: if deletes { Behavior::Delete } else { Behavior::Release },
+            node_checks: if on_check { vec!["mem".into()] } else { Vec::new() },
+            ..session(id, node)
+        })),
+        lock.clone().prop_map(Command::KvLock),
+        lock.clone().prop_map(Command::KvUnlock),
+        id.clone().prop_map(|id| Command::RenewSession { id: id.into() }),
+        id.clone().prop_map(|id| Command::DestroySession { id: id.into() }),
+        (lock, key.clone(), any::<bool>()).prop_map(|(lock, key, fails)| {
+            let write = KvWrite { key: key.into(), value: b"t".to_vec(), flags: 0, cas: None };
+            let mut ops = vec![TxnOp::KvSet(write), TxnOp::KvLock(lock)];
+            ops.extend(fails.then(|| TxnOp::KvGet("never".into())));
+            Command::Txn(ops)
+        }),
     ]
 }
 
@@ -92,11 +126,16 @@ fn shown(registry: &Registry, watch: &Watch) -> String {
         Watch::Checks => NODES.iter().map(|name| format!("{name}: {};", checks(name))).collect(),
         Watch::Key(key) => format!("{:?}", registry.kv(key)),
         Watch::Prefix(prefix) => format!("{:?}", registry.kv_under(prefix).collect::<Vec<_>>()),
+        Watch::Sessions => format!("{:?}", registry.sessions().collect::<Vec<_>>()),
+        Watch::Session(id) => format!("{:?}", registry.session(id)),
+        Watch::Events => format!("{:?}", registry.events().collect::<Vec<_>>()),
+        Watch::Everything | Watch::Acl => String::new(),
     }
 }
 
 fn watches() -> Vec<Watch> {
-    let mut all = vec![Watch::Nodes, Watch::Services, Watch::Checks];
+    let mut all = vec![Watch::Nodes, Watch::Services, Watch::Checks, Watch::Sessions, Watch::Events];
+    all.extend(SESSIONS.iter().map(|id| Watch::Session((*id).into())));
     all.extend(NODES.iter().map(|name| Watch::Node((*name).into())));
     all.extend(NAMES.iter().map(|name| Watch::Service((*name).into())));
     all.extend(KEYS.iter().map(|key| Watch::Key((*key).into())));
@@ -140,7 +179,15 @@ fn invariant_others_are_left_alone(before: &Registry, command: &Command, woken: 
         Command::DeregisterService { node, id } => {
             Some(before.service_on(node, id).map(|old| old.definition.name.clone()).into_iter().collect())
         }
-        Command::KvPut(_) | Command::KvDelete { .. } | Command::KvDeleteTree { .. } => Some(Vec::new()),
+        Command::KvPut(_)
+        | Command::KvLock(_)
+        | Command::KvUnlock(_)
+        | Command::KvDelete { .. }
+        | Command::KvDeleteTree { .. }
+        | Command::Txn(_)
+        | Command::CreateSession(_)
+        | Command::RenewSession { .. }
+        | Command::DestroySession { .. } => Some(Vec::new()),
         _ => None,
     };
     let keys: Vec<&Watch> = woken.iter().filter(|watch| matches!(watch, Watch::Key(_))).collect();
@@ -148,13 +195,48 @@ fn invariant_others_are_left_alone(before: &Registry, command: &Command, woken: 
         Command::KvPut(KvWrite { key, .. }) | Command::KvDelete { key, .. } => {
             prop_assert!(keys.iter().all(|watch| **watch == Watch::Key(key.clone())), "{keys:?}");
         }
-        Command::KvDeleteTree { .. } => {}
+        Command::KvLock(KvLock { key, .. }) | Command::KvUnlock(KvLock { key, .. }) => {
+            prop_assert!(keys.iter().all(|watch| **watch == Watch::Key(key.clone())), "{keys:?}");
+        }
+        Command::KvDeleteTree { .. } | Command::Txn(_) => {}
+        // Whatever ends a session gives its locks back.
+        _ if before.sessions().next().is_some() => {}
         _ => prop_assert!(keys.is_empty(), "{keys:?}"),
     }
     for watch in woken {
         if let (Watch::Service(name), Some(allowed)) = (watch, &allowed) {
             prop_assert!(allowed.contains(name), "{command:?} woke the readers of {name}");
         }
+    }
+    Ok(())
+}
+
+/// Every lock is held by a session that lives; every session's node is there, and its checks are well.
+fn invariant_locks_and_sessions_have_what_they_hang_on(registry: &Registry) -> Result<(), TestCaseError> {
+    for (key, entry) in registry.kv_under("") {
+        let holder = entry.session.as_ref();
+        prop_assert!(holder.is_none_or(|id| registry.session(id).is_some()), "{key} is held by {holder:?}");
+    }
+    for session in registry.sessions() {
+        let node = &session.definition.node;
+        prop_assert!(registry.node(node).is_some(), "{session:?}");
+        for id in &session.definition.node_checks {
+            let check = registry.checks_on(node).find(|check| check.definition.id == *id);
+            prop_assert!(check.is_some_and(|check| check.status != Status::Critical), "{session:?}");
+        }
+    }
+    Ok(())
+}
+
+/// A transaction that fails leaves everything as it was.
+fn invariant_a_failed_transaction_changes_nothing(
+    before: &Registry,
+    after: &Registry,
+    answer: &Answer,
+) -> Result<(), TestCaseError> {
+    if matches!(answer, Answer::TxnFailed(_)) {
+        prop_assert_eq!(picture(before), picture(after));
+        prop_assert_eq!(before.index(), after.index());
     }
     Ok(())
 }
@@ -176,7 +258,8 @@ proptest! {
             let picture_before = picture(&before);
             match step {
                 Step::Do(command) => {
-                    registry.apply(Instant::from_millis(now_ms), (*command).clone());
+                    let answer = registry.apply(Instant::from_millis(now_ms), (*command).clone());
+                    invariant_a_failed_transaction_changes_nothing(&before, &registry, &answer)?;
                     let woken = woken_by(&mut registry);
                     invariant_changes_are_told(&picture_before, &picture(&registry), &woken)?;
                     invariant_others_are_left_alone(&before, &command, &woken)?;
@@ -197,6 +280,39 @@ proptest! {
                 }
             }
             invariant_indexes_never_go_back(&picture_before, &picture(&registry))?;
+            invariant_locks_and_sessions_have_what_they_hang_on(&registry)?;
+        }
+    }
+
+    /// What replicas do: one applies all commands, another begins from a snapshot half way. Commands and answers
+    /// travel as bytes.
+    #[test]
+    fn a_replica_from_a_snapshot_does_not_differ(steps in prop::collection::vec(step(), 1..60), half in 0..60usize) {
+        let mut first = Registry::new();
+        let mut second: Option<Registry> = None;
+        let mut now_ms = 0;
+        for (at, step) in steps.into_iter().enumerate() {
+            if at == half {
+                second = Some(Registry::from_image(&first.encode(), Limits::default()).expect("our own snapshot"));
+            }
+            let command = match step {
+                Step::Do(command) => *command,
+                Step::Wait(ms) => { now_ms += ms; Command::Tick }
+                Step::Restart => Command::GiveTime,
+            };
+            let now = Instant::from_millis(now_ms);
+            let bytes = serde_json::to_vec(&command).expect("a command is JSON");
+            let answer = first.apply(now, command);
+            first.take_changes();
+            if let Some(second) = &mut second {
+                let read: Command = serde_json::from_slice(&bytes).expect("what was written is read");
+                prop_assert_eq!(&second.apply(now, read), &answer);
+                second.take_changes();
+                prop_assert_eq!(second.next_timeout(), first.next_timeout());
+                prop_assert!(second.encode() == first.encode());
+            }
+            let bytes = serde_json::to_vec(&answer).expect("an answer is JSON");
+            prop_assert_eq!(serde_json::from_slice::<Answer>(&bytes).expect("what was written is read"), answer);
         }
     }
 

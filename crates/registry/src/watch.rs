@@ -2,6 +2,8 @@
 /// the readers of another.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Watch {
+    /// All there is: everybody who waits for anything is woken. Only a restored snapshot changes it.
+    Everything,
     /// The list of nodes.
     Nodes,
     /// A node with its services and checks.
@@ -16,6 +18,14 @@ pub enum Watch {
     Key(String),
     /// All pairs under a prefix.
     Prefix(String),
+    /// All sessions.
+    Sessions,
+    /// One session.
+    Session(String),
+    /// The events.
+    Events,
+    /// The access lists. Nobody waits for them, but their changes must reach the disk.
+    Acl,
 }
 
 impl Watch {

@@ -44,7 +44,7 @@ const ROOMS: &[Room] = &[
     pure("dispatch", "stdx membership replication", "thiserror"),
     pure("history", "stdx", "serde serde_json thiserror"),
     pure("checker", "stdx history", "serde serde_json thiserror"),
-    pure("registry", "stdx", "serde serde_json base64 thiserror"),
+    pure("registry", "stdx", "serde serde_json base64 thiserror rpds hcl-rs regex-lite"),
     pure("wire", "stdx membership chord replication", "bytes crc32c serde serde_json thiserror"),
     Room { name: "store", kind: Kind::PureWithFiles, ours: "stdx", others: "crc32c rustix thiserror" },
     pure("sim", "stdx membership chord replication dispatch wire store history checker", "bytes thiserror"),
@@ -56,9 +56,11 @@ const ROOMS: &[Room] = &[
     shell("storage-node", "stdx membership chord replication wire store runtime client telemetry"),
     shell("gateway", "stdx membership replication dispatch wire runtime client telemetry"),
     shell("chaos", "stdx history checker wire client telemetry"),
+    shell("kubernetes", "stdx chaos"),
     shell(
         "everring",
-        "stdx membership wire history checker client telemetry sim chaos discovery router storage-node gateway",
+        "stdx membership wire history checker client telemetry sim chaos kubernetes discovery router storage-node \
+         gateway",
     ),
     shell("xtask", ""),
 ];

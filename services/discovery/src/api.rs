@@ -4,24 +4,38 @@ use actix_web::{HttpRequest, HttpResponse};
 use futures_util::StreamExt;
 use percent_encoding::percent_decode_str;
 
-use crate::endpoint::Endpoint;
+use crate::access::{Guard, secret_of};
+use crate::endpoint::{AclCall, Endpoint};
 use crate::host::{DATACENTER, Host};
 use crate::params::Params;
-use crate::reads::read;
 use crate::reply::Refused;
-use crate::writes::write;
+use crate::{acl, agent, kv, reads, session, snapshot, txn, writes};
 
 /// The longest body, Consul's bound on a value.
 const BODY_MAX: usize = 512 << 10;
+/// The longest snapshot that is taken back.
+const SNAPSHOT_MAX: usize = 256 << 20;
 /// How much of a longer body is read and dropped, so that its sender is there to read the refusal.
 const DRAIN_MAX: usize = 8 << 20;
 
+/// One request, as far as it is understood before it is done.
+pub(crate) struct Call<'a> {
+    pub(crate) host: &'a Host,
+    pub(crate) endpoint: Endpoint,
+    pub(crate) method: Method,
+    pub(crate) params: Params,
+    pub(crate) guard: Guard,
+    pub(crate) body: Vec<u8>,
+}
+
 /// Answers every call of the Consul API.
 pub(crate) async fn call(request: HttpRequest, payload: Payload, host: Data<Host>) -> HttpResponse {
-    let answer = match attempt(&request, payload, &host).await {
+    let mut answer = match attempt(&request, payload, &host).await {
         Ok(answer) => answer,
         Err(refused) => refused.response(),
     };
+    let policy = header::HeaderValue::from_static(host.acl.default_word());
+    answer.headers_mut().insert(header::HeaderName::from_static("x-consul-default-acl-policy"), policy);
     close_if(answer, host.is_closing())
 }
 
@@ -29,32 +43,59 @@ async fn attempt(request: &HttpRequest, payload: Payload, host: &Host) -> Result
     let path = request.uri().path();
     let decoded = percent_decode_str(path).decode_utf8();
     let decoded = decoded.map_err(|_| Refused::bad_request("The path is not percent-encoded UTF-8"))?;
-    let unknown = || Refused::new(StatusCode::NOT_FOUND, "Invalid URL path: not a recognized HTTP API endpoint");
+    let unknown = || Refused::not_found("Invalid URL path: not a recognized HTTP API endpoint");
     let endpoint = Endpoint::parse(decoded.strip_prefix("/v1/").ok_or_else(unknown)?)?;
-    endpoint.check_method(request.method())?;
+    let method = if request.method() == Method::HEAD { Method::GET } else { request.method().clone() };
+    if method == Method::OPTIONS {
+        return Ok(HttpResponse::Ok().insert_header((header::ALLOW, endpoint.allow())).finish());
+    }
+    endpoint.check_method(&method)?;
     let params = Params::parse(request.query_string());
     params.refuse_unoffered(DATACENTER)?;
-    if request.method() == Method::GET {
-        return read(host, &endpoint, &params).await;
-    }
-    let body = read_body(payload).await?;
-    write(host, &endpoint, request.method(), &params, &body).await
+    let secret = secret_of(request, &params);
+    let is_first_step = endpoint == Endpoint::Acl(AclCall::Bootstrap);
+    let guard = if is_first_step {
+        Guard::of(&host.shown(), &host.acl, String::new())?
+    } else {
+        Guard::of(&host.shown(), &host.acl, secret)?
+    };
+    let most = if endpoint == Endpoint::Snapshot { SNAPSHOT_MAX } else { BODY_MAX };
+    let body = if method == Method::GET { Vec::new() } else { read_body(payload, most).await? };
+    answer(Call { host, endpoint, method, params, guard, body }).await
 }
 
-async fn read_body(mut payload: Payload) -> Result<Vec<u8>, Refused> {
+async fn answer(call: Call<'_>) -> Result<HttpResponse, Refused> {
+    let is_get = call.method == Method::GET;
+    match &call.endpoint {
+        Endpoint::Kv(key) if !is_get => kv::write(&call, key).await,
+        Endpoint::SessionCreate => session::create(&call).await,
+        Endpoint::SessionDestroy(id) => session::destroy(&call, id).await,
+        Endpoint::SessionRenew(id) => session::renew(&call, id).await,
+        Endpoint::Txn => txn::run(&call).await,
+        Endpoint::Snapshot if is_get => snapshot::save(&call).await,
+        Endpoint::Snapshot => snapshot::restore(&call).await,
+        Endpoint::Acl(which) => acl::answer(&call, which).await,
+        Endpoint::AgentHealth { by_name, which } => agent::health(&call, *by_name, which),
+        Endpoint::AgentService(id) => agent::service(&call, id).await,
+        _ if is_get => reads::read(&call).await,
+        _ => writes::write(&call).await,
+    }
+}
+
+async fn read_body(mut payload: Payload, most: usize) -> Result<Vec<u8>, Refused> {
     let mut body = Vec::new();
     let mut length = 0;
     while let Some(chunk) = payload.next().await {
         let chunk = chunk.map_err(|error| Refused::bad_request(format!("The body could not be read: {error}")))?;
         length += chunk.len();
-        if length <= BODY_MAX {
+        if length <= most {
             body.extend_from_slice(&chunk);
-        } else if length > DRAIN_MAX {
+        } else if length > most + DRAIN_MAX {
             break;
         }
     }
-    if length > BODY_MAX {
-        let text = format!("Request body too large, max size: {BODY_MAX} bytes");
+    if length > most {
+        let text = format!("Request body({length} bytes) too large, max size: {most} bytes");
         return Err(Refused::new(StatusCode::PAYLOAD_TOO_LARGE, text));
     }
     Ok(body)

@@ -11,8 +11,15 @@ pub(crate) enum Endpoint {
     AgentServices,
     AgentService(String),
     AgentChecks,
+    /// By name, or by id.
+    AgentHealth {
+        by_name: bool,
+        which: String,
+    },
     RegisterService,
     DeregisterService(String),
+    ServiceMaintenance(String),
+    AgentMaintenance,
     RegisterCheck,
     DeregisterCheck(String),
     RenewCheck(Status, String),
@@ -30,8 +37,34 @@ pub(crate) enum Endpoint {
     HealthChecks(String),
     HealthState(String),
     Kv(String),
+    SessionCreate,
+    SessionDestroy(String),
+    SessionRenew(String),
+    SessionInfo(String),
+    SessionNode(String),
+    SessionList,
+    Txn,
+    EventFire(String),
+    EventList,
+    Snapshot,
     StatusLeader,
     StatusPeers,
+    Acl(AclCall),
+}
+
+/// A call of the access lists.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum AclCall {
+    Bootstrap,
+    Policies,
+    NewPolicy,
+    Policy(String),
+    PolicyByName(String),
+    Tokens,
+    NewToken,
+    TokenSelf,
+    Token(String),
+    CloneToken(String),
 }
 
 impl Endpoint {
@@ -40,11 +73,15 @@ impl Endpoint {
     /// # Errors
     /// Unknown paths, and those of Consul's calls that are left out.
     pub(crate) fn parse(path: &str) -> Result<Endpoint, Refused> {
+        if let Some(path) = path.strip_prefix("acl/") {
+            return AclCall::parse(path).map(Endpoint::Acl);
+        }
         let exact = match path {
             "agent/self" => Endpoint::AgentSelf,
             "agent/members" => Endpoint::AgentMembers,
             "agent/services" => Endpoint::AgentServices,
             "agent/checks" => Endpoint::AgentChecks,
+            "agent/maintenance" => Endpoint::AgentMaintenance,
             "agent/service/register" => Endpoint::RegisterService,
             "agent/check/register" => Endpoint::RegisterCheck,
             "catalog/datacenters" => Endpoint::CatalogDatacenters,
@@ -52,6 +89,11 @@ impl Endpoint {
             "catalog/services" => Endpoint::CatalogServices,
             "catalog/register" => Endpoint::CatalogRegister,
             "catalog/deregister" => Endpoint::CatalogDeregister,
+            "session/create" => Endpoint::SessionCreate,
+            "session/list" => Endpoint::SessionList,
+            "txn" => Endpoint::Txn,
+            "event/list" => Endpoint::EventList,
+            "snapshot" => Endpoint::Snapshot,
             "status/leader" => Endpoint::StatusLeader,
             "status/peers" => Endpoint::StatusPeers,
             "kv" => Endpoint::Kv(String::new()),
@@ -63,77 +105,131 @@ impl Endpoint {
     /// The methods that it takes.
     pub(crate) fn methods(&self) -> &'static [Method] {
         match self {
-            Endpoint::Kv(_) => &[Method::GET, Method::PUT, Method::DELETE],
+            Endpoint::Kv(_) | Endpoint::Acl(AclCall::Policy(_) | AclCall::Token(_)) => {
+                &[Method::GET, Method::PUT, Method::DELETE]
+            }
+            Endpoint::Snapshot => &[Method::GET, Method::PUT],
             Endpoint::RegisterService
             | Endpoint::DeregisterService(_)
+            | Endpoint::ServiceMaintenance(_)
+            | Endpoint::AgentMaintenance
             | Endpoint::RegisterCheck
             | Endpoint::DeregisterCheck(_)
             | Endpoint::RenewCheck(..)
             | Endpoint::UpdateCheck(_)
             | Endpoint::CatalogRegister
-            | Endpoint::CatalogDeregister => &[Method::PUT],
+            | Endpoint::CatalogDeregister
+            | Endpoint::SessionCreate
+            | Endpoint::SessionDestroy(_)
+            | Endpoint::SessionRenew(_)
+            | Endpoint::Txn
+            | Endpoint::EventFire(_)
+            | Endpoint::Acl(AclCall::Bootstrap | AclCall::NewPolicy | AclCall::NewToken | AclCall::CloneToken(_)) => {
+                &[Method::PUT]
+            }
             _ => &[Method::GET],
         }
     }
 
+    /// The methods as the `Allow` field lists them.
+    pub(crate) fn allow(&self) -> String {
+        let names: Vec<&str> = self.methods().iter().map(Method::as_str).collect();
+        format!("OPTIONS,{}", names.join(","))
+    }
+
     /// Refuses a method that the call does not take, saying which it takes.
     pub(crate) fn check_method(&self, method: &Method) -> Result<(), Refused> {
+        // HEAD is a GET whose body is not sent.
         if self.methods().contains(method) {
             return Ok(());
         }
-        let allow = match self.methods() {
-            [one] if *one == Method::GET => "GET",
-            [one] if *one == Method::PUT => "PUT",
-            _ => "GET, PUT, DELETE",
-        };
         let text = format!("method {method} not allowed");
-        Err(Refused { allow: Some(allow), ..Refused::new(StatusCode::METHOD_NOT_ALLOWED, text) })
+        Err(Refused { allow: Some(self.allow()), ..Refused::new(StatusCode::METHOD_NOT_ALLOWED, text) })
     }
 
     /// Paths that end in a name, which may hold slashes.
     fn parse_named(path: &str) -> Result<Endpoint, Refused> {
         type Make = fn(String) -> Endpoint;
-        let named: [(&str, Make); 15] = [
-            ("kv/", Endpoint::Kv),
-            ("agent/service/deregister/", Endpoint::DeregisterService),
-            ("agent/check/deregister/", Endpoint::DeregisterCheck),
-            ("agent/check/pass/", |id| Endpoint::RenewCheck(Status::Passing, id)),
-            ("agent/check/warn/", |id| Endpoint::RenewCheck(Status::Warning, id)),
-            ("agent/check/fail/", |id| Endpoint::RenewCheck(Status::Critical, id)),
-            ("agent/check/update/", Endpoint::UpdateCheck),
-            ("catalog/node/", Endpoint::CatalogNode),
-            ("catalog/node-services/", Endpoint::CatalogNodeServices),
-            ("catalog/service/", Endpoint::CatalogService),
-            ("health/service/", Endpoint::HealthService),
-            ("health/node/", Endpoint::HealthNode),
-            ("health/checks/", Endpoint::HealthChecks),
-            ("health/state/", Endpoint::HealthState),
-            // Last of its kind: its prefix is also that of the two below it in Consul's tree.
-            ("agent/service/", Endpoint::AgentService),
+        // What is missing when the name is empty, in Consul's words. Longer prefixes come before their beginnings.
+        let named: [(&str, &str, Make); 24] = [
+            ("kv/", "", Endpoint::Kv),
+            ("agent/service/deregister/", "Missing service ID", Endpoint::DeregisterService),
+            ("agent/service/maintenance/", "Missing service ID", Endpoint::ServiceMaintenance),
+            ("agent/check/deregister/", "Missing check ID", Endpoint::DeregisterCheck),
+            ("agent/check/pass/", "Missing check ID", |id| Endpoint::RenewCheck(Status::Passing, id)),
+            ("agent/check/warn/", "Missing check ID", |id| Endpoint::RenewCheck(Status::Warning, id)),
+            ("agent/check/fail/", "Missing check ID", |id| Endpoint::RenewCheck(Status::Critical, id)),
+            ("agent/check/update/", "Missing check ID", Endpoint::UpdateCheck),
+            ("agent/health/service/name/", "Missing service name", |which| Endpoint::AgentHealth {
+                by_name: true,
+                which,
+            }),
+            ("agent/health/service/id/", "Missing serviceID", |which| Endpoint::AgentHealth { by_name: false, which }),
+            ("catalog/node/", "Missing node name", Endpoint::CatalogNode),
+            ("catalog/node-services/", "Missing node name", Endpoint::CatalogNodeServices),
+            ("catalog/service/", "Missing service name", Endpoint::CatalogService),
+            ("health/service/", "Missing service name", Endpoint::HealthService),
+            ("health/node/", "Missing node name", Endpoint::HealthNode),
+            ("health/checks/", "Missing service name", Endpoint::HealthChecks),
+            ("health/state/", "Missing check state", Endpoint::HealthState),
+            ("session/destroy/", "Missing session", Endpoint::SessionDestroy),
+            ("session/renew/", "Missing session", Endpoint::SessionRenew),
+            ("session/info/", "Missing session", Endpoint::SessionInfo),
+            ("session/node/", "Missing node name", Endpoint::SessionNode),
+            ("event/fire/", "Missing name", Endpoint::EventFire),
+            ("agent/service/", "Missing service ID", Endpoint::AgentService),
+            ("agent/check/", "", |_| Endpoint::AgentChecks),
         ];
-        if let Some(what) = not_offered(path) {
-            return Err(Refused::not_offered(what));
-        }
-        if path.starts_with("acl/") {
-            return Err(Refused::new(StatusCode::UNAUTHORIZED, "ACL support disabled"));
-        }
-        for (prefix, make) in named {
+        for (prefix, missing, make) in named {
             match path.strip_prefix(prefix) {
-                Some("") if prefix != "kv/" => return Err(Refused::bad_request("Missing name or ID in the path")),
+                Some(_) if prefix == "agent/check/" => return Err(unknown()),
+                Some("") if prefix != "kv/" => return Err(Refused::bad_request(missing)),
                 Some(name) => return Ok(make(name.to_owned())),
                 None => {}
             }
         }
-        Err(Refused::new(StatusCode::NOT_FOUND, "Invalid URL path: not a recognized HTTP API endpoint"))
+        match not_offered(path) {
+            Some(what) => Err(Refused::not_offered(what)),
+            None => Err(unknown()),
+        }
     }
+}
+
+impl AclCall {
+    /// The call that a path below `acl/` names.
+    fn parse(path: &str) -> Result<AclCall, Refused> {
+        let call = match path {
+            "bootstrap" => AclCall::Bootstrap,
+            "policies" => AclCall::Policies,
+            "policy" => AclCall::NewPolicy,
+            "tokens" => AclCall::Tokens,
+            "token" => AclCall::NewToken,
+            "token/self" => AclCall::TokenSelf,
+            _ => {
+                let (kind, name) = path.split_once('/').unwrap_or((path, ""));
+                match (kind, name.strip_prefix("name/"), name.strip_suffix("/clone")) {
+                    ("policy", Some(name), _) => AclCall::PolicyByName(name.to_owned()),
+                    ("policy", None, _) => AclCall::Policy(name.to_owned()),
+                    ("token", _, Some(id)) => AclCall::CloneToken(id.to_owned()),
+                    ("token", _, None) => AclCall::Token(name.to_owned()),
+                    _ => {
+                        let what = "roles, auth methods, logins and replication of access lists are";
+                        return Err(Refused::not_offered(what));
+                    }
+                }
+            }
+        };
+        Ok(call)
+    }
+}
+
+fn unknown() -> Refused {
+    Refused::not_found("Invalid URL path: not a recognized HTTP API endpoint")
 }
 
 /// The calls of Consul that are left out: the sentence's beginning.
 fn not_offered(path: &str) -> Option<&'static str> {
     let left_out = [
-        ("agent/service/maintenance/", "the maintenance mode of a service is"),
-        ("agent/maintenance", "the maintenance mode of an agent is"),
-        ("agent/health/", "the agent's local health calls are"),
         ("agent/connect/", "Connect is"),
         ("agent/", "this agent call is"),
         ("catalog/connect/", "Connect is"),
@@ -142,22 +238,16 @@ fn not_offered(path: &str) -> Option<&'static str> {
         ("health/connect/", "Connect is"),
         ("health/ingress/", "Connect is"),
         ("discovery-chain/", "Connect is"),
+        ("exported-services", "Connect is"),
+        ("imported-services", "Connect is"),
         ("config", "the configuration entries are"),
         ("coordinate/", "network coordinates are"),
-        ("event/", "events are"),
         ("internal/", "this internal call is"),
         ("operator/", "the operator's calls are"),
         ("peering", "peering is"),
         ("query", "prepared queries are"),
-        ("session/", "sessions are"),
-        ("snapshot", "snapshots over HTTP are"),
-        ("txn", "transactions are"),
     ];
-    let offered_agent = ["agent/service/", "agent/check/"];
-    let found = left_out.iter().find(|(prefix, _)| path.starts_with(prefix));
-    let (prefix, what) = found?;
-    let is_offered = *prefix == "agent/" && offered_agent.iter().any(|prefix| path.starts_with(prefix));
-    (!is_offered).then_some(*what)
+    left_out.iter().find(|(prefix, _)| path.starts_with(prefix)).map(|(_, what)| *what)
 }
 
 #[cfg(test)]
@@ -179,16 +269,19 @@ mod tests {
         assert_eq!(parse("agent/check/fail/c"), Endpoint::RenewCheck(Status::Critical, "c".into()));
         assert_eq!(parse("kv/a/b"), Endpoint::Kv("a/b".into()));
         assert_eq!(parse("kv/"), Endpoint::Kv(String::new()));
+        assert_eq!(parse("acl/policy/name/x"), Endpoint::Acl(AclCall::PolicyByName("x".into())));
+        assert_eq!(parse("acl/token/x/clone"), Endpoint::Acl(AclCall::CloneToken("x".into())));
+        assert_eq!(parse("session/list").allow(), "OPTIONS,GET");
     }
 
     #[test]
     fn what_is_left_out_says_so_and_what_is_unknown_is_not_found() {
-        for path in ["session/create", "txn", "query", "peering", "connect/ca/roots", "agent/metrics", "config/x"] {
+        for path in ["query", "peering", "connect/ca/roots", "agent/metrics", "config/x", "acl/login", "operator/usage"]
+        {
             assert_eq!(status(path), 501, "{path}");
         }
         assert_eq!(status("health/connect/web"), 501);
-        assert_eq!(status("acl/token/self"), 401);
-        for path in ["", "nothing", "catalog", "kvx", "health"] {
+        for path in ["", "nothing", "catalog", "kvx", "health", "session/x", "agent/check/x"] {
             assert_eq!(status(path), 404, "{path}");
         }
         assert_eq!(status("health/service/"), 400);

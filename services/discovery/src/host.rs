@@ -7,6 +7,7 @@ use registry::{Answer, Command, Registry, Watch};
 use stdx::Instant;
 use tokio::sync::{Notify, watch};
 
+use crate::access::AclConfig;
 use crate::params::ReadOptions;
 
 /// The name of the one node that services register with.
@@ -30,6 +31,8 @@ pub(crate) struct Host {
     started: std::time::Instant,
     /// Where the HTTP API listens.
     pub(crate) address: SocketAddr,
+    /// How requests are held against the access lists.
+    pub(crate) acl: AclConfig,
 }
 
 #[derive(Debug)]
@@ -68,7 +71,7 @@ pub(crate) struct Applied {
 }
 
 impl Host {
-    pub(crate) fn new(registry: Registry, started: std::time::Instant, address: SocketAddr) -> Host {
+    pub(crate) fn new(registry: Registry, started: std::time::Instant, address: SocketAddr, acl: AclConfig) -> Host {
         let shown = Arc::new(registry.clone());
         let (changed, waiting) = (BTreeSet::new(), BTreeMap::new());
         let inner = Inner { staged: registry, version: 0, changed, shown, waiting, stopping: false };
@@ -80,6 +83,7 @@ impl Host {
             closing: watch::channel(false).0,
             started,
             address,
+            acl,
         }
     }
 
@@ -162,6 +166,9 @@ impl Host {
     pub(crate) fn publish(&self, registry: Registry, version: u64, changed: &BTreeSet<Watch>) {
         let mut inner = self.lock();
         inner.shown = Arc::new(registry);
+        if changed.contains(&Watch::Everything) {
+            inner.waiting.values().for_each(|waiters| waiters.send_replace(()));
+        }
         for concerned in changed.iter().flat_map(Watch::with_prefixes) {
             if let Some(waiters) = inner.waiting.get(&concerned) {
                 waiters.send_replace(());

@@ -1,7 +1,8 @@
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
-use registry::{ServiceDefinition, Weights};
+use registry::{NodeDefinition, ServiceDefinition, Weights};
 use serde_json::{Map, Value};
 
 use crate::check_input::{ServiceChecks, service_checks};
@@ -10,7 +11,7 @@ use crate::units::parse_duration;
 
 /// A JSON object's fields, found whatever the case of their names and with or without underscores: Consul takes
 /// `ServiceID`, `serviceid` and `service_id` alike.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Fields(BTreeMap<String, Value>);
 
 impl Fields {
@@ -76,6 +77,34 @@ impl Fields {
         }
     }
 
+    /// A session's lock delay: a small bare number means seconds.
+    pub(crate) fn lock_delay(&mut self, name: &str) -> Result<Option<Duration>, Refused> {
+        let delay = self.duration(name)?;
+        Ok(delay.map(|delay| match u64::try_from(delay.as_nanos()) {
+            Ok(seconds) if seconds < 1000 => Duration::from_secs(seconds),
+            _ => delay,
+        }))
+    }
+
+    /// A number from 0 up; 0 when it is not there.
+    pub(crate) fn number(&mut self, name: &str) -> Result<u64, Refused> {
+        let Some(value) = self.take(name) else { return Ok(0) };
+        value.as_u64().ok_or_else(|| wrong_kind(name, "a number from 0 up"))
+    }
+
+    /// A number that may not be there, and fits 32 bits.
+    pub(crate) fn small_number(&mut self, name: &str) -> Result<u32, Refused> {
+        let number = self.number(name)?;
+        u32::try_from(number).map_err(|_| wrong_kind(name, "a small number"))
+    }
+
+    /// A list of texts; none when it is not there.
+    pub(crate) fn texts_if_given(&mut self, name: &str) -> Result<Option<Vec<String>>, Refused> {
+        let given = self.0.get(&plain(name)).is_some_and(|value| !value.is_null());
+        let texts = self.texts(name)?;
+        Ok(given.then_some(texts))
+    }
+
     pub(crate) fn texts(&mut self, name: &str) -> Result<Vec<String>, Refused> {
         let wrong = || wrong_kind(name, "a list of strings");
         let Value::Array(values) = self.take(name).unwrap_or_else(|| Value::Array(Vec::new())) else {
@@ -138,8 +167,29 @@ pub(crate) fn agent_service(body: &[u8]) -> Result<ServiceChecks, Refused> {
     if name.is_empty() {
         return Err(Refused::bad_request("Missing service name"));
     }
-    let service = service(&mut fields, name)?;
+    let mut service = service(&mut fields, name)?;
+    // Consul's agents say by which protocol a service's address is reached.
+    let family = match service.address.parse::<IpAddr>() {
+        Ok(IpAddr::V4(_)) => Some("ipv4"),
+        Ok(IpAddr::V6(_)) => Some("ipv6"),
+        Err(_) => None,
+    };
+    for network in family.into_iter().flat_map(|family| [format!("lan_{family}"), format!("wan_{family}")]) {
+        service.tagged_addresses.entry(network).or_insert((service.address.clone(), service.port));
+    }
     service_checks(&mut fields, service)
+}
+
+/// A node in the body of `PUT /v1/catalog/register` or `/v1/txn`.
+pub(crate) fn catalog_node(fields: &mut Fields) -> Result<NodeDefinition, Refused> {
+    let (registered, meta) = (fields.pairs("NodeMeta")?, fields.pairs("Meta")?);
+    Ok(NodeDefinition {
+        id: fields.text("ID")?,
+        name: fields.text("Node")?,
+        address: fields.text("Address")?,
+        tagged_addresses: fields.pairs("TaggedAddresses")?,
+        meta: if registered.is_empty() { meta } else { registered },
+    })
 }
 
 /// The service in the body of `PUT /v1/catalog/register`, whose name is called `Service`.

@@ -1,9 +1,9 @@
 //! Discovery: who is there, who is well, and the small KV store that holds the ring's view; in the shapes of Consul's
 //! HTTP API, so that ordinary Consul clients can use it.
 //!
-//! The state machine is the `registry` crate; here are its socket, its disk and its clock. What is *not* here:
-//! sessions, transactions, events, access lists, prepared queries, Connect, and more than one replica. Those calls
-//! answer 501 with a sentence, and nothing answers with a made-up success.
+//! The state machine is the `registry` crate; here are its socket, its disk and its clock. What is *not* here: Connect,
+//! prepared queries, configuration entries, peering, other datacenters. Those calls answer 501 with a sentence, and
+//! nothing answers with a made-up success.
 //!
 //! Sources: Consul's HTTP API documentation (agent, catalog, health, kv, status; blocking queries; consistency modes).
 //!
@@ -15,19 +15,33 @@
 //!   jitter;
 //! - one data directory is used by one process.
 
+mod access;
+mod acl;
+mod agent;
 mod api;
 mod check_input;
+mod checker;
 mod disk;
+mod dns;
 mod endpoint;
 mod host;
 mod input;
+mod kv;
+mod page;
 mod params;
 mod reads;
 mod render;
 mod reply;
 mod serve;
+mod session;
+mod shapes;
+mod snapshot;
+mod tls;
+mod txn;
 mod units;
 mod writer;
 mod writes;
 
+pub use access::AclConfig;
 pub use serve::{Config, Discovery, StartError, run};
+pub use tls::{TlsConfig, TlsError};

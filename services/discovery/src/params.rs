@@ -33,7 +33,7 @@ impl Consistency {
 }
 
 /// What all reads understand.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ReadOptions {
     /// Wait until the answer's index differs from this one; 0: do not wait.
     pub(crate) index: u64,
@@ -69,7 +69,11 @@ impl Params {
         let Some(text) = self.get(name) else { return Ok(None) };
         match text.parse() {
             Ok(number) => Ok(Some(number)),
-            Err(_) => Err(Refused::bad_request(format!("Invalid {name}: {text:?} is not a number from 0 up"))),
+            // Consul's own words for it, and its status.
+            Err(_) => {
+                let status = actix_web::http::StatusCode::INTERNAL_SERVER_ERROR;
+                Err(Refused::new(status, format!("strconv.ParseUint: parsing {text:?}: invalid syntax")))
+            }
         }
     }
 
@@ -85,22 +89,32 @@ impl Params {
 
     /// What would change the answer's meaning and is not offered must not be passed over in silence.
     pub(crate) fn refuse_unoffered(&self, datacenter: &str) -> Result<(), Refused> {
-        if let Some(other) = self.get("dc").filter(|dc| !dc.is_empty() && *dc != datacenter) {
+        if self.get("dc").is_some_and(|dc| !dc.is_empty() && dc != datacenter) {
             let status = actix_web::http::StatusCode::INTERNAL_SERVER_ERROR;
-            return Err(Refused::new(status, format!("No path to datacenter {other:?}")));
+            return Err(Refused::new(status, "No path to datacenter"));
         }
-        for name in ["filter", "peer", "sg"] {
+        for name in ["peer", "sg"] {
             if self.get(name).is_some_and(|value| !value.is_empty()) {
                 return Err(Refused::not_offered(&format!("the parameter {name} is")));
             }
         }
-        for name in ["ns", "partition"] {
+        for (name, what) in [("ns", "Namespaces"), ("partition", "Partitions")] {
             if self.get(name).is_some_and(|value| !value.is_empty() && value != "default") {
-                let text = format!("Invalid query parameter: {name:?} - it is a Consul Enterprise feature");
+                let text = format!("Invalid query parameter: {name:?} - {what} are a Consul Enterprise feature");
                 return Err(Refused::bad_request(text));
             }
         }
         Ok(())
+    }
+
+    /// Refuses parameters that contradict each other, as Consul does.
+    pub(crate) fn refuse_conflict(&self, names: &[&str]) -> Result<(), Refused> {
+        if names.iter().filter(|name| self.has(name)).count() < 2 {
+            return Ok(());
+        }
+        let mut pairs: Vec<String> = self.0.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        pairs.sort();
+        Err(Refused::bad_request(format!("Conflicting flags: {}", pairs.join("&"))))
     }
 
     pub(crate) fn read_options(&self) -> Result<ReadOptions, Refused> {
@@ -115,6 +129,8 @@ impl Params {
         };
         let wait = match self.get("wait") {
             None => WAIT_DEFAULT,
+            // A wait that is less than nothing is none, as in Consul.
+            Some(text) if text.starts_with('-') && parse_duration(&text[1..]).is_some() => WAIT_DEFAULT,
             Some(text) => match parse_duration(text) {
                 None => return Err(Refused::bad_request("Invalid wait time")),
                 Some(Duration::ZERO) => WAIT_DEFAULT,
@@ -155,6 +171,7 @@ mod tests {
         assert_eq!(wait("wait=0s"), Some(300));
         assert_eq!(wait("wait=10s"), Some(10));
         assert_eq!(wait("wait=1h"), Some(600));
+        assert_eq!(wait("wait=-1s"), Some(300));
         assert_eq!(wait("wait=soon"), None);
         assert_eq!(wait("index=-1"), None);
         assert_eq!(wait("stale&consistent"), None);

@@ -1,28 +1,43 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use actix_web::HttpResponse;
-use actix_web::http::StatusCode;
-use registry::{Check, Node, Registry, Service, Status, Watch};
+use registry::filter::Filter;
+use registry::{Check, Node, Registry, Resource, Service, Status, Watch};
 use serde_json::{Value, json};
 
+use crate::access::Guard;
+use crate::api::Call;
 use crate::endpoint::Endpoint;
 use crate::host::{DATACENTER, Host, NODE};
+use crate::kv::{self, KvQuery};
 use crate::params::Params;
 use crate::render;
 use crate::reply::{Body, Refused, Reply};
+use crate::session;
+use crate::shapes::filter_of;
 
 /// Answers a GET.
-pub(crate) async fn read(host: &Host, endpoint: &Endpoint, params: &Params) -> Result<HttpResponse, Refused> {
-    let options = params.read_options()?;
-    let (body, index) = match subject(endpoint, params)? {
-        None => (local(host, endpoint)?, None),
+pub(crate) async fn read(call: &Call<'_>) -> Result<HttpResponse, Refused> {
+    let options = call.params.read_options()?;
+    let query = Query::parse(&call.endpoint, &call.params)?;
+    let (body, index) = match subject(&call.endpoint, &call.params)? {
+        None => (Body::Json(local(call, &query)?), None),
         Some(subject) => {
-            let query = Query::parse(endpoint, params)?;
-            let registry = host.read(&subject, &options).await;
-            (shared(&registry, endpoint, &query), Some(registry.index_of(&subject)))
+            allow(call)?;
+            let registry = call.host.read(&subject, &options).await;
+            let body = Shown { registry: &registry, query: &query, guard: &call.guard }.body(&call.endpoint);
+            (body, Some(registry.index_of(&subject)))
         }
     };
-    Ok(Reply { body, index, consistency: options.consistency, pretty: options.pretty }.response())
+    let filtered = call.guard.has_filtered();
+    let reply = Reply { body, index, consistency: options.consistency, pretty: options.pretty, filtered };
+    let mut answer = reply.response();
+    if call.params.has("cached") {
+        // Every answer is as fresh as an uncached one.
+        let name = actix_web::http::header::HeaderName::from_static("x-cache");
+        answer.headers_mut().insert(name, actix_web::http::header::HeaderValue::from_static("MISS"));
+    }
+    Ok(answer)
 }
 
 /// What a read shows, and so can wait for; none for the agent's own state.
@@ -40,9 +55,22 @@ fn subject(endpoint: &Endpoint, params: &Params) -> Result<Option<Watch>, Refuse
         Endpoint::Kv(key) if params.has("recurse") || params.has("keys") => Watch::Prefix(key.clone()),
         Endpoint::Kv(key) if key.is_empty() => return Err(Refused::bad_request("Missing key name")),
         Endpoint::Kv(key) => Watch::Key(key.clone()),
+        Endpoint::SessionInfo(id) => Watch::Session(id.clone()),
+        Endpoint::SessionNode(_) | Endpoint::SessionList => Watch::Sessions,
+        Endpoint::EventList => Watch::Events,
         _ => return Ok(None),
     };
     Ok(Some(watch))
+}
+
+/// Calls that are refused, not thinned out, when the token may not see what they name.
+fn allow(call: &Call<'_>) -> Result<(), Refused> {
+    match &call.endpoint {
+        Endpoint::Kv(key) if !call.params.has("recurse") && !call.params.has("keys") => {
+            call.guard.read(Resource::Key, key)
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The parts of a read's parameters that choose among what there is; checked before the read waits.
@@ -51,10 +79,10 @@ struct Query {
     passing: bool,
     tags: Vec<String>,
     node_meta: Vec<(String, String)>,
-    recurse: bool,
-    keys: bool,
-    separator: String,
-    raw: bool,
+    kv: KvQuery,
+    /// Only events of this name.
+    name: Option<String>,
+    filter: Option<Filter>,
 }
 
 impl Query {
@@ -68,10 +96,9 @@ impl Query {
             passing: !of_kv && params.truth("passing")?,
             tags: params.all("tag").filter(|tag| !tag.is_empty()).map(str::to_owned).collect(),
             node_meta: params.all("node-meta").map(pair).collect(),
-            recurse: params.has("recurse"),
-            keys: params.has("keys"),
-            separator: params.get("separator").unwrap_or_default().to_owned(),
-            raw: params.has("raw"),
+            kv: KvQuery::parse(params),
+            name: params.get("name").filter(|name| !name.is_empty()).map(str::to_owned),
+            filter: filter_of(endpoint, params)?,
         })
     }
 
@@ -82,158 +109,194 @@ impl Query {
     fn wants_service(&self, service: &Service) -> bool {
         self.tags.iter().all(|tag| service.definition.tags.contains(tag))
     }
+
+    fn passes(&self, shown: &Value) -> bool {
+        self.filter.as_ref().is_none_or(|filter| filter.matches(shown))
+    }
+
+    /// What of a list passes the filter.
+    fn list(&self, shown: impl Iterator<Item = Value>) -> Value {
+        shown.filter(|value| self.passes(value)).collect()
+    }
 }
 
-/// Answers from the published state.
-fn shared(registry: &Registry, endpoint: &Endpoint, query: &Query) -> Body {
-    let json = match endpoint {
-        Endpoint::CatalogNodes => registry.nodes().filter(|node| query.wants_node(node)).map(render::node).collect(),
-        Endpoint::CatalogNode(name) => node_with_services(registry, name, true),
-        Endpoint::CatalogNodeServices(name) => node_with_services(registry, name, false),
-        Endpoint::CatalogServices => service_names(registry, query),
-        Endpoint::CatalogService(name) => {
-            wanted(registry, name, query).map(|(node, service)| render::catalog_service(node, service)).collect()
+/// The published state, as one request may see it.
+struct Shown<'a> {
+    registry: &'a Registry,
+    query: &'a Query,
+    guard: &'a Guard,
+}
+
+impl<'a> Shown<'a> {
+    fn body(&self, endpoint: &Endpoint) -> Body {
+        let registry = self.registry;
+        let json = match endpoint {
+            Endpoint::CatalogNodes => self.query.list(self.nodes().map(render::node)),
+            Endpoint::CatalogNode(name) => self.node_with_services(name, true),
+            Endpoint::CatalogNodeServices(name) => self.node_with_services(name, false),
+            Endpoint::CatalogServices => self.service_names(),
+            Endpoint::CatalogService(name) => {
+                let shown = self.instances(name).map(|(node, service)| render::catalog_service(node, service));
+                self.query.list(shown)
+            }
+            Endpoint::HealthService(name) => {
+                let chosen = self
+                    .instances(name)
+                    .filter(|(node, service)| !self.query.passing || self.is_passing(node, service));
+                self.query.list(chosen.map(|(node, service)| self.service_entry(node, service)))
+            }
+            Endpoint::HealthNode(name) => {
+                self.query.list(self.checks_on(name).map(|check| render::check(registry, name, check)))
+            }
+            Endpoint::HealthChecks(name) => self.service_checks(name),
+            Endpoint::HealthState(word) => self.checks_in_state(word),
+            Endpoint::Kv(key) => return kv::read(registry, key, &self.query.kv, self.guard),
+            Endpoint::SessionInfo(id) => self.sessions(registry.session(id).into_iter()),
+            Endpoint::SessionNode(name) => self.sessions(registry.sessions_on(name)),
+            Endpoint::SessionList => self.sessions(registry.sessions()),
+            Endpoint::EventList => self.events(),
+            // The rest has no subject, and is answered by `local`.
+            _ => Value::Null,
+        };
+        Body::Json(json)
+    }
+
+    fn nodes(&self) -> impl Iterator<Item = &'a Node> {
+        let wanted = self.registry.nodes().filter(|node| self.query.wants_node(node));
+        wanted.filter(|node| self.guard.sees(Resource::Node, &node.definition.name))
+    }
+
+    fn instances(&self, name: &str) -> impl Iterator<Item = (&'a Node, &'a Service)> {
+        let sees_service = self.guard.sees(Resource::Service, name);
+        self.registry.instances_of(name).filter(move |(node, service)| {
+            sees_service
+                && self.query.wants_node(node)
+                && self.query.wants_service(service)
+                && self.guard.sees(Resource::Node, &node.definition.name)
+        })
+    }
+
+    fn checks_on(&self, node: &str) -> impl Iterator<Item = &'a Check> {
+        let sees_node = self.guard.sees(Resource::Node, node);
+        self.registry.checks_on(node).filter(move |_| sees_node)
+    }
+
+    /// An instance's checks, and those of its node.
+    fn checks_of(&self, node: &Node, service: &Service) -> impl Iterator<Item = &'a Check> {
+        let id = service.definition.id.clone();
+        let concerns = move |check: &&Check| check.definition.service_id.as_ref().is_none_or(|owner| *owner == id);
+        self.registry.checks_on(&node.definition.name).filter(concerns)
+    }
+
+    fn is_passing(&self, node: &Node, service: &Service) -> bool {
+        self.checks_of(node, service).all(|check| check.status == Status::Passing)
+    }
+
+    fn service_entry(&self, node: &Node, service: &Service) -> Value {
+        let on = &node.definition.name;
+        let checks: Value =
+            self.checks_of(node, service).map(|check| render::check(self.registry, on, check)).collect();
+        json!({"Node": render::node(node), "Service": render::service(service), "Checks": checks})
+    }
+
+    /// The names of all services with their tags, over the nodes that are wanted.
+    fn service_names(&self) -> Value {
+        let mut names: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        for name in self.registry.service_names() {
+            for (_, service) in self.instances(name) {
+                let definition = &service.definition;
+                let seen = self.query.filter.is_none()
+                    || self.query.passes(&json!({
+                        "ServiceName": definition.name,
+                        "ServiceTags": definition.tags,
+                        "ServiceMeta": definition.meta,
+                    }));
+                if seen {
+                    names.entry(&definition.name).or_default().extend(definition.tags.iter().map(String::as_str));
+                }
+            }
         }
-        Endpoint::HealthService(name) => wanted(registry, name, query)
-            .filter(|(node, service)| !query.passing || passes(registry, node, service))
-            .map(|(node, service)| service_entry(registry, node, service))
-            .collect(),
-        Endpoint::HealthNode(name) => {
-            registry.checks_on(name).map(|check| render::check(registry, name, check)).collect()
+        json!(names)
+    }
+
+    fn node_with_services(&self, name: &str, as_map: bool) -> Value {
+        let node = self.registry.node(name).filter(|_| self.guard.sees(Resource::Node, name));
+        let Some(node) = node else { return Value::Null };
+        let seen =
+            self.registry.services_on(name).filter(|found| self.guard.sees(Resource::Service, &found.definition.name));
+        let shown = seen.map(|found| (found.definition.id.clone(), render::service(found)));
+        let services = shown.filter(|(_, value)| self.query.passes(value));
+        let services: Value = if as_map { services.collect() } else { services.map(|(_, value)| value).collect() };
+        json!({"Node": render::node(node), "Services": services})
+    }
+
+    fn service_checks(&self, name: &str) -> Value {
+        let mut found = Vec::new();
+        for (node, service) in self.instances(name) {
+            let own = self.checks_of(node, service).filter(|check| check.definition.service_id.is_some());
+            found.extend(own.map(|check| render::check(self.registry, &node.definition.name, check)));
         }
-        Endpoint::HealthChecks(name) => service_checks(registry, name, query),
-        Endpoint::HealthState(word) => checks_in_state(registry, word, query),
-        Endpoint::Kv(key) => return kv(registry, key, query),
-        // The rest has no subject, and is answered by `local`.
-        _ => Value::Null,
-    };
-    Body::Json(json)
+        self.query.list(found.into_iter())
+    }
+
+    /// The checks in the state that `word` names; `any` names all. No check is in a state that does not exist.
+    fn checks_in_state(&self, word: &str) -> Value {
+        let mut found = Vec::new();
+        for node in self.nodes() {
+            let name = &node.definition.name;
+            let checks = self.registry.checks_on(name);
+            let chosen = checks.filter(|check| word == "any" || Status::parse(word) == Some(check.status));
+            found.extend(chosen.map(|check| render::check(self.registry, name, check)));
+        }
+        self.query.list(found.into_iter())
+    }
+
+    fn sessions(&self, found: impl Iterator<Item = &'a registry::Session>) -> Value {
+        found.filter(|held| self.guard.sees(Resource::Session, &held.definition.node)).map(session::render).collect()
+    }
+
+    fn events(&self) -> Value {
+        let named = |name: &str| self.query.name.as_ref().is_none_or(|wanted| wanted == name);
+        let chosen = self.registry.events().filter(|(_, event)| named(&event.name));
+        let seen = chosen.filter(|(_, event)| self.guard.sees(Resource::Event, &event.name));
+        seen.map(|(index, event)| render::event(*index, event)).collect()
+    }
 }
 
 /// Answers from the agent's own state.
-fn local(host: &Host, endpoint: &Endpoint) -> Result<Body, Refused> {
-    let json = match endpoint {
-        Endpoint::AgentSelf => agent_self(host),
-        Endpoint::AgentMembers => json!([member(host)]),
-        Endpoint::AgentServices => host.with_staged(|registry| {
-            registry.services_on(NODE).map(|found| (found.definition.id.clone(), render::service(found))).collect()
-        }),
-        Endpoint::AgentService(id) => {
-            let found = host.with_staged(|registry| registry.service_on(NODE, id).map(render::service));
-            let unknown = registry::Refusal::UnknownService(id.clone()).to_string();
-            found.ok_or_else(|| Refused::new(StatusCode::NOT_FOUND, unknown))?
+fn local(call: &Call<'_>, query: &Query) -> Result<Value, Refused> {
+    let (host, guard) = (call.host, &call.guard);
+    Ok(match &call.endpoint {
+        Endpoint::AgentSelf => {
+            guard.read(Resource::Agent, NODE)?;
+            agent_self(host)
         }
+        Endpoint::AgentMembers => {
+            if guard.sees(Resource::Node, NODE) {
+                json!([member(host)])
+            } else {
+                json!([])
+            }
+        }
+        Endpoint::AgentServices => host.with_staged(|registry| {
+            let seen = registry.services_on(NODE).filter(|found| guard.sees(Resource::Service, &found.definition.name));
+            let shown = seen.map(|found| (found.definition.id.clone(), render::service(found)));
+            shown.filter(|(_, value)| query.passes(value)).collect()
+        }),
         Endpoint::AgentChecks => host.with_staged(|registry| {
-            let checks = registry.checks_on(NODE);
-            checks.map(|check| (check.definition.id.clone(), render::check(registry, NODE, check))).collect()
+            // Consul's agents do not show their node's own liveness, which is their servers' finding.
+            let own = registry.checks_on(NODE).filter(|check| check.definition.id != session::NODE_CHECK);
+            let shown = own
+                .filter(|_| guard.sees(Resource::Node, NODE))
+                .map(|check| (check.definition.id.clone(), render::check(registry, NODE, check)));
+            shown.filter(|(_, value)| query.passes(value)).collect()
         }),
         Endpoint::CatalogDatacenters => json!([DATACENTER]),
         Endpoint::StatusLeader => json!(host.address.to_string()),
         Endpoint::StatusPeers => json!([host.address.to_string()]),
-        // The rest has a subject, and is answered by `shared`; writes do not come here.
+        // The rest has a subject, and is answered by `Shown`; writes do not come here.
         _ => Value::Null,
-    };
-    Ok(Body::Json(json))
-}
-
-fn wanted<'a>(
-    registry: &'a Registry,
-    name: &'a str,
-    query: &'a Query,
-) -> impl Iterator<Item = (&'a Node, &'a Service)> {
-    registry.instances_of(name).filter(|(node, service)| query.wants_node(node) && query.wants_service(service))
-}
-
-/// An instance's checks, and those of its node.
-fn checks_of<'a>(registry: &'a Registry, node: &'a Node, service: &'a Service) -> impl Iterator<Item = &'a Check> {
-    registry
-        .checks_on(&node.definition.name)
-        .filter(|check| check.definition.service_id.as_ref().is_none_or(|owner| *owner == service.definition.id))
-}
-
-fn passes(registry: &Registry, node: &Node, service: &Service) -> bool {
-    checks_of(registry, node, service).all(|check| check.status == Status::Passing)
-}
-
-fn service_entry(registry: &Registry, node: &Node, service: &Service) -> Value {
-    let on = &node.definition.name;
-    let checks: Value = checks_of(registry, node, service).map(|check| render::check(registry, on, check)).collect();
-    json!({"Node": render::node(node), "Service": render::service(service), "Checks": checks})
-}
-
-/// The names of all services with their tags, over the nodes that are wanted.
-fn service_names(registry: &Registry, query: &Query) -> Value {
-    let mut names: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-    for node in registry.nodes().filter(|node| query.wants_node(node)) {
-        for service in registry.services_on(&node.definition.name) {
-            let tags = names.entry(&service.definition.name).or_default();
-            tags.extend(service.definition.tags.iter().map(String::as_str));
-        }
-    }
-    json!(names)
-}
-
-fn node_with_services(registry: &Registry, name: &str, as_map: bool) -> Value {
-    let Some(node) = registry.node(name) else { return Value::Null };
-    let services = registry.services_on(name);
-    let services: Value = if as_map {
-        services.map(|service| (service.definition.id.clone(), render::service(service))).collect()
-    } else {
-        services.map(render::service).collect()
-    };
-    json!({"Node": render::node(node), "Services": services})
-}
-
-fn service_checks(registry: &Registry, name: &str, query: &Query) -> Value {
-    let mut found = Vec::new();
-    for (node, service) in wanted(registry, name, query) {
-        let own = checks_of(registry, node, service).filter(|check| check.definition.service_id.is_some());
-        found.extend(own.map(|check| render::check(registry, &node.definition.name, check)));
-    }
-    Value::Array(found)
-}
-
-/// The checks in the state that `word` names; `any` names all. No check is in a state that does not exist.
-fn checks_in_state(registry: &Registry, word: &str, query: &Query) -> Value {
-    let mut found = Vec::new();
-    for node in registry.nodes().filter(|node| query.wants_node(node)) {
-        let name = &node.definition.name;
-        let checks =
-            registry.checks_on(name).filter(|check| word == "any" || Status::parse(word) == Some(check.status));
-        found.extend(checks.map(|check| render::check(registry, name, check)));
-    }
-    Value::Array(found)
-}
-
-fn kv(registry: &Registry, key: &str, query: &Query) -> Body {
-    if query.keys {
-        let keys = kv_keys(registry, key, &query.separator);
-        // The root is never absent, only empty.
-        return if keys.is_empty() && !key.is_empty() { Body::Absent } else { Body::Json(json!(keys)) };
-    }
-    if query.recurse {
-        let pairs: Vec<Value> = registry.kv_under(key).map(|(key, entry)| render::pair(key, entry)).collect();
-        return if pairs.is_empty() { Body::Absent } else { Body::Json(Value::Array(pairs)) };
-    }
-    match registry.kv(key) {
-        None => Body::Absent,
-        Some(entry) if query.raw => Body::Raw(entry.value.clone()),
-        Some(entry) => Body::Json(json!([render::pair(key, entry)])),
-    }
-}
-
-/// The keys under a prefix; with a separator, only up to its first place after the prefix, each once.
-fn kv_keys(registry: &Registry, prefix: &str, separator: &str) -> Vec<String> {
-    let mut keys: Vec<String> = Vec::new();
-    for (key, _) in registry.kv_under(prefix) {
-        let rest = &key[prefix.len()..];
-        let end = if separator.is_empty() { None } else { rest.find(separator) };
-        let shown = end.map_or(key.as_str(), |end| &key[..prefix.len() + end + separator.len()]);
-        if keys.last().map(String::as_str) != Some(shown) {
-            keys.push(shown.to_owned());
-        }
-    }
-    keys
+    })
 }
 
 fn agent_self(host: &Host) -> Value {

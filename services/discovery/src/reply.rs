@@ -1,6 +1,7 @@
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{self, HeaderValue};
+use serde::Serialize;
 use serde_json::Value;
 
 use crate::params::Consistency;
@@ -11,7 +12,7 @@ pub(crate) struct Refused {
     pub(crate) status: StatusCode,
     pub(crate) text: String,
     /// The methods that the path takes, when that is what was wrong.
-    pub(crate) allow: Option<&'static str>,
+    pub(crate) allow: Option<String>,
 }
 
 impl Refused {
@@ -21,6 +22,15 @@ impl Refused {
 
     pub(crate) fn bad_request(text: impl Into<String>) -> Refused {
         Refused::new(StatusCode::BAD_REQUEST, text)
+    }
+
+    /// What Consul's servers say to its agents, which hand it on with this status whatever it is.
+    pub(crate) fn by_server(text: impl Into<String>) -> Refused {
+        Refused::new(StatusCode::INTERNAL_SERVER_ERROR, text)
+    }
+
+    pub(crate) fn not_found(text: impl Into<String>) -> Refused {
+        Refused::new(StatusCode::NOT_FOUND, text)
     }
 
     /// For what this discovery leaves out: `what` begins the sentence.
@@ -56,6 +66,8 @@ pub(crate) struct Reply {
     pub(crate) index: Option<u64>,
     pub(crate) consistency: Consistency,
     pub(crate) pretty: bool,
+    /// Whether some of what there is was left out because the token may not see it.
+    pub(crate) filtered: bool,
 }
 
 impl Reply {
@@ -68,6 +80,10 @@ impl Reply {
         answer.insert_header(("X-Consul-Effective-Consistency", self.consistency.word()));
         if let Some(index) = self.index {
             answer.insert_header(("X-Consul-Index", index.max(1)));
+            answer.insert_header(("X-Consul-Query-Backend", "blocking-query"));
+        }
+        if self.filtered {
+            answer.insert_header(("X-Consul-Results-Filtered-By-ACLs", "true"));
         }
         match self.body {
             Body::Json(value) => answer.content_type("application/json").body(json_text(&value, self.pretty)),
@@ -80,11 +96,24 @@ impl Reply {
 
 /// A JSON answer to a write.
 pub(crate) fn written(value: &Value, pretty: bool) -> HttpResponse {
-    HttpResponse::Ok().content_type("application/json").body(json_text(value, pretty))
+    with_status(StatusCode::OK, value, pretty)
 }
 
+/// A JSON answer with another status.
+pub(crate) fn with_status(status: StatusCode, value: &Value, pretty: bool) -> HttpResponse {
+    HttpResponse::build(status).content_type("application/json").body(json_text(value, pretty))
+}
+
+/// Four spaces a level, as Go's programs write it.
 fn json_text(value: &Value, pretty: bool) -> String {
-    if pretty { format!("{value:#}\n") } else { value.to_string() }
+    if !pretty {
+        return value.to_string();
+    }
+    let mut text = Vec::new();
+    let formatter = serde_json::ser::PrettyFormatter::with_indent(b"    ");
+    // Writing to memory cannot fail.
+    let _ = value.serialize(&mut serde_json::Serializer::with_formatter(&mut text, formatter));
+    String::from_utf8_lossy(&text).into_owned()
 }
 
 const TEXT: &str = "text/plain; charset=utf-8";

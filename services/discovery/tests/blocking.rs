@@ -17,7 +17,8 @@ fn instance(name: &str, id: &str) -> ServiceRegistration {
 
 /// Resolves once `count` different things are waited for, as the readiness page tells.
 async fn until_waiting(discovery: &Fixture, count: usize) {
-    let wanted = format!("{count} things are waited for");
+    // The checker waits for its node all the time.
+    let wanted = format!("{} things are waited for", count + 1);
     within(async {
         loop {
             let url = format!("{}/readyz?verbose", discovery.base);
@@ -114,7 +115,8 @@ async fn a_check_that_is_not_renewed_turns_critical() {
         within(discovery.consul.health_service("web", &passing, waiting(before.index))).await.expect("an answer");
     assert_eq!(after.value.len(), 0, "it is not among the passing any more");
     let all = discovery.consul.health_service("web", &HealthQuery::default(), None).await.expect("an answer");
-    let check = &all.value[0].checks[0];
+    let own = all.value[0].checks.iter().find(|check| check.id == "service:web-1");
+    let check = own.expect("its own check");
     assert_eq!((check.status, check.output.as_str()), (Status::Critical, "TTL expired"));
     discovery.consul.check_pass("service:web-1").await.expect("renewed");
     let again = discovery.consul.health_service("web", &passing, None).await.expect("an answer");

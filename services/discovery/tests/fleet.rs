@@ -190,7 +190,8 @@ async fn a_registration_revives_a_check_that_ran_out() {
     within(registered.wait_for(|registered| *registered)).await.expect("it lives");
     let found = discovery.consul.health_service(STORAGE_NODE_SERVICE, &HealthQuery::default(), None).await;
     let found = found.expect("an answer").value;
-    assert_eq!((found.len(), found[0].checks[0].status), (1, Status::Passing));
+    assert_eq!((found.len(), found[0].checks.len()), (1, 2), "with its own check and its node's");
+    assert!(found[0].checks.iter().all(|check| check.status == Status::Passing));
     assert_eq!(found[0].service.meta["incarnation"], "2");
     registration.deregister().await.expect("deregistered");
     discovery.stop().await;

@@ -21,7 +21,8 @@ async fn a_restart_keeps_registrations_keys_and_indexes() {
     let again = Fixture::start_at(&address, Some(data.path()));
     assert_eq!(again.consul.kv_get("everring/x", None).await.expect("an answer"), pair);
     let found = again.consul.health_service("web", &HealthQuery::default(), None).await.expect("an answer").value;
-    assert_eq!((found.len(), found[0].checks[0].status), (1, Status::Passing));
+    assert_eq!((found.len(), found[0].checks.len()), (1, 2), "with its own check and its node's");
+    assert!(found[0].checks.iter().all(|check| check.status == Status::Passing));
     again.consul.check_pass("service:web-1").await.expect("its check is known");
     assert_eq!(again.get_json("agent/self").await["Config"]["NodeID"], own["Config"]["NodeID"]);
     let modified = pair.value.expect("it was written").modify_index;
@@ -52,7 +53,7 @@ async fn what_keeps_it_from_starting_is_said_in_a_sentence() {
     let data = tempfile::tempdir().expect("a scratch directory");
     let discovery = Fixture::start_at("127.0.0.1:0", Some(data.path()));
     let bind = |listen: &str, data: Option<&std::path::Path>| {
-        let config = Config { listen: listen.to_owned(), data: data.map(Into::into), name: "d".to_owned() };
+        let config = Config { data: data.map(Into::into), ..Config::new(listen, "d") };
         Discovery::bind(config).expect_err("it must not start")
     };
     let in_use = bind(&discovery.address, None);

@@ -37,11 +37,7 @@ struct TestFleet {
 impl TestFleet {
     async fn start(size: usize) -> TestFleet {
         let root = tempfile::tempdir().expect("a temporary directory");
-        let bound = discovery::Discovery::bind(discovery::Config {
-            listen: "127.0.0.1:0".to_owned(),
-            data: None,
-            name: "test".to_owned(),
-        });
+        let bound = discovery::Discovery::bind(discovery::Config::new("127.0.0.1:0", "test"));
         let bound = bound.expect("discovery binds");
         let discovery = format!("http://{}", bound.address());
         spawn_local(bound.serve(std::future::pending()));

@@ -16,6 +16,7 @@ pub const LONG: Duration = Duration::from_secs(30);
 pub struct Fixture {
     pub base: String,
     pub address: String,
+    pub dns: Option<std::net::SocketAddr>,
     pub consul: Consul,
     pub http: reqwest::Client,
     stop: oneshot::Sender<()>,
@@ -28,9 +29,13 @@ impl Fixture {
     }
 
     pub fn start_at(listen: &str, data: Option<&Path>) -> Fixture {
-        let config =
-            Config { listen: listen.to_owned(), data: data.map(Path::to_path_buf), name: "discovery".to_owned() };
+        let data = data.map(Path::to_path_buf);
+        Fixture::start_with(Config { data, ..Config::new(listen, "discovery") })
+    }
+
+    pub fn start_with(config: Config) -> Fixture {
         let discovery = Discovery::bind(config).expect("the address and the directory are free");
+        let dns = discovery.dns_address();
         let address = discovery.address().to_string();
         let base = format!("http://{address}");
         let (stop, stopped) = oneshot::channel();
@@ -38,7 +43,7 @@ impl Fixture {
             let _ = stopped.await;
         }));
         let consul = Consul::new(&base).expect("an address");
-        Fixture { base, address, consul, http: reqwest::Client::new(), stop, served }
+        Fixture { base, address, dns, consul, http: reqwest::Client::new(), stop, served }
     }
 
     /// Stops it and waits until its address and its data are free.
