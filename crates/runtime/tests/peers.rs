@@ -107,7 +107,7 @@ fn value_of(body: Bytes) -> Outcome {
 }
 
 fn receipt() -> Receipt {
-    Receipt { epoch: Epoch(1), voters: vec![NodeId(1)], rounds: 1 }
+    Receipt { epoch: Epoch(1), voters: vec![NodeId(1)], rounds: 1, time: 0 }
 }
 
 /// Answers reads with the key's own name, or as many zeros as it says; tells of other events. Held calls wait for
