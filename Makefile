@@ -9,17 +9,19 @@ BENCH    := --manifest-path bench/Cargo.toml
 FOR    ?= 60s
 SEED   ?=
 REPORT ?=
+# A recorded trace of block requests for `make replay`, as CloudPhysics published them.
+TRACE  ?=
 # How many simulated schedules.
 SEEDS  ?= 10000
 # QUICK=1 runs the short form of the figures, with the same names.
 QUICK  ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test verify fmt clippy tidy doc deny fix sim figures-fleet soak
+.PHONY: help build demo replay test manifests images k8s-test figures-kubernetes verify fmt clippy tidy doc deny fix sim figures-fleet soak
 .PHONY: bench-peers bench-transport bench-log bench-checker measure
 
 help: ## list the targets
-	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | sort | expand -t 18
+	@grep -E '^[a-z0-9-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | sort | expand -t 18
 
 build: ## the program, optimised
 	cargo build --release --locked -p everring
@@ -27,8 +29,20 @@ build: ## the program, optimised
 demo: build ## a fleet under a Chaos Monkey, and a verdict (FOR=60s SEED= REPORT=file)
 	$(EVERRING) up --chaos --for $(FOR) $(if $(SEED),--seed $(SEED)) $(if $(REPORT),--report $(REPORT))
 
-test: ## all tests
+test: manifests ## all tests
 	cargo test --workspace --locked --no-fail-fast
+
+manifests: ## deploy/k8s against the schemas of Kubernetes and a policy linter
+	tests/kubernetes/validate.sh
+
+images: ## the image of all roles, without a container engine
+	deploy/image/build.sh
+
+k8s-test: ## the fleet on a real Kubernetes: KUBECONFIG's, or one put up for the test (QUICK=1)
+	tests/kubernetes/run.sh $(if $(QUICK),--quick)
+
+figures-kubernetes: ## the figures of the fleet on Kubernetes, the last line as JSON (QUICK=1)
+	tests/kubernetes/run.sh --figures $(CARGO_TARGET_DIR)/figures/kubernetes.json $(if $(QUICK),--quick)
 
 verify: fmt clippy tidy doc ## everything but the tests that must hold before a commit; changes nothing
 
@@ -60,14 +74,13 @@ sim: build ## simulated fleets, one a seed (SEEDS=10000)
 	$(EVERRING) sim run --seeds $(SEEDS)
 
 figures-fleet: build ## the figures of the fleet, the last line as JSON (QUICK=1)
-	cargo run --release --locked $(BENCH) -p figures -- --everring $(EVERRING) $(if $(QUICK),--quick)
+	EVERRING_BIN=$(EVERRING) bench/figures-fleet.sh $(if $(QUICK),--quick)
 
 soak: FOR := 1h
 soak: demo ## an hour of the demo
 
-bench-peers: build ## beside etcd (ETCD_BIN) and a bare HTTP handler
-	eval "$$(cargo run -q --locked $(BENCH) -p protoc)" && cargo run --release --locked $(BENCH) -p peers -- run \
-		--everring $(EVERRING) --work $(CARGO_TARGET_DIR)/bench --out $(CARGO_TARGET_DIR)/bench/peers.json
+bench-peers: build ## beside etcd and a bare HTTP handler, in turns (QUICK=1)
+	$(if $(QUICK),QUICK=1) EVERRING_BIN=$(EVERRING) bench/peers.sh
 
 bench-transport: ## framed TCP beside HTTP/1.1, between gateway and storage node
 	cargo run --release --locked -p runtime --example transport_bench

@@ -86,6 +86,10 @@ pub async fn conduct(recorder: &Recorder, client: &GatewayClient, shown: &dyn Sh
     let reply = client.send(&request).await;
     let latency = sent.elapsed();
     describe(&mut span, &reply);
+    if let Some(fault) = recorder.fault_in_force() {
+        // A store that keeps a sample keeps this trace: the proof of the fault will ask for it.
+        span.set(names::CHAOS_FAULT_ID, i64::try_from(fault).unwrap_or(i64::MAX));
+    }
     span.end();
     let finding = finding_of(kind, &reply, |answer| shown.shown(what.key, &answer.body));
     let (etag, body_bytes, details) = match reply {

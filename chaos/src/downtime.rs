@@ -44,6 +44,23 @@ impl Downtime {
         }
         longest * WINDOW_MS
     }
+
+    /// The longest run of windows without a success between the first success and the last that no span touches, in
+    /// milliseconds: what the machine does to the requests when no fault does.
+    pub fn longest_outside_ms(&self, spans: &[(u64, u64)]) -> u64 {
+        let window_ns = WINDOW_MS * 1_000_000;
+        let first = self.successes.iter().position(|count| *count > 0).unwrap_or(0);
+        let end_ns = self.successes.len() as u64 * window_ns;
+        let mut spans = spans.to_vec();
+        spans.sort_unstable();
+        let mut free_from = first as u64 * window_ns;
+        let mut longest = 0;
+        for (from, to) in spans.into_iter().chain([(end_ns, end_ns)]) {
+            longest = longest.max(self.longest_ms(free_from, from.min(end_ns)));
+            free_from = free_from.max(to);
+        }
+        longest
+    }
 }
 
 fn window_of(at_ns: u64) -> usize {
@@ -74,6 +91,22 @@ mod tests {
         assert_eq!(downtime.longest_ms(2_000 * MS, 5_000 * MS), 100);
         assert_eq!(downtime.longest_ms(1_250 * MS, 1_500 * MS), 200, "the half window at the start does not count");
         assert_eq!(downtime.longest_ms(2_000 * MS, 2_900 * MS), 0);
+    }
+
+    #[test]
+    fn outside_the_spans_is_what_no_span_touches() {
+        let quiet = [0..700, 1_000..1_200, 3_000..3_500, 4_900..5_000];
+        let downtime = successes((0..50).map(|at| at * 100).filter(|at| !quiet.iter().any(|run| run.contains(at))));
+        let outside = |spans: &[(u64, u64)]| {
+            let spans: Vec<_> = spans.iter().map(|(from, to)| (from * MS, to * MS)).collect();
+            downtime.longest_outside_ms(&spans)
+        };
+        assert_eq!(outside(&[]), 500, "before the first success and after the last nothing was asked");
+        assert_eq!(outside(&[(2_900, 3_600)]), 200);
+        assert_eq!(outside(&[(2_900, 3_600), (900, 1_100)]), 100, "in any order, and in part");
+        assert_eq!(outside(&[(900, 4_000), (1_000, 1_100), (4_500, 9_000)]), 0);
+        assert_eq!(outside(&[(0, 5_000)]), 0);
+        assert_eq!(Downtime::default().longest_outside_ms(&[]), 0);
     }
 
     #[test]

@@ -1,19 +1,26 @@
-//! What can be done to a process, and how it is undone.
+//! What can be done to a process, and how it is undone. What can be done to a pod is in the crate `kubernetes`.
 //!
 //! A fault is injected, described and healed. What leaves its victim alive heals itself even if the monkey dies: see
 //! [`Pause`].
 
 use std::fmt;
+use std::future::ready;
 use std::os::unix::process::CommandExt;
 use std::time::Duration;
 
-/// The kinds of fault that a local fleet knows.
+use futures_util::future::BoxFuture;
+
+/// The kinds of fault. A local fleet knows kill and pause, a cluster kill, delete and evict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum FaultKind {
-    /// SIGKILL: the process ends at once; its keeper starts it again with its data.
+    /// SIGKILL (a pod: deleted without grace): the process ends at once; its keeper starts it again with its data.
     Kill,
     /// SIGSTOP for a while: the process is alive, and silent.
     Pause,
+    /// A pod is deleted with its grace period: SIGTERM, time to drain, then the end.
+    Delete,
+    /// A pod is evicted: as deleted, if its disruption budget allows it.
+    Evict,
 }
 
 /// Why a fault was not injected, or not healed.
@@ -36,6 +43,9 @@ pub enum FaultError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The cluster's API did not do it. The sentence says what was asked for and what was answered.
+    #[error("{0}")]
+    Cluster(String),
 }
 
 /// One thing that can be done to a process.
@@ -44,16 +54,21 @@ pub trait Fault: Send {
     ///
     /// # Errors
     /// It was not done; the process is as it was.
-    fn inject(&mut self) -> Result<(), FaultError>;
+    fn inject(&mut self) -> BoxFuture<'_, Result<(), FaultError>>;
 
     /// Undoes it; calling it twice, or after the victim's end, does no harm.
     ///
     /// # Errors
     /// It may still be in force.
-    fn heal(&mut self) -> Result<(), FaultError>;
+    fn heal(&mut self) -> BoxFuture<'_, Result<(), FaultError>>;
 
     /// What it does, in a few words.
     fn describe(&self) -> String;
+
+    /// Whether it acts at the moment of its injection; else the victim goes on for a while.
+    fn is_instant(&self) -> bool {
+        true
+    }
 }
 
 /// SIGKILL. There is nothing to heal: the fleet's keeper starts the process again.
@@ -74,27 +89,37 @@ impl FaultKind {
         match self {
             FaultKind::Kill => "kill",
             FaultKind::Pause => "pause",
+            FaultKind::Delete => "delete",
+            FaultKind::Evict => "evict",
         }
     }
 
     /// The kind of this name.
     pub fn from_name(name: &str) -> Option<FaultKind> {
-        [FaultKind::Kill, FaultKind::Pause].into_iter().find(|kind| kind.name() == name)
+        [FaultKind::Kill, FaultKind::Pause, FaultKind::Delete, FaultKind::Evict]
+            .into_iter()
+            .find(|kind| kind.name() == name)
     }
 
     /// Whether the victim's process ends.
     pub const fn ends_life(self) -> bool {
         match self {
-            FaultKind::Kill => true,
+            FaultKind::Kill | FaultKind::Delete | FaultKind::Evict => true,
             FaultKind::Pause => false,
         }
     }
 
     /// The fault of this kind for a process; `pause` is how long a pause lasts.
-    pub fn against(self, pid: u32, pause: Duration) -> Box<dyn Fault> {
+    ///
+    /// # Errors
+    /// It is nothing that can be done to a process.
+    pub fn against(self, pid: u32, pause: Duration) -> Result<Box<dyn Fault>, String> {
         match self {
-            FaultKind::Kill => Box::new(Kill { pid }),
-            FaultKind::Pause => Box::new(Pause { pid, healed_after: pause, healer: None }),
+            FaultKind::Kill => Ok(Box::new(Kill { pid })),
+            FaultKind::Pause => Ok(Box::new(Pause { pid, healed_after: pause, healer: None })),
+            FaultKind::Delete | FaultKind::Evict => {
+                Err(format!("{self} is done to pods, and this is a process; use kill or pause"))
+            }
         }
     }
 }
@@ -106,12 +131,12 @@ impl fmt::Display for FaultKind {
 }
 
 impl Fault for Kill {
-    fn inject(&mut self) -> Result<(), FaultError> {
-        signal::send(self.pid, signal::Signal::Kill)
+    fn inject(&mut self) -> BoxFuture<'_, Result<(), FaultError>> {
+        Box::pin(ready(signal::send(self.pid, signal::Signal::Kill)))
     }
 
-    fn heal(&mut self) -> Result<(), FaultError> {
-        Ok(())
+    fn heal(&mut self) -> BoxFuture<'_, Result<(), FaultError>> {
+        Box::pin(ready(Ok(())))
     }
 
     fn describe(&self) -> String {
@@ -120,7 +145,21 @@ impl Fault for Kill {
 }
 
 impl Fault for Pause {
-    fn inject(&mut self) -> Result<(), FaultError> {
+    fn inject(&mut self) -> BoxFuture<'_, Result<(), FaultError>> {
+        Box::pin(ready(self.begin()))
+    }
+
+    fn heal(&mut self) -> BoxFuture<'_, Result<(), FaultError>> {
+        Box::pin(ready(self.end()))
+    }
+
+    fn describe(&self) -> String {
+        format!("SIGSTOP to process {} for {} ms", self.pid, self.healed_after.as_millis())
+    }
+}
+
+impl Pause {
+    fn begin(&mut self) -> Result<(), FaultError> {
         // The healer starts first: from here on somebody wakes the victim, whatever becomes of us. It waits a little
         // longer than we do, so that as a rule it finds the victim awake, which SIGCONT does not disturb.
         let wait_s = self.healed_after.as_secs_f64() + HEALER_MARGIN_S;
@@ -142,7 +181,7 @@ impl Fault for Pause {
         stopped
     }
 
-    fn heal(&mut self) -> Result<(), FaultError> {
+    fn end(&mut self) -> Result<(), FaultError> {
         let woken = match signal::send(self.pid, signal::Signal::Continue) {
             // A victim that ended in the meantime needs no waking.
             Err(FaultError::Gone(_)) => Ok(()),
@@ -154,12 +193,6 @@ impl Fault for Pause {
         woken
     }
 
-    fn describe(&self) -> String {
-        format!("SIGSTOP to process {} for {} ms", self.pid, self.healed_after.as_millis())
-    }
-}
-
-impl Pause {
     /// The victim is awake: its healer must not signal a process number that may soon be someone else's.
     fn end_healer(&mut self) {
         if let Some(mut healer) = self.healer.take() {
@@ -174,7 +207,7 @@ impl Drop for Pause {
     fn drop(&mut self) {
         if self.healer.is_some() {
             // The last chance to undo it; if even this fails, the healer does it.
-            let _ = self.heal();
+            let _ = self.end();
         }
     }
 }
@@ -230,7 +263,18 @@ mod tests {
     use std::process::{Child, Command};
     use std::time::Instant;
 
+    use futures_util::FutureExt;
+
     use super::*;
+
+    fn against(kind: FaultKind, pid: u32, pause: Duration) -> Box<dyn Fault> {
+        kind.against(pid, pause).expect("it can be done to a process")
+    }
+
+    /// These faults act at once.
+    fn now<T>(acting: BoxFuture<'_, T>) -> T {
+        acting.now_or_never().expect("it does not wait")
+    }
 
     fn sleeper() -> Child {
         Command::new("sleep").arg("600").spawn().expect("`sleep` can be started")
@@ -253,19 +297,19 @@ mod tests {
     #[test]
     fn a_kill_ends_the_process_by_sigkill() {
         let mut child = sleeper();
-        let mut fault = FaultKind::Kill.against(child.id(), Duration::ZERO);
-        fault.inject().expect("our own child can be killed");
+        let mut fault = against(FaultKind::Kill, child.id(), Duration::ZERO);
+        now(fault.inject()).expect("our own child can be killed");
         assert_eq!(child.wait().expect("it has ended").signal(), Some(libc::SIGKILL));
-        assert!(matches!(fault.inject(), Err(FaultError::Gone(_))), "a process that is gone is reported as gone");
+        assert!(matches!(now(fault.inject()), Err(FaultError::Gone(_))), "a process that is gone is reported as gone");
     }
 
     #[test]
     fn a_pause_stops_the_process_and_healing_wakes_it() {
         let mut child = sleeper();
-        let mut fault = FaultKind::Pause.against(child.id(), Duration::from_secs(60));
-        fault.inject().expect("our own child can be stopped");
+        let mut fault = against(FaultKind::Pause, child.id(), Duration::from_secs(60));
+        now(fault.inject()).expect("our own child can be stopped");
         wait_for(child.id(), |state| state == Some('T'));
-        fault.heal().expect("and woken");
+        now(fault.heal()).expect("and woken");
         wait_for(child.id(), |state| state != Some('T'));
         child.kill().expect("the test's own child");
         child.wait().expect("it has ended");
@@ -274,8 +318,8 @@ mod tests {
     #[test]
     fn a_pause_that_is_dropped_is_healed() {
         let mut child = sleeper();
-        let mut fault = FaultKind::Pause.against(child.id(), Duration::from_secs(60));
-        fault.inject().expect("our own child can be stopped");
+        let mut fault = against(FaultKind::Pause, child.id(), Duration::from_secs(60));
+        now(fault.inject()).expect("our own child can be stopped");
         wait_for(child.id(), |state| state == Some('T'));
         drop(fault);
         wait_for(child.id(), |state| state != Some('T'));
@@ -284,10 +328,18 @@ mod tests {
     }
 
     #[test]
+    fn what_is_done_to_pods_is_refused_for_a_process() {
+        for kind in [FaultKind::Delete, FaultKind::Evict] {
+            let refused = kind.against(std::process::id(), Duration::ZERO).err();
+            assert!(refused.is_some_and(|why| why.contains("pods")), "{kind}");
+        }
+    }
+
+    #[test]
     fn nobody_but_one_process_is_ever_signalled() {
         for pid in [0, 1, u32::MAX] {
-            let mut fault = FaultKind::Kill.against(pid, Duration::ZERO);
-            assert!(matches!(fault.inject(), Err(FaultError::Gone(_))), "{pid} must be refused");
+            let mut fault = against(FaultKind::Kill, pid, Duration::ZERO);
+            assert!(matches!(now(fault.inject()), Err(FaultError::Gone(_))), "{pid} must be refused");
         }
     }
 }

@@ -22,6 +22,7 @@
 
 pub mod acknowledged;
 pub mod conduct;
+pub mod console;
 pub mod control;
 pub mod downtime;
 pub mod faults;
@@ -43,10 +44,11 @@ pub mod verdict;
 pub mod verifier;
 pub mod workload;
 
-pub use control::{FleetControl, STORAGE_NODE, Target, TargetState};
-pub use faults::FaultKind;
-pub use nemesis::HaltSwitch;
+pub use control::{FleetControl, Order, STORAGE_NODE, Target, TargetState};
+pub use faults::{Fault, FaultError, FaultKind};
+pub use nemesis::{HaltSwitch, Shared};
 pub use replay::{ReplayConfig, ReplayError, TraceFormat, read_trace};
+pub use report::trace_link;
 pub use run::{Load, RunConfig, RunError, run_local, run_traffic};
 pub use traffic::TrafficConfig;
 pub use verdict::{Demands, Judgement, Verdict};

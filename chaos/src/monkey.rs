@@ -65,6 +65,8 @@ pub struct Sighting {
     pub opted_in: bool,
     /// Which life of it: differs after every start (the incarnation where it tells one, else the process id).
     pub life: u64,
+    /// Its `service.instance.id`, where that is not its name with its life.
+    pub instance_id: Option<String>,
     /// Whether it serves.
     pub health: Health,
 }

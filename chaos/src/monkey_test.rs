@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn node(name: &str, life: u64, health: Health) -> Sighting {
-    Sighting { name: name.to_owned(), role: STORAGE_NODE.to_owned(), opted_in: true, life, health }
+    Sighting { name: name.to_owned(), role: STORAGE_NODE.to_owned(), opted_in: true, life, instance_id: None, health }
 }
 
 fn fleet(lives: &[u64]) -> Vec<Sighting> {

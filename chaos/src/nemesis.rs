@@ -16,7 +16,7 @@ use telemetry::spans::{Builder, LiveSpan};
 use telemetry::{KeyValue, SpanKind, names};
 use tokio::sync::watch;
 
-use crate::control::{FleetControl, STORAGE_NODE, Target};
+use crate::control::{FleetControl, Order, STORAGE_NODE, Target};
 use crate::faults::{Fault, FaultKind};
 use crate::metrics::Metrics;
 use crate::monkey::{Decision, Health, MonkeyPlan, Observation, Reason, Sighting, Strike};
@@ -26,6 +26,7 @@ use crate::recorder::Recorder;
 #[derive(Clone, Debug, Default)]
 pub struct HaltSwitch {
     flag: Arc<AtomicBool>,
+    told: Arc<Mutex<Option<String>>>,
     file: Option<PathBuf>,
 }
 
@@ -44,6 +45,8 @@ pub struct FaultRecord {
     pub is_member: bool,
     /// Whether it was really injected; if not, why.
     pub injected: Result<(), String>,
+    /// Whether the victim's life ended at that moment, and not some time after it.
+    pub instant: bool,
     /// When it was injected, in nanoseconds since the run began.
     pub at_ns: u64,
     /// When the fleet, or we, first saw that the victim does not answer.
@@ -57,7 +60,7 @@ pub struct FaultRecord {
 }
 
 /// What the nemesis shares with the live display and the checks.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Shared {
     faults: Mutex<Vec<FaultRecord>>,
     reason: Mutex<String>,
@@ -77,6 +80,8 @@ pub struct Nemesis {
     pub halt: HaltSwitch,
     /// How long a pause lasts.
     pub pause: Duration,
+    /// How long, at the end of a run, the last victim is awaited.
+    pub return_max: Duration,
     /// The run's id, for spans.
     pub run_id: String,
     /// Where faults are counted.
@@ -100,13 +105,11 @@ const STATUS_TIMEOUT: Duration = Duration::from_millis(500);
 const DETECT_EVERY: Duration = Duration::from_millis(4);
 /// How long it is asked.
 const DETECT_MAX: Duration = Duration::from_millis(500);
-/// How long, at the end of a run, the last victim is awaited.
-const LAST_VICTIM_MAX: Duration = Duration::from_secs(20);
 
 impl HaltSwitch {
     /// A switch that is also set while this file exists.
     pub fn with_file(file: PathBuf) -> HaltSwitch {
-        HaltSwitch { flag: Arc::default(), file: Some(file) }
+        HaltSwitch { file: Some(file), ..HaltSwitch::default() }
     }
 
     /// Sets or releases it.
@@ -114,10 +117,18 @@ impl HaltSwitch {
         self.flag.store(halted, Ordering::Relaxed);
     }
 
+    /// Sets it in the name of somebody else, or releases it for them.
+    pub fn set_by(&self, who: Option<String>) {
+        *self.told.lock().unwrap_or_else(PoisonError::into_inner) = who;
+    }
+
     /// Who holds it, if it is set.
     pub fn holder(&self) -> Option<String> {
         if self.flag.load(Ordering::Relaxed) {
             return Some("the switch".to_owned());
+        }
+        if let Some(who) = self.told.lock().unwrap_or_else(PoisonError::into_inner).clone() {
+            return Some(who);
         }
         let file = self.file.as_ref()?;
         match file.try_exists() {
@@ -182,7 +193,7 @@ impl Nemesis {
             }
             let seen = self.look(&http).await;
             let now = Instant::from_nanos(self.recorder.now_ns());
-            active = self.watch_victim(active, &seen);
+            active = self.watch_victim(active, &seen).await;
             match self.plan.decide(now, &seen) {
                 Decision::Wait(reason) => self.shared.set_reason(&reason),
                 Decision::WouldStrike(strike) => {
@@ -199,7 +210,10 @@ impl Nemesis {
 
     /// One look at everything that the plan wants to know.
     pub async fn look(&self, http: &reqwest::Client) -> Observation {
-        let fleet = sight(http, self.control.targets()).await;
+        let fleet = match self.control.targets() {
+            Ok(targets) => sight(http, targets).await,
+            Err(why) => Err(why),
+        };
         Observation { halted: self.halt.holder(), fleet, verifier_silent: self.recorder.silent_for() }
     }
 
@@ -209,15 +223,20 @@ impl Nemesis {
         // Recorded before it acts: a fault that kills us too still stands in the history.
         self.recorder.fault(strike.kind.name(), fault_value(&strike, &instance_id, &trace_id, "begin"));
         let is_member = seen.fleet.iter().flatten().any(|seen| seen.name == strike.target && seen.role == STORAGE_NODE);
-        let Some(pid) = self.control.pid(&strike.target) else {
-            self.not_injected(&strike, span, "no process of this name is running");
-            return None;
+        let (run_id, pause) = (self.run_id.clone(), self.pause);
+        let order = Order { strike: strike.clone(), pause, run_id, trace_id: trace_id.clone() };
+        let mut fault = match self.control.fault(&order) {
+            Ok(fault) => fault,
+            Err(why) => {
+                self.not_injected(&strike, span, &why);
+                return None;
+            }
         };
-        let mut fault = strike.kind.against(pid, self.pause);
         let what = fault.describe();
         tracing::warn!(fault = strike.id, kind = %strike.kind, target = %strike.target, %what, "fault");
         let at_ns = self.recorder.now_ns();
-        let injected = fault.inject().map_err(|error| error_chain(&error));
+        self.recorder.fault_begins(strike.id);
+        let injected = fault.inject().await.map_err(|error| error_chain(&error));
         self.shared.locked().push(FaultRecord {
             id: strike.id,
             kind: strike.kind,
@@ -225,6 +244,7 @@ impl Nemesis {
             instance_id,
             is_member,
             injected: injected.clone(),
+            instant: fault.is_instant(),
             at_ns,
             detected_ns: None,
             absent_until_ns: self.recorder.now_ns(),
@@ -232,6 +252,7 @@ impl Nemesis {
             trace_id,
         });
         if let Err(why) = injected {
+            self.recorder.fault_ends();
             self.not_injected(&strike, span, &why);
             return None;
         }
@@ -268,11 +289,11 @@ impl Nemesis {
     }
 
     /// Follows the victim: notes when it was seen gone, wakes it when its time is over, notes when it is back.
-    fn watch_victim(&mut self, active: Option<Active>, seen: &Observation) -> Option<Active> {
+    async fn watch_victim(&mut self, active: Option<Active>, seen: &Observation) -> Option<Active> {
         let mut active = active?;
         let now_ns = self.recorder.now_ns();
         if !active.strike.kind.ends_life() && !active.undone && (now_ns >= active.heal_at_ns || seen.halted.is_some()) {
-            match active.fault.heal() {
+            match active.fault.heal().await {
                 Ok(()) => {
                     active.undone = true;
                     self.plan.healed(active.strike.id);
@@ -283,7 +304,10 @@ impl Nemesis {
             }
         }
         let sighting = seen.fleet.iter().flatten().find(|sighting| sighting.name == active.strike.target);
-        let other_life = sighting.is_some_and(|sighting| sighting.life != active.strike.life);
+        // Who does not answer has no life that could be told from the victim's.
+        let other_life = sighting.is_some_and(|sighting| {
+            sighting.life != active.strike.life && !matches!(sighting.health, Health::Unseen(_))
+        });
         let ready = sighting.is_some_and(|sighting| sighting.health == Health::Ready);
         let back = ready && if active.strike.kind.ends_life() { other_life } else { active.undone };
         self.shared.change(active.strike.id, |record| {
@@ -302,6 +326,7 @@ impl Nemesis {
         let kind = active.strike.kind.name();
         self.recorder.fault(kind, fault_value(&active.strike, "", &trace_id, "healed"));
         active.span.end();
+        self.recorder.fault_ends();
         None
     }
 
@@ -309,18 +334,19 @@ impl Nemesis {
         if let Some(active) = active.as_mut().filter(|active| !active.strike.kind.ends_life()) {
             active.heal_at_ns = 0;
         }
-        let until = tokio::time::Instant::now() + LAST_VICTIM_MAX;
+        let until = tokio::time::Instant::now() + self.return_max;
         while active.is_some() && tokio::time::Instant::now() < until {
             let seen = self.look(http).await;
-            active = self.watch_victim(active, &seen);
+            active = self.watch_victim(active, &seen).await;
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }
 
     fn begin_span(&self, strike: &Strike, seen: &Observation, dry_run: bool) -> (LiveSpan, String) {
-        let role = seen.fleet.iter().flatten().find(|sighting| sighting.name == strike.target);
-        let role = role.map_or("", |sighting| sighting.role.as_str());
-        let instance_id = format!("{}-{}", strike.target, strike.life);
+        let sighting = seen.fleet.iter().flatten().find(|sighting| sighting.name == strike.target);
+        let role = sighting.map_or("", |sighting| sighting.role.as_str());
+        let instance_id = sighting.and_then(|sighting| sighting.instance_id.clone());
+        let instance_id = instance_id.unwrap_or_else(|| format!("{}-{}", strike.target, strike.life));
         let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         let attributes = [
             KeyValue::new(names::CHAOS_RUN_ID, self.run_id.clone()),
@@ -363,9 +389,10 @@ async fn sight_one(http: &reqwest::Client, target: Target) -> Sighting {
             Err(why) => (Health::Unseen(why), 0),
         },
         None if target.role == STORAGE_NODE => (Health::Unseen("its address is not known".to_owned()), 0),
-        _ => (target.keeper_health(), u64::from(target.pid.unwrap_or(0))),
+        _ => (target.keeper_health(), target.life.unwrap_or(0)),
     };
-    Sighting { name: target.name, role: target.role, opted_in: target.opted_in, life, health }
+    let Target { name, role, opted_in, instance_id, .. } = target;
+    Sighting { name, role, opted_in, life, instance_id, health }
 }
 
 async fn status(http: &reqwest::Client, address: &str) -> Result<Status, String> {

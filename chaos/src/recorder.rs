@@ -123,6 +123,8 @@ pub struct Recorder {
     started_at: SystemTime,
     last_answer_ns: AtomicU64,
     next_process: AtomicU64,
+    /// The number of the fault in force; 0 for none.
+    fault_in_force: AtomicU64,
     inner: Mutex<Inner>,
 }
 
@@ -171,6 +173,7 @@ impl Recorder {
             started_at: SystemTime::now(),
             last_answer_ns: AtomicU64::new(0),
             next_process: AtomicU64::new(0),
+            fault_in_force: AtomicU64::new(0),
             inner: Mutex::new(inner),
         })
     }
@@ -200,6 +203,21 @@ impl Recorder {
     /// How long ago any client last got an answer: the verifier's heartbeat, for the dead-man switch.
     pub fn silent_for(&self) -> Duration {
         Duration::from_nanos(self.now_ns().saturating_sub(self.last_answer_ns.load(Ordering::Relaxed)))
+    }
+
+    /// A fault is about to be injected: until it ends, requests that end are named for the trace store to keep.
+    pub fn fault_begins(&self, id: u64) {
+        self.fault_in_force.store(id, Ordering::Relaxed);
+    }
+
+    /// The fault's victim is back, or was never struck.
+    pub fn fault_ends(&self) {
+        self.fault_in_force.store(0, Ordering::Relaxed);
+    }
+
+    /// The fault in force.
+    pub fn fault_in_force(&self) -> Option<u64> {
+        Some(self.fault_in_force.load(Ordering::Relaxed)).filter(|id| *id > 0)
     }
 
     /// A client outside the history got an answer.

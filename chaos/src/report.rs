@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::downtime::Downtime;
 use crate::latency::latencies;
 use crate::nemesis::FaultRecord;
 use crate::operation::End;
@@ -20,7 +21,9 @@ use crate::verifier::FinalRead;
 /// Everything that a run has gathered.
 pub(crate) struct Evidence {
     pub(crate) seed: u64,
+    pub(crate) run_id: String,
     pub(crate) demands: Demands,
+    pub(crate) traces_page: Option<String>,
     pub(crate) history: Option<PathBuf>,
     pub(crate) duration: Duration,
     pub(crate) faults: Vec<FaultRecord>,
@@ -46,7 +49,9 @@ impl Evidence {
     pub(crate) fn new(config: &RunConfig, history: Option<PathBuf>, with_faults: bool) -> Evidence {
         Evidence {
             seed: config.seed,
+            run_id: String::new(),
             demands: config.demands.unwrap_or_else(|| demands(config, with_faults)),
+            traces_page: config.traces_page.clone(),
             history,
             duration: Duration::ZERO,
             faults: Vec::new(),
@@ -76,14 +81,19 @@ impl Evidence {
         let Some(ticks) = &self.ticks else { return Downtimes::default() };
         // After the last request nothing could succeed any more.
         let end_ns = self.record.operations.last().map_or(0, |operation| operation.ended_ns);
-        let mut downtimes = Downtimes::default();
-        for fault in self.injected() {
-            let from = fault.at_ns.saturating_sub(DOWNTIME_BEFORE_NS);
+        let span = |fault: &FaultRecord| {
             let to = self.healed_ns(fault).saturating_add(DOWNTIME_AFTER_NS).min(end_ns);
-            downtimes.strict_read = downtimes.strict_read.max(ticks.reads.longest_ms(from, to));
-            downtimes.strict_write = downtimes.strict_write.max(ticks.writes.longest_ms(from, to));
+            (fault.at_ns.saturating_sub(DOWNTIME_BEFORE_NS), to)
+        };
+        let spans: Vec<(u64, u64)> = self.injected().map(span).collect();
+        let mut downtimes = Downtimes::default();
+        for (from, to) in &spans {
+            downtimes.strict_read = downtimes.strict_read.max(ticks.reads.longest_ms(*from, *to));
+            downtimes.strict_write = downtimes.strict_write.max(ticks.writes.longest_ms(*from, *to));
         }
         downtimes.strict = downtimes.strict_read.max(downtimes.strict_write);
+        let outside = |downtime: &Downtime| downtime.longest_outside_ms(&spans);
+        downtimes.steady = outside(&ticks.reads).max(outside(&ticks.writes));
         downtimes
     }
 
@@ -114,8 +124,9 @@ pub(crate) async fn compile(mut evidence: Evidence) -> Verdict {
     let without = evidence.injected().filter(|fault| proofs.get(&fault.id).is_none_or(|proof| proof.in_flight == 0));
     let mut verdict = Verdict {
         seed: evidence.seed,
+        run_id: evidence.run_id.clone(),
         duration_s: rounded(evidence.duration.as_secs_f64()),
-        faults: evidence.faults.iter().map(|fault| fault_report(fault, proofs.get(&fault.id))).collect(),
+        faults: evidence.faults.iter().map(|fault| evidence.fault_report(fault)).collect(),
         requests: Requests { total, ok, failed, unknown },
         downtime_ms: evidence.downtimes(),
         latency_ms: latencies(&evidence.record.operations, &spans),
@@ -169,10 +180,24 @@ fn tick_report(ticks: &TickRecord) -> TickReport {
     }
 }
 
-fn fault_report(fault: &FaultRecord, proof: Option<&FaultProof>) -> FaultReport {
+impl Evidence {
+    /// Where a person sees a trace.
+    fn trace_url(&self, trace_id: &str) -> Option<String> {
+        self.traces_page.as_deref().map(|page| trace_link(page, trace_id))
+    }
+
+    fn fault_report(&self, fault: &FaultRecord) -> FaultReport {
+        fault_report(self, fault, self.proofs.get(&fault.id).unwrap_or(&FaultProof::default()))
+    }
+}
+
+/// The page of a trace in Jaeger, below the base URL of its pages.
+pub fn trace_link(page: &str, trace_id: &str) -> String {
+    format!("{}/trace/{trace_id}", page.trim_end_matches('/'))
+}
+
+fn fault_report(evidence: &Evidence, fault: &FaultRecord, proof: &FaultProof) -> FaultReport {
     let seconds = |at_ns: u64| rounded(at_ns as f64 / 1e9);
-    let none = FaultProof::default();
-    let proof = proof.unwrap_or(&none);
     let mut served_by: BTreeMap<String, u64> = BTreeMap::new();
     for name in proof.named.iter().filter_map(|named| named.answered_by.clone()) {
         *served_by.entry(name).or_default() += 1;
@@ -191,12 +216,13 @@ fn fault_report(fault: &FaultRecord, proof: Option<&FaultProof>) -> FaultReport 
         waited_ms_max: rounded(proof.named.iter().map(|named| named.waited_ms).fold(0.0, f64::max)),
         trace_ids: proof.named.iter().map(|named| named.trace_id.clone()).collect(),
         trace_id: fault.trace_id.clone(),
-        requests: proof.named.iter().map(fault_request).collect(),
+        trace_url: evidence.trace_url(&fault.trace_id),
+        requests: proof.named.iter().map(|named| fault_request(evidence, named)).collect(),
         not_injected: fault.injected.clone().err(),
     }
 }
 
-fn fault_request(named: &crate::trace_check::Named) -> FaultRequest {
+fn fault_request(evidence: &Evidence, named: &crate::trace_check::Named) -> FaultRequest {
     let outcome = match named.end {
         End::Ok => "ok",
         End::Failed => "failed",
@@ -204,6 +230,7 @@ fn fault_request(named: &crate::trace_check::Named) -> FaultRequest {
     };
     FaultRequest {
         trace_id: named.trace_id.clone(),
+        trace_url: evidence.trace_url(&named.trace_id),
         f: named.kind.to_owned(),
         key: named.key.clone(),
         outcome: outcome.to_owned(),

@@ -42,6 +42,8 @@ pub struct RunConfig {
     pub gateways: Vec<String>,
     /// Where traces are asked for (Jaeger's query API); none leaves the trace check out.
     pub traces_url: Option<String>,
+    /// Where people look at traces (the base URL of Jaeger's page); none leaves the links out of the report.
+    pub traces_page: Option<String>,
     /// How long traffic runs; none: until shutdown, or the replay's end.
     pub duration: Option<Duration>,
     /// Names the faults and the requests.
@@ -58,6 +60,8 @@ pub struct RunConfig {
     pub faults_max: Option<u64>,
     /// How long a pause lasts.
     pub pause: Duration,
+    /// How long the last victim is awaited at the end.
+    pub return_max: Duration,
     /// Decide faults and do not inject them.
     pub dry_run: bool,
     /// Stops the faults.
@@ -80,6 +84,11 @@ pub struct RunConfig {
     pub steady_max: Duration,
     /// Where faults are counted.
     pub metrics: Metrics,
+    /// What every key of the traffic begins with; none takes another one for each run. The keys of a given one are
+    /// deleted before the traffic begins, so that one run after another does not fill the fleet.
+    pub keys_prefix: Option<String>,
+    /// What others see of the run while it goes on.
+    pub shared: Arc<Shared>,
 }
 
 /// Why a run could not begin, or its report not be kept. The verdict on the fleet is not touched by it.
@@ -115,6 +124,7 @@ impl Default for RunConfig {
         RunConfig {
             gateways: Vec::new(),
             traces_url: None,
+            traces_page: None,
             duration: Some(Duration::from_secs(60)),
             seed: 0,
             mean: Duration::from_secs(8),
@@ -123,6 +133,7 @@ impl Default for RunConfig {
             healthy_min: 2,
             faults_max: None,
             pause: Duration::from_secs(2),
+            return_max: Duration::from_secs(20),
             dry_run: false,
             halt: HaltSwitch::default(),
             load: Load::Traffic(TrafficConfig::default()),
@@ -134,6 +145,8 @@ impl Default for RunConfig {
             check_limit: Duration::from_secs(120),
             steady_max: Duration::from_secs(60),
             metrics: Metrics::default(),
+            keys_prefix: None,
+            shared: Arc::default(),
         }
     }
 }
@@ -177,6 +190,9 @@ async fn run(
     match steady {
         Ok(members) => {
             let fleet = Fleet { control, gateway, http, members };
+            if let Err(why) = clear_keys(&fleet.gateway, &config).await {
+                evidence.circumstances.void.push(why);
+            }
             // The clock of the run starts with the traffic, not with the wait before it.
             let recorder = Arc::new(recorder.restarted());
             drive(fleet, recorder, &config, shutdown, &mut evidence).await;
@@ -205,12 +221,13 @@ async fn drive(
     mut shutdown: std::pin::Pin<&mut impl Future<Output = ()>>,
     evidence: &mut Evidence,
 ) {
-    let shared = Arc::new(Shared::default());
+    let shared = Arc::clone(&config.shared);
     let ticks = Arc::new(Ticks::default());
     let (stop_faults, faults_stopped) = watch::channel(false);
     let (stop_load, load_stopped) = watch::channel(false);
     let (stop_watchers, watchers_stopped) = watch::channel(false);
-    let prefix = format!("{}-", run_id(&recorder));
+    let prefix = config.keys_prefix.clone().unwrap_or_else(|| format!("{}-", run_id(&recorder)));
+    evidence.run_id = run_id(&recorder);
     let deadline = match &config.load {
         Load::Traffic(traffic) => traffic.deadline,
         Load::Replay(replay) => replay.deadline,
@@ -356,6 +373,7 @@ fn start_nemesis(
         plan: MonkeyPlan::new(monkey, Instant::from_nanos(recorder.now_ns())),
         halt: config.halt.clone(),
         pause: config.pause,
+        return_max: config.return_max,
         run_id: run_id(recorder),
         metrics: config.metrics.clone(),
         shared: Arc::clone(shared),
@@ -395,7 +413,7 @@ async fn look_for_steadiness(
             return Err(format!("the ring is not formed; {} members have entered", ring.members.len()));
         }
         members = ring.members.len();
-        let fleet = sight(http, control.targets()).await?;
+        let fleet = sight(http, control.targets()?).await?;
         if let Some(seen) = fleet.iter().find(|seen| seen.health != Health::Ready) {
             return Err(format!("{} is {:?}", seen.name, seen.health));
         }
@@ -411,6 +429,23 @@ async fn look_for_steadiness(
     }
     Ok(members)
 }
+
+/// Deletes what an earlier run left under the same prefix. What that one had still in flight has long run into its
+/// deadline, and a deletion that is acknowledged is above whatever a replica may still hold of it.
+async fn clear_keys(gateway: &GatewayClient, config: &RunConfig) -> Result<(), String> {
+    let (Some(prefix), Load::Traffic(traffic)) = (&config.keys_prefix, &config.load) else { return Ok(()) };
+    let traffic = TrafficConfig { prefix: format!("{prefix}{}", traffic.prefix), ..traffic.clone() };
+    for key in (0..traffic.keys).map(|at| traffic.key(at)) {
+        let request = unsampled(Action::Delete, &key, Default::default(), CLEAR_DEADLINE);
+        if let Reply::Failed(failure) | Reply::Unknown(failure) = gateway.send(&request).await {
+            return Err(format!("the key {key} of an earlier run could not be deleted: {}", failure.code));
+        }
+    }
+    Ok(())
+}
+
+/// How long the deletion of one key may take.
+const CLEAR_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Whether any of the first keys that the trace writes holds a value already, as after an earlier replay.
 async fn holds_some(gateway: &GatewayClient, replay: &ReplayConfig) -> bool {

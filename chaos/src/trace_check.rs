@@ -258,6 +258,15 @@ fn window(fault: &FaultRecord) -> (u64, u64) {
     (fault.at_ns, to)
 }
 
+/// By when a victim is surely dead. Given time to end, it is so only when its next life serves in its place; where that
+/// life is another pod, both may be there for a while.
+fn dead_by(fault: &FaultRecord) -> u64 {
+    if fault.instant {
+        return fault.at_ns;
+    }
+    fault.healed_ns.unwrap_or(fault.at_ns).max(fault.absent_until_ns)
+}
+
 /// The faults that ended a life.
 fn deaths(faults: &[FaultRecord]) -> Vec<Death> {
     let ended = faults.iter().filter(|fault| fault.kind.ends_life() && fault.injected.is_ok());
@@ -267,6 +276,7 @@ fn deaths(faults: &[FaultRecord]) -> Vec<Death> {
             instance: fault.instance_id.clone(),
             is_gateway: !fault.is_member,
             at_ns: fault.at_ns,
+            dead_by_ns: dead_by(fault),
             absent_until_ns: fault.absent_until_ns,
         })
         .collect()

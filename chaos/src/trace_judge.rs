@@ -17,8 +17,10 @@ pub struct Death {
     pub instance: String,
     /// Whether it was a gateway.
     pub is_gateway: bool,
-    /// When it was killed, in nanoseconds since the run began.
+    /// When its end was ordered, in nanoseconds since the run began.
     pub at_ns: u64,
+    /// By when it was surely dead: at once by a signal, later where it is given time to drain.
+    pub dead_by_ns: u64,
     /// Until when its next life had surely not begun.
     pub absent_until_ns: u64,
 }
@@ -30,7 +32,7 @@ pub struct Judgement {
     pub contradictions: Vec<String>,
     /// Spans that should have come in and have not (yet). What a killed process took with it is not among them.
     pub missing: Vec<String>,
-    /// A coordinator that lived and whose span has not come in (yet).
+    /// A coordinator that lived, whose span has not come in (yet), and whom no attempt of the gateway names.
     pub silent_coordinator: Option<String>,
     /// The replica that coordinated the answer, by the trace where it can be told, else by the receipt.
     pub answered_by: Option<String>,
@@ -49,8 +51,8 @@ impl Judgement {
         self.missing.is_empty() && self.silent_coordinator.is_none()
     }
 
-    /// No more spans are awaited: a coordinator that lived, and has no span where the client and the gateway have
-    /// theirs, did not coordinate.
+    /// No more spans are awaited: a coordinator that lived and that neither a span of its own nor an attempt of the
+    /// gateway shows, where the client and the gateway have their spans, did not coordinate.
     pub fn settle(&mut self) {
         if let Some(name) = self.silent_coordinator.take_if(|_| self.missing.is_empty()) {
             self.contradictions.push(format!("the receipt names {name}, which was alive and has no span of it"));
@@ -114,6 +116,15 @@ fn judge_gateway(operation: &Operation, trace: &Trace, deaths: &[Death], judgeme
     }
 }
 
+/// Who coordinated, by the trace: the coordinator whose span names the very replicas that the receipt names. A receipt
+/// names those who voted, the coordinator first if it is among them; where its own disk was the slowest, it is not.
+fn coordinator_by_trace<'a>(operation: &Operation, trace: &'a Trace) -> Option<&'a str> {
+    let voters = operation.receipt.as_ref()?.replicas.join(",");
+    let coordinated = |span: &&Span| span.kind == "server" && span.name.starts_with("coordinate ");
+    let mut spans = trace.spans.iter().filter(coordinated);
+    spans.find(|span| span.tag(names::REPLICAS) == Some(voters.as_str()))?.tag(names::REPLICA)
+}
+
 /// The receipt names a coordinator: its span must be there if it lived, and must not be there if it was dead.
 fn judge_coordinator(
     operation: &Operation,
@@ -122,7 +133,11 @@ fn judge_coordinator(
     run_start_us: u64,
     judgement: &mut Judgement,
 ) {
-    let Some(name) = operation.coordinator() else { return };
+    let by_trace = coordinator_by_trace(operation, trace);
+    if let Some(name) = by_trace {
+        judgement.answered_by = Some(name.to_owned());
+    }
+    let Some(name) = by_trace.or(operation.coordinator()) else { return };
     let coordinated = |span: &&Span| span.kind == "server" && span.name.starts_with("coordinate ");
     let spans: Vec<&Span> = trace
         .spans
@@ -131,7 +146,7 @@ fn judge_coordinator(
         .filter(|span| span.tag(names::REPLICA) == Some(name) || span.instance.starts_with(&format!("{name}-")))
         .collect();
     for death in deaths.iter().filter(|death| death.name == name) {
-        let death_us = run_start_us + death.at_ns / 1_000;
+        let death_us = run_start_us + death.dead_by_ns / 1_000;
         let risen = spans.iter().find(|span| {
             span.instance == death.instance && span.start_us > death_us.saturating_add(CLOCK_TOLERANCE_US)
         });
@@ -140,22 +155,29 @@ fn judge_coordinator(
             let sentence = format!("{} began to coordinate {late_ms} ms after it was killed", death.instance);
             judgement.contradictions.push(sentence);
         }
-        let wholly_absent = operation.invoked_ns > death.at_ns && operation.ended_ns < death.absent_until_ns;
+        let wholly_absent = operation.invoked_ns > death.dead_by_ns && operation.ended_ns < death.absent_until_ns;
         if spans.is_empty() && wholly_absent {
             let sentence = format!("the receipt names {name}, which was dead from before the request until after it");
             judgement.contradictions.push(sentence);
         }
     }
     let died = deaths.iter().any(|death| death.name == name && may_have_lost(death, operation));
-    if spans.is_empty() && !died {
+    if !spans.is_empty() || died {
+        return;
+    }
+    // A span may be lost on its way (a full queue, an export that timed out): then the caller's span is judged by.
+    let answered = |span: &Span| span.service == GATEWAY && span.kind == "client" && !span.error;
+    if trace.spans.iter().any(|span| answered(span) && span.tag(names::REPLICA) == Some(name)) {
+        judgement.missing.push(format!("the span of {name}"));
+    } else {
         judgement.silent_coordinator = Some(name.to_owned());
     }
 }
 
-/// Whether a process that died may have lost its spans of this request: it lived at some time of it, and died before
-/// they can be counted on to have been exported.
+/// Whether a process that died may have lost its spans of this request: it lived at some time of it, and may have died
+/// before they can be counted on to have been exported.
 fn may_have_lost(death: &Death, operation: &Operation) -> bool {
-    (operation.invoked_ns..=operation.ended_ns.saturating_add(EXPORT_DELAY_NS)).contains(&death.at_ns)
+    death.dead_by_ns >= operation.invoked_ns && death.at_ns <= operation.ended_ns.saturating_add(EXPORT_DELAY_NS)
 }
 
 const GATEWAY: &str = "everring-gateway";

@@ -75,6 +75,7 @@ fn death(name: &str, instance: &str, at_ms: u64, absent_until_ms: u64) -> Death 
         instance: instance.to_owned(),
         is_gateway: name.starts_with('g'),
         at_ns: at_ms * MS,
+        dead_by_ns: at_ms * MS,
         absent_until_ns: absent_until_ms * MS,
     }
 }
@@ -126,15 +127,44 @@ fn a_coordinator_that_lived_must_have_its_span() {
     let mut cut = trace();
     cut.spans.remove(4);
     let mut judgement = judged(&write(), &cut, &[death("n1", "n1-1", 1_001, 1_500)]);
-    assert_eq!(judgement.silent_coordinator.as_deref(), Some("n2"));
-    assert!(!judgement.is_complete() && judgement.contradictions.is_empty(), "it may still be under way");
     judgement.settle();
-    assert!(judgement.contradictions[0].contains("n2, which was alive and has no span"), "{judgement:?}");
+    assert_eq!(judgement.missing, ["the span of n2"], "the gateway's attempt vouches for it: the export failed");
+    assert!(judgement.contradictions.is_empty(), "{judgement:?}");
+
+    // An attempt that failed vouches for nobody, and one at another replica does not either.
+    for attempt in [
+        tagged(Span { error: true, ..cut.spans[3].clone() }, names::REPLICA, "n2"),
+        tagged(cut.spans[3].clone(), names::REPLICA, "n3"),
+    ] {
+        cut.spans[3] = attempt;
+        let mut judgement = judged(&write(), &cut, &[death("n1", "n1-1", 1_001, 1_500)]);
+        assert_eq!(judgement.silent_coordinator.as_deref(), Some("n2"));
+        assert!(!judgement.is_complete() && judgement.contradictions.is_empty(), "it may still be under way");
+        judgement.settle();
+        assert!(judgement.contradictions[0].contains("n2, which was alive and has no span"), "{judgement:?}");
+    }
     cut.spans.remove(1);
     let mut judgement = judged(&write(), &cut, &[]);
     judgement.settle();
     assert!(judgement.contradictions.is_empty(), "where the gateway's span is lost too, it is the export that failed");
     assert_eq!(judgement.missing, ["the gateway's span", "the span of n2"]);
+}
+
+#[test]
+fn a_coordinator_that_did_not_vote_itself_is_told_by_its_span() {
+    // The receipt of write() names n2; here n3 coordinated, and its own disk was slower than the others'.
+    let mut other = trace();
+    other.spans[4].instance = "n3-1".to_owned();
+    other.spans[4].tags.insert(names::REPLICA.to_owned(), "n3".to_owned());
+    let voters = write().receipt.expect("it was answered").replicas.join(",");
+    let mut unlike = other.clone();
+    other.spans[4].tags.insert(names::REPLICAS.to_owned(), voters);
+    let judgement = judged(&write(), &other, &[]);
+    assert_eq!(judgement.answered_by.as_deref(), Some("n3"));
+    assert!(judgement.is_complete() && judgement.contradictions.is_empty(), "{judgement:?}");
+    assert!(contradiction(&write(), &other, &[death("n3", "n3-1", 900, 1_400)]).contains("n3-1 began to coordinate"));
+    unlike.spans[4].tags.insert(names::REPLICAS.to_owned(), "n7,n8".to_owned());
+    assert_eq!(judged(&write(), &unlike, &[]).silent_coordinator.as_deref(), Some("n2"), "another answer's span");
 }
 
 #[test]
@@ -156,6 +186,17 @@ fn the_dead_do_not_answer() {
     let mut cut = trace();
     cut.spans.remove(4);
     assert!(contradiction(&write(), &cut, &deaths).contains("which was dead from before the request"));
+}
+
+#[test]
+fn who_is_given_time_to_end_may_answer_until_then() {
+    let drains = |dead_by_ms: u64| Death { dead_by_ns: dead_by_ms * MS, ..death("n2", "n2-4", 900, dead_by_ms) };
+    let judgement = judged(&write(), &trace(), &[drains(1_400)]);
+    assert!(judgement.contradictions.is_empty() && judgement.is_complete(), "{judgement:?}");
+    assert!(contradiction(&write(), &trace(), &[drains(950)]).contains("n2-4 began to coordinate 56 ms after"));
+    let mut cut = trace();
+    cut.spans.remove(4);
+    assert!(judged(&write(), &cut, &[drains(1_400)]).is_complete(), "it may have taken its span along");
 }
 
 #[test]

@@ -17,6 +17,8 @@ pub struct Verdict {
     pub verdict: Judgement,
     /// Why, as sentences.
     pub because: Vec<String>,
+    /// Names the run in spans and Events; empty if it never began.
+    pub run_id: String,
     /// The seed that replays the run's faults and requests.
     pub seed: u64,
     /// How long traffic ran, in seconds.
@@ -65,6 +67,17 @@ pub enum Judgement {
     Invalid,
 }
 
+impl Judgement {
+    /// The word for it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Judgement::Kept => "kept",
+            Judgement::Broken => "broken",
+            Judgement::Invalid => "invalid",
+        }
+    }
+}
+
 /// One fault.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct FaultReport {
@@ -94,6 +107,9 @@ pub struct FaultReport {
     pub trace_ids: Vec<String>,
     /// The trace of the fault itself.
     pub trace_id: String,
+    /// Where a person sees that trace.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trace_url: Option<String>,
     /// The requests that were looked at, one by one.
     pub requests: Vec<FaultRequest>,
     /// Why it was not injected, if so.
@@ -106,6 +122,9 @@ pub struct FaultReport {
 pub struct FaultRequest {
     /// Its trace.
     pub trace_id: String,
+    /// Where a person sees it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trace_url: Option<String>,
     /// `read`, `write`, `cas` or `delete`.
     pub f: String,
     /// Its key.
@@ -144,6 +163,9 @@ pub struct Downtimes {
     pub strict_read: u64,
     /// Strict writes.
     pub strict_write: u64,
+    /// The same measure away from every fault, the worse of reads and writes: how long this machine alone keeps
+    /// requests waiting. Not more than 0 where it has time for the fleet.
+    pub steady: u64,
 }
 
 /// Acknowledged writes.
@@ -306,10 +328,12 @@ impl Verdict {
             unanswered > demands.failed_max,
             format!("{unanswered} requests were not answered in time ({} may be)", demands.failed_max),
         );
-        let down = self.downtime_ms.strict;
+        // A fault is blamed for what the machine does not do without it.
+        let Downtimes { strict: down, steady, .. } = self.downtime_ms;
+        let without = if steady > 0 { format!(", and without a fault for {steady} ms at most") } else { String::new() };
         say(
-            down > demands.downtime_ms_max,
-            format!("for {down} ms around a fault no strict request of a kind succeeded"),
+            down > demands.downtime_ms_max.max(steady),
+            format!("for {down} ms around a fault no strict request of a kind succeeded{without}"),
         );
         let contradicting = self.traces.contradicting;
         say(contradicting > 0, format!("{contradicting} requests have a trace that contradicts the history"));
@@ -380,8 +404,12 @@ impl Verdict {
         writeln!(out, "faults     {} injected; {answered} requests were in flight on their arcs", self.injected())?;
         let Requests { total, ok, failed, unknown } = self.requests;
         writeln!(out, "requests   {total}: {ok} ok, {failed} failed, {unknown} unknown")?;
-        let Downtimes { strict_read, strict_write, .. } = self.downtime_ms;
-        writeln!(out, "downtime   strict reads {strict_read} ms, strict writes {strict_write} ms (100 ms windows)")?;
+        let Downtimes { strict_read, strict_write, steady, .. } = self.downtime_ms;
+        write!(out, "downtime   strict reads {strict_read} ms, strict writes {strict_write} ms (100 ms windows)")?;
+        match steady {
+            0 => writeln!(out)?,
+            steady => writeln!(out, "; {steady} ms without a fault: this machine is too busy to tell less apart")?,
+        }
         let Latencies { steady, fault, worst_tick_ratio } = self.latency_ms;
         writeln!(
             out,

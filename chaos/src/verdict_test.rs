@@ -41,7 +41,7 @@ type Way = fn(&mut Verdict, &mut Circumstances);
 
 #[test]
 fn every_broken_promise_is_broken() {
-    let ways: [(&str, Way); 9] = [
+    let ways: [(&str, Way); 10] = [
         ("lost", |verdict, _| verdict.acked_writes.lost = 1),
         ("violate level strict", |verdict, _| verdict.checks[0].violations = 1),
         ("missed a write", |_, circumstances| circumstances.stale_reads = 1),
@@ -49,6 +49,9 @@ fn every_broken_promise_is_broken() {
         ("1 requests were not answered", |verdict, _| verdict.requests.failed = 1),
         ("1 requests were not answered", |verdict, _| verdict.requests.unknown = 1),
         ("for 100 ms around a fault", |verdict, _| verdict.downtime_ms.strict = 100),
+        ("for 200 ms around a fault no strict request of a kind succeeded, and without", |verdict, _| {
+            verdict.downtime_ms = Downtimes { strict: 200, steady: 100, ..Downtimes::default() };
+        }),
         ("contradicts the history", |verdict, _| verdict.traces.contradicting = 1),
         ("other than they were written", |verdict, _| {
             verdict.replay = Some(ReplayReport { corrupt: 1, ..ReplayReport::default() });
@@ -59,6 +62,15 @@ fn every_broken_promise_is_broken() {
         assert_eq!((verdict.verdict, verdict.exit_code()), (Judgement::Broken, 1), "{sentence}");
         assert!(verdict.because.iter().any(|reason| reason.contains(sentence)), "{sentence}: {:?}", verdict.because);
     }
+}
+
+#[test]
+fn a_fault_is_not_blamed_for_what_the_machine_does_without_it() {
+    let verdict = judged(|verdict, _| {
+        verdict.downtime_ms = Downtimes { strict: 200, steady: 200, ..Downtimes::default() };
+    });
+    assert_eq!(verdict.verdict, Judgement::Kept, "{:?}", verdict.because);
+    assert!(verdict.text().contains("200 ms without a fault"), "{}", verdict.text());
 }
 
 #[test]

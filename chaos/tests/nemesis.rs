@@ -5,7 +5,7 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chaos::{FaultKind, FleetControl, HaltSwitch, Judgement, Load, RunConfig, TrafficConfig, Verdict, run_local};
+use chaos::{FaultKind, HaltSwitch, Judgement, Load, RunConfig, TrafficConfig, Verdict, run_local};
 use support::{FakeFleet, Mode, NODES};
 
 fn config(fleet: &FakeFleet) -> RunConfig {

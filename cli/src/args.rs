@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::builder::BoolishValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 
+use crate::cluster::ChaosArgs;
 use crate::duration::parse as parse_duration;
 use crate::out::Form;
 use crate::people;
@@ -71,6 +72,8 @@ pub enum Command {
     StorageNode(StorageNodeArgs),
     /// Service: the HTTP interface for clients.
     Gateway(GatewayArgs),
+    /// Service: on Kubernetes, kills pods that opted in, one run after the other, and judges each run.
+    Chaos(Box<ChaosArgs>),
     /// Not offered yet; known, so that it can say so.
     #[command(hide = true)]
     Functions {
@@ -89,6 +92,10 @@ pub struct DiscoveryArgs {
     /// Where to serve HTTP (host:port; port 0 takes a free one).
     #[arg(long, env = "EVERRING_LISTEN", default_value = "127.0.0.1:8500")]
     pub listen: String,
+    /// Its `service.instance.id` in traces (a pod's UID), unlike for any other process. Without it: name and process
+    /// id.
+    #[arg(long, env = "EVERRING_INSTANCE_ID", value_name = "ID")]
+    pub instance_id: Option<String>,
     /// Where to keep the state. Without it, it is in memory only and ends with the process.
     #[arg(long, env = "EVERRING_DATA", value_name = "DIR")]
     pub data: Option<PathBuf>,
@@ -137,6 +144,15 @@ pub struct FleetArgs {
         value_name = "SECRET"
     )]
     pub cluster_secret: String,
+    /// How long to wait at the start for a discovery that does not answer yet.
+    #[arg(
+        long,
+        env = "EVERRING_DISCOVERY_WAIT",
+        default_value = "0s",
+        value_name = "TIME",
+        value_parser = parse_duration
+    )]
+    pub discovery_wait: Duration,
 }
 
 /// Known to everybody, so only good on one's own machine.
@@ -151,6 +167,13 @@ pub struct RouterArgs {
     /// Where to serve HTTP (host:port; port 0 takes a free one).
     #[arg(long, env = "EVERRING_LISTEN", default_value = "127.0.0.1:8085")]
     pub listen: SocketAddr,
+    /// The host that others are told, if it is not the one that it listens at.
+    #[arg(long, env = "EVERRING_ADVERTISE", value_name = "HOST")]
+    pub advertise: Option<String>,
+    /// Its `service.instance.id` in traces (a pod's UID), unlike for any other process. Without it: name and process
+    /// id.
+    #[arg(long, env = "EVERRING_INSTANCE_ID", value_name = "ID")]
+    pub instance_id: Option<String>,
     #[command(flatten)]
     pub fleet: FleetArgs,
     /// Where to keep the last known fleet, so that a start without discovery finds the nodes.
@@ -173,6 +196,13 @@ pub struct GatewayArgs {
     /// Where to serve HTTP (host:port; port 0 takes a free one).
     #[arg(long, env = "EVERRING_LISTEN", default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
+    /// The host that others are told, if it is not the one that it listens at.
+    #[arg(long, env = "EVERRING_ADVERTISE", value_name = "HOST")]
+    pub advertise: Option<String>,
+    /// Its `service.instance.id` in traces (a pod's UID), unlike for any other process. Without it: name and process
+    /// id.
+    #[arg(long, env = "EVERRING_INSTANCE_ID", value_name = "ID")]
+    pub instance_id: Option<String>,
     #[command(flatten)]
     pub fleet: FleetArgs,
     /// Where to keep the last known fleet, so that a start without discovery finds the nodes.

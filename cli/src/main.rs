@@ -13,6 +13,7 @@
 
 mod args;
 mod check;
+mod cluster;
 mod duration;
 mod lineage;
 mod load;
@@ -57,6 +58,7 @@ fn carry_out(command: Command, logs: Option<String>) -> anyhow::Result<u8> {
         Command::Router(args) => roles::router(args, logs).map(|()| 0),
         Command::StorageNode(args) => roles::storage_node(args, logs).map(|()| 0),
         Command::Gateway(args) => roles::gateway(args, logs).map(|()| 0),
+        Command::Chaos(args) => cluster::run(*args, logs),
         Command::Get(args) => people::get(args),
         Command::Put(args) => people::put(args),
         Command::Del(args) => people::del(args),

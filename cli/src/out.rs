@@ -28,7 +28,7 @@ pub fn bytes(bytes: &[u8]) -> anyhow::Result<()> {
 /// Writes a text and a line end.
 ///
 /// # Errors
-/// As [`bytes`].
+/// As [`bytes()`].
 pub fn line(text: &str) -> anyhow::Result<()> {
     bytes(format!("{text}\n").as_bytes())
 }
@@ -36,7 +36,7 @@ pub fn line(text: &str) -> anyhow::Result<()> {
 /// Writes one JSON document.
 ///
 /// # Errors
-/// As [`bytes`].
+/// As [`bytes()`].
 pub fn json(value: &impl Serialize) -> anyhow::Result<()> {
     line(&serde_json::to_string_pretty(value)?)
 }
@@ -44,7 +44,7 @@ pub fn json(value: &impl Serialize) -> anyhow::Result<()> {
 /// Writes rows with their columns aligned; the last column is as long as it is.
 ///
 /// # Errors
-/// As [`bytes`].
+/// As [`bytes()`].
 pub fn table(rows: &[Vec<String>]) -> anyhow::Result<()> {
     bytes(aligned(rows).as_bytes())
 }

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use anyhow::Context;
+use client::consul::Consul;
+use client::fleet::VIEW_KEY;
 use telemetry::{Guard, Settings};
 use tokio::runtime::{Builder, Runtime};
 
@@ -17,7 +19,7 @@ const LINGER: Duration = Duration::from_millis(500);
 /// # Errors
 /// It did not start, or ended by itself; the chain says why and what to do.
 pub fn discovery(args: DiscoveryArgs, logs: Option<String>) -> anyhow::Result<()> {
-    let guard = start_telemetry("discovery", &by_pid(&args.name), logs)?;
+    let guard = start_telemetry("discovery", &instance(args.instance_id, &args.name), logs)?;
     let acl = ::discovery::AclConfig {
         enabled: args.acl.is_some(),
         default_deny: args.acl == Some(AclDefault::Deny),
@@ -38,12 +40,13 @@ pub fn discovery(args: DiscoveryArgs, logs: Option<String>) -> anyhow::Result<()
 /// Runs a router until it is told to end.
 ///
 /// # Errors
-/// As [`discovery`].
+/// As [`discovery()`].
 pub fn router(args: RouterArgs, logs: Option<String>) -> anyhow::Result<()> {
-    let guard = start_telemetry("router", &by_pid(&args.name), logs)?;
+    let guard = start_telemetry("router", &instance(args.instance_id, &args.name), logs)?;
     warn_of_default_secret(&args.fleet);
     let config = ::router::Config {
         listen: args.listen,
+        advertise: args.advertise,
         discovery: args.fleet.discovery,
         cluster_secret: args.fleet.cluster_secret,
         fleet_cache: args.fleet_cache,
@@ -53,7 +56,10 @@ pub fn router(args: RouterArgs, logs: Option<String>) -> anyhow::Result<()> {
         ..::router::Config::new(&args.name)
     };
     let runtime = one_thread()?;
-    let ended = runtime.block_on(async { Ok(::router::run(config, signals::shutdown()?).await?) });
+    let ended = runtime.block_on(async {
+        wait_for_discovery(&config.discovery, args.fleet.discovery_wait).await;
+        Ok(::router::run(config, signals::shutdown()?).await?)
+    });
     finish(runtime, guard);
     ended
 }
@@ -61,12 +67,13 @@ pub fn router(args: RouterArgs, logs: Option<String>) -> anyhow::Result<()> {
 /// Runs a gateway until it is told to end.
 ///
 /// # Errors
-/// As [`discovery`].
+/// As [`discovery()`].
 pub fn gateway(args: GatewayArgs, logs: Option<String>) -> anyhow::Result<()> {
-    let guard = start_telemetry("gateway", &by_pid(&args.name), logs)?;
+    let guard = start_telemetry("gateway", &instance(args.instance_id, &args.name), logs)?;
     warn_of_default_secret(&args.fleet);
     let config = ::gateway::Config {
         listen: args.listen,
+        advertise: args.advertise,
         discovery: args.fleet.discovery,
         cluster_secret: args.fleet.cluster_secret,
         fleet_cache: args.fleet_cache,
@@ -77,7 +84,10 @@ pub fn gateway(args: GatewayArgs, logs: Option<String>) -> anyhow::Result<()> {
     };
     // One thread for the connections to the nodes, beside the workers that serve HTTP.
     let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().context(NO_RUNTIME)?;
-    let ended = runtime.block_on(async { Ok(::gateway::run(config, signals::shutdown()?).await?) });
+    let ended = runtime.block_on(async {
+        wait_for_discovery(&config.discovery, args.fleet.discovery_wait).await;
+        Ok(::gateway::run(config, signals::shutdown()?).await?)
+    });
     finish(runtime, guard);
     ended
 }
@@ -85,7 +95,7 @@ pub fn gateway(args: GatewayArgs, logs: Option<String>) -> anyhow::Result<()> {
 /// Runs a storage node until it is told to end.
 ///
 /// # Errors
-/// As [`discovery`]; also when its disk fails.
+/// As [`discovery()`]; also when its disk fails.
 pub fn storage_node(args: StorageNodeArgs, logs: Option<String>) -> anyhow::Result<()> {
     let fleet = args.fleet;
     let config = storage_node::Config {
@@ -96,7 +106,8 @@ pub fn storage_node(args: StorageNodeArgs, logs: Option<String>) -> anyhow::Resu
         discovery: fleet.discovery.clone(),
         data: args.data,
         cluster_secret: fleet.cluster_secret.clone(),
-        zone: args.zone,
+        // A cluster that does not tell zones gives an empty one.
+        zone: args.zone.filter(|zone| !zone.is_empty()),
         replication: usize::from(args.replication),
         ring_size: usize::from(args.ring_size),
         data_bytes_max: args.data_bytes_max,
@@ -104,7 +115,10 @@ pub fn storage_node(args: StorageNodeArgs, logs: Option<String>) -> anyhow::Resu
     };
     // The loop is one thread by its nature: a second one would only cost memory.
     let runtime = one_thread()?;
-    let node = runtime.block_on(storage_node::Node::enter(config))?;
+    let node = runtime.block_on(async {
+        wait_for_discovery(&fleet.discovery, fleet.discovery_wait).await;
+        storage_node::Node::enter(config).await
+    })?;
     // Named after the incarnation, which is known only now: a trace must tell one life of a node from the next.
     let guard = start_telemetry("storage-node", &format!("{}-{}", args.name, node.incarnation()), logs)?;
     warn_of_default_secret(&fleet);
@@ -126,9 +140,28 @@ pub fn start_telemetry(role: &str, instance: &str, logs: Option<String>) -> anyh
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 const NO_RUNTIME: &str = "the system gives no threads; look at its limits on processes";
 
-fn by_pid(name: &str) -> String {
-    format!("{name}-{}", std::process::id())
+/// What a process is called in traces.
+fn instance(given: Option<String>, name: &str) -> String {
+    given.unwrap_or_else(|| format!("{name}-{}", std::process::id()))
 }
+
+/// Waits until discovery answers, or for as long as was said; the start itself then tells what is in the way. All of a
+/// fleet's processes start at once in a cluster, and one that ended at once would be started again ever more slowly.
+async fn wait_for_discovery(url: &str, within: Duration) {
+    // An address that cannot be used is told by the start.
+    let Ok(consul) = Consul::new(url) else { return };
+    let until = tokio::time::Instant::now() + within;
+    while tokio::time::Instant::now() < until {
+        match consul.kv_get(VIEW_KEY, None).await {
+            Ok(_) => return,
+            Err(error) => tracing::info!(error = stdx::error_chain(&error), url, "waiting for discovery"),
+        }
+        tokio::time::sleep(DISCOVERY_EVERY).await;
+    }
+}
+
+/// How often a discovery that does not answer yet is asked.
+const DISCOVERY_EVERY: Duration = Duration::from_millis(250);
 
 fn one_thread() -> anyhow::Result<Runtime> {
     Builder::new_current_thread().enable_all().build().context(NO_RUNTIME)

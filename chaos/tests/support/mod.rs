@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use actix_web::http::header;
 use actix_web::web::{Bytes, Data, Path, PayloadConfig};
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
-use chaos::{FleetControl, STORAGE_NODE, Target, TargetState};
+use chaos::{Fault, FleetControl, Order, STORAGE_NODE, Target, TargetState};
 use serde_json::json;
 use telemetry::spans::Builder;
 use telemetry::{KeyValue, LogFormat, Pipeline, Settings, SpanKind, names};
@@ -117,6 +117,12 @@ impl FakeFleet {
         self.address.lock().expect("nobody panicked").clone()
     }
 
+    /// The process of a node.
+    pub fn pid(&self, name: &str) -> Option<u32> {
+        let inner = self.lock();
+        inner.nodes.iter().find(|node| node.name == name)?.child.as_ref().map(Child::id)
+    }
+
     /// Ends all child processes of ours.
     pub fn end(&self) {
         for node in &mut self.lock().nodes {
@@ -170,23 +176,24 @@ impl FakeFleet {
 }
 
 impl FleetControl for FakeFleet {
-    fn targets(&self) -> Vec<Target> {
+    fn targets(&self) -> Result<Vec<Target>, String> {
         let address = self.gateway();
         let inner = self.lock();
         let target = |node: &Node| Target {
             name: node.name.to_owned(),
             role: STORAGE_NODE.to_owned(),
-            pid: node.child.as_ref().map(Child::id),
+            life: node.child.as_ref().map(|child| u64::from(child.id())),
+            instance_id: None,
             opted_in: true,
             http: Some(format!("{address}/node/{}", node.name)),
             state: if node.child.is_some() { TargetState::Running } else { TargetState::Down },
         };
-        inner.nodes.iter().map(target).collect()
+        Ok(inner.nodes.iter().map(target).collect())
     }
 
-    fn pid(&self, name: &str) -> Option<u32> {
-        let inner = self.lock();
-        inner.nodes.iter().find(|node| node.name == name)?.child.as_ref().map(Child::id)
+    fn fault(&self, order: &Order) -> Result<Box<dyn Fault>, String> {
+        let pid = self.pid(&order.strike.target).ok_or("it is not running")?;
+        order.strike.kind.against(pid, order.pause)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use chaos::{FleetControl, Target, TargetState};
+use chaos::{Fault, FleetControl, Order, Target, TargetState};
 use tokio::sync::watch;
 
 use super::keeper::{Lives, Spec};
@@ -18,7 +18,7 @@ pub struct LocalFleet {
 }
 
 impl FleetControl for LocalFleet {
-    fn targets(&self) -> Vec<Target> {
+    fn targets(&self) -> Result<Vec<Target>, String> {
         let lives = self.lives.borrow();
         let targets = self.specs.iter().map(|spec| {
             let life = lives.get(&spec.name).cloned().unwrap_or_default();
@@ -30,16 +30,19 @@ impl FleetControl for LocalFleet {
             Target {
                 name: spec.name.clone(),
                 role: spec.role.name().to_owned(),
-                pid: life.pid,
+                life: life.pid.map(u64::from),
+                instance_id: None,
                 opted_in: self.victims.iter().any(|role| role == spec.role.name()),
                 http: Some(spec.http.clone()),
                 state,
             }
         });
-        targets.collect()
+        Ok(targets.collect())
     }
 
-    fn pid(&self, name: &str) -> Option<u32> {
-        self.lives.borrow().get(name).and_then(|life| life.pid)
+    fn fault(&self, order: &Order) -> Result<Box<dyn Fault>, String> {
+        let pid = self.lives.borrow().get(&order.strike.target).and_then(|life| life.pid);
+        let pid = pid.ok_or_else(|| "no process of this name is running".to_owned())?;
+        order.strike.kind.against(pid, order.pause)
     }
 }

@@ -94,6 +94,20 @@ fn what_is_not_known_is_a_usage_error() {
 }
 
 #[test]
+fn the_cluster_monkey_says_what_it_lacks() {
+    // With the feature: a cluster. Without: the feature. Both say what to do.
+    let words = if cfg!(feature = "kubernetes") { "KUBECONFIG" } else { "--features kubernetes" };
+    let output = everring(&["chaos", "--listen", "127.0.0.1:0"])
+        .env_remove("KUBECONFIG")
+        .env_remove("KUBERNETES_SERVICE_HOST")
+        .env("HOME", "/nonexistent")
+        .output()
+        .expect("the program starts");
+    assert_refused(&output, &[words]);
+    assert_refused(&run(&["chaos", "--faults", "pause"]), &["pause", "kill, delete or evict"]);
+}
+
+#[test]
 fn a_process_number_that_is_not_the_parent_is_no_keeper() {
     let output = everring(&["check"]).env("EVERRING_PARENT", "1").output().expect("it ends");
     assert_refused(&output, &["EVERRING_PARENT"]);

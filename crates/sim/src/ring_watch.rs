@@ -5,6 +5,10 @@
 //! these assumptions now and then: a pause longer than the patience of questions, a partition, a power cut. So the
 //! observer follows the assumptions too. The ring is *sound* from the moment at which it is ideal until one of them is
 //! broken; while it is sound, every invariant must hold after every event. In the end only the ideal ring will do.
+//!
+//! What is under way counts as well. Zave's operations read another member's list in one step; here the list travels,
+//! and its reader takes it over though its writer died meanwhile. So a member has lost its whole list, too, when all
+//! entries of a list that it is about to take over are dead.
 
 use std::collections::BTreeMap;
 
@@ -16,11 +20,13 @@ use stdx::Instant;
 use crate::invariants::Violation;
 
 /// A question that is not answered yet.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Question {
     to: Peer,
     sent: u32,
     last: Instant,
+    /// The lists that the asker would have if the answers that were sent so far arrived.
+    under_way: Vec<Vec<Position>>,
 }
 
 /// See the module's introduction.
@@ -55,11 +61,20 @@ impl RingWatch {
 
     /// A member says something to another node's member.
     pub fn sent(&mut self, now: Instant, envelope: &Envelope) {
-        if let Body::Pull { call } | Body::Ping { call } = envelope.body {
-            let fresh = Question { to: envelope.to, sent: 0, last: now };
-            let question = self.open.entry((envelope.from.position, call)).or_insert(fresh);
-            question.sent += 1;
-            question.last = now;
+        match &envelope.body {
+            Body::Pull { call } | Body::Ping { call } => {
+                let fresh = Question { to: envelope.to, sent: 0, last: now, under_way: Vec::new() };
+                let question = self.open.entry((envelope.from.position, *call)).or_insert(fresh);
+                question.sent += 1;
+                question.last = now;
+            }
+            Body::Pulled { call, successors, .. } => {
+                if let Some(question) = self.open.get_mut(&(envelope.to.position, *call)) {
+                    let list = list_to_be(envelope.to, envelope.from, successors, self.config.successors);
+                    question.under_way.push(list);
+                }
+            }
+            _ => {}
         }
     }
 
@@ -78,11 +93,11 @@ impl RingWatch {
         let mut wrong = false;
         for token in tokens {
             let range = (*token, CallId(0))..=(*token, CallId(u64::MAX));
-            let late: Vec<_> = self.open.range(range).filter(|(_, q)| given_up(q)).map(|(id, q)| (*id, *q)).collect();
-            for (id, question) in late {
+            let late: Vec<_> = self.open.range(range).filter(|(_, q)| given_up(q)).map(|(id, q)| (*id, q.to)).collect();
+            for (id, asked) in late {
                 self.open.remove(&id);
                 // Also one that was dead when it was asked first, and is back by now.
-                wrong |= self.views.contains_key(&question.to.position);
+                wrong |= self.views.contains_key(&asked.position);
             }
         }
         wrong && self.break_soundness()
@@ -109,7 +124,9 @@ impl RingWatch {
         let views = self.snapshot();
         let too_few = invariants::principals(&views).len() <= self.config.successors;
         let cut_off = invariants::invariant_one_live_successor(&views).is_err();
-        (too_few || cut_off) && self.break_soundness()
+        let mut under_way = self.open.values().flat_map(|question| &question.under_way);
+        let will_be_cut_off = under_way.any(|list| !list.iter().any(|entry| self.views.contains_key(entry)));
+        (too_few || cut_off || will_be_cut_off) && self.break_soundness()
     }
 
     /// A node's members took an input. Checks what must hold.
@@ -160,6 +177,95 @@ impl RingWatch {
     }
 }
 
+/// The list that `asker` takes over from `head`: it leads on round the circle and ends before the asker.
+fn list_to_be(asker: Peer, head: Peer, rest: &[Peer], length: usize) -> Vec<Position> {
+    let mut last = asker.position;
+    let onward = std::iter::once(&head).chain(rest).map(|peer| peer.position).take_while(|position| {
+        let onward = position.between(last, asker.position);
+        last = *position;
+        onward
+    });
+    onward.take(length).collect()
+}
+
 fn violation_of(violation: &invariants::Violation) -> Violation {
     Violation { invariant: violation.invariant, found: violation.sentence.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use chord::Correct;
+    use stdx::Prng;
+
+    use super::*;
+    use crate::ring_host;
+
+    fn peer(at: u64) -> Peer {
+        Peer { position: Position(at), node: NodeId(at) }
+    }
+
+    fn view(at: u64, before: u64, successors: &[u64]) -> MemberView {
+        let successors = successors.iter().map(|at| peer(*at)).collect();
+        MemberView { me: peer(at), predecessor: Some(peer(before)), successors }
+    }
+
+    /// Members 10, 20, 30, 40 with lists of two. 25 came in between 20 and 30 and died at once; 20 has it in its list
+    /// still, and 10 does not know of it.
+    fn ring_with_a_fresh_death() -> RingWatch {
+        let mut watch = RingWatch::new(ring_host::config(2));
+        let views = [
+            view(10, 50, &[20, 30]),
+            view(20, 10, &[25, 30]),
+            view(30, 20, &[40, 50]),
+            view(40, 30, &[50, 10]),
+            view(50, 40, &[10, 20]),
+        ];
+        watch.views.extend(views.map(|view| (view.me.position, view)));
+        watch.sound = true;
+        watch
+    }
+
+    fn say(watch: &mut RingWatch, from: u64, to: u64, body: Body) -> Envelope {
+        let envelope = Envelope { from: peer(from), to: peer(to), body };
+        watch.sent(Instant::ZERO, &envelope);
+        envelope
+    }
+
+    #[test]
+    fn a_list_that_died_on_its_way_ends_soundness() {
+        let mut watch = ring_with_a_fresh_death();
+        let call = CallId(7);
+        say(&mut watch, 10, 20, Body::Pull { call });
+        let successors = vec![peer(25), peer(30)];
+        say(&mut watch, 20, 10, Body::Pulled { call, predecessor: Some(peer(10)), successors });
+        // Member 10 holds [20 30], and 30 lives. But [20 25] is what it will hold.
+        assert!(watch.crashed(NodeId(20)), "10 is about to lose its whole list");
+        assert!(!watch.sound);
+    }
+
+    #[test]
+    fn a_death_that_no_list_dies_of_does_not() {
+        let mut watch = ring_with_a_fresh_death();
+        let call = CallId(7);
+        say(&mut watch, 10, 20, Body::Pull { call });
+        let successors = vec![peer(25), peer(30)];
+        let answer = say(&mut watch, 20, 10, Body::Pulled { call, predecessor: Some(peer(10)), successors });
+        // It arrived: from here on the list that the member holds counts.
+        watch.arrived(&answer);
+        assert!(!watch.crashed(NodeId(20)), "10 holds [20 30], and four members that nobody passes over are left");
+        assert!(watch.sound);
+    }
+
+    #[test]
+    fn an_invariant_is_checked_while_the_ring_is_sound_only() {
+        let mut watch = RingWatch::new(ring_host::config(2));
+        let mut member: Chord<Correct> = Chord::new(peer(10), ring_host::config(2), Prng::from_seed(1));
+        member.handle(Instant::ZERO, chord::Input::Create, &mut chord::Outbox::default());
+        watch.views.insert(Position(20), view(20, 10, &[30]));
+        assert_eq!(watch.touched(std::iter::once(&member)), Ok(()), "20's list is dead, and the ring was never sound");
+        watch.sound = true;
+        watch.views.remove(&Position(10));
+        let violation = watch.touched(std::iter::once(&member)).expect_err("now it counts");
+        assert_eq!(violation.invariant, "invariant_one_live_successor");
+    }
 }

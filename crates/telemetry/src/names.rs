@@ -129,11 +129,17 @@ names! {
         LOOKUP_STRATEGY = "everring.lookup.strategy", "string";
         /// How many hops the lookup took.
         LOOKUP_HOPS = "everring.lookup.hops", "int";
+        /// The pod's UID: names return, this does not.
+        K8S_POD_UID = "k8s.pod.uid", "string, resource";
+        /// The pod's name.
+        K8S_POD_NAME = "k8s.pod.name", "string, resource";
+        /// The pod's namespace.
+        K8S_NAMESPACE_NAME = "k8s.namespace.name", "string, resource";
         /// The chaos run.
         CHAOS_RUN_ID = "chaos.run.id", "string";
         /// The seed that replays the run.
         CHAOS_SEED = "chaos.seed", "int";
-        /// The fault's number in the run, from 1.
+        /// The fault's number in the run, from 1. On a request: it ended while that fault was in force.
         CHAOS_FAULT_ID = "chaos.fault.id", "int";
         /// kill, pause and so on.
         CHAOS_FAULT_KIND = "chaos.fault.kind", "string";
@@ -163,6 +169,18 @@ names! {
         NODE_DISK_FULL = "everring_node_disk_full", "gauge, 0 or 1";
         /// Whether a storage node holds all that it should.
         NODE_READY = "everring_node_ready", "gauge, 0 or 1";
+        /// Faults injected, by kind.
+        CHAOS_FAULTS = "everring_chaos_faults", "counter, faults";
+        /// Chaos runs that have ended, by verdict.
+        CHAOS_RUNS = "everring_chaos_runs", "counter, runs";
+        /// Requests of the verifier in ended runs, by outcome.
+        CHAOS_REQUESTS = "everring_chaos_requests", "counter, requests";
+        /// Acknowledged writes that were found missing.
+        CHAOS_LOST_WRITES = "everring_chaos_lost_writes", "counter, writes";
+        /// When the last run ended, in seconds since 1970.
+        CHAOS_LAST_VERDICT = "everring_chaos_last_verdict_time", "gauge, seconds";
+        /// Whether this monkey may act: it holds the lease.
+        CHAOS_ACTING = "everring_chaos_acting", "gauge, 0 or 1";
         /// Spans that the collector took.
         TRACE_SPANS_EXPORTED = "everring_trace_spans_exported", "counter, spans";
         /// Spans dropped because the export queue was full.

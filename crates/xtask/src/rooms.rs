@@ -56,9 +56,11 @@ const ROOMS: &[Room] = &[
     shell("storage-node", "stdx membership chord replication wire store runtime client telemetry"),
     shell("gateway", "stdx membership replication dispatch wire runtime client telemetry"),
     shell("chaos", "stdx history checker wire client telemetry"),
+    shell("kubernetes", "stdx chaos"),
     shell(
         "everring",
-        "stdx membership wire history checker client telemetry sim chaos discovery router storage-node gateway",
+        "stdx membership wire history checker client telemetry sim chaos kubernetes discovery router storage-node \
+         gateway",
     ),
     shell("xtask", ""),
 ];
