@@ -134,7 +134,9 @@ fn serve(node: Node) -> (Peers, SocketAddr, Receiver<(ConnectionId, u64)>, Recei
                     answering.reply(via, Frame { context, payload });
                 }
                 PeerEvent::Frame {
-                    via, frame: Frame { payload: Payload::Lookup { call, target, at, .. }, .. }, ..
+                    via,
+                    frame: Frame { payload: Payload::Lookup { call, target, at, .. }, .. },
+                    ..
                 } => {
                     let peer = chord::Peer { position: at.unwrap_or(target), node: NodeId(2) };
                     answering.reply(via, frame(Payload::LookupReply { call, hop: Some(NextHop::Ask(peer)) }));
