@@ -52,6 +52,7 @@ fmt: ## the code is formatted
 
 clippy: ## no lint complains
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo clippy -p everring --features kubernetes --locked -- -D warnings
 
 tidy: ## the repository's own rules, the lock file, the licences
 	cargo run --locked -q -p xtask -- tidy
