@@ -131,7 +131,7 @@ pub fn explore<R: Rules>(scope: &Scope) -> Explored {
                 entry.insert((from, step));
                 found.states += 1;
                 let mut broken = invariants::check(&after.views()).err();
-                if broken.is_none() && scope.repair_one_in > 0 && fingerprint % scope.repair_one_in == 0 {
+                if broken.is_none() && scope.repair_one_in > 0 && fingerprint.is_multiple_of(scope.repair_one_in) {
                     found.repaired += 1;
                     broken = after.clone().repair(scope).err();
                 }
@@ -448,8 +448,8 @@ impl<R: Rules> State<R> {
 
     /// Whether all that are outside have a dead contact and no seeds: nobody can let them in.
     fn stranded(&self) -> bool {
-        let outside = self.members.iter().flatten().filter(|member| !member.is_member());
-        outside.into_iter().all(|member| match member.phase {
+        let mut outside = self.members.iter().flatten().filter(|member| !member.is_member());
+        outside.all(|member| match member.phase {
             Phase::Joining { contact, .. } => !self.answers(contact),
             _ => true,
         })
