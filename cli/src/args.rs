@@ -359,10 +359,10 @@ pub struct CheckArgs {
     /// The history, one JSON object a line; `-` reads standard input.
     #[arg(default_value = "-")]
     pub history: PathBuf,
-    /// What the operations mean: register, set or counter.
+    /// What the operations mean: register, set, counter or lock.
     #[arg(long, env = "EVERRING_MODEL", default_value = "register")]
     pub model: checker::Model,
-    /// The promise that the history is held against.
+    /// The promise that the history is held against: strict, sequential, causal or eventual.
     #[arg(long, env = "EVERRING_LEVEL", default_value = "strict")]
     pub level: checker::Level,
     /// After how many seconds to give up.
@@ -420,6 +420,17 @@ pub enum SimCommand {
         /// The bug that was planted.
         #[arg(long, env = "EVERRING_PLANTED", value_name = "NAME")]
         planted: Option<sim::Planted>,
+    },
+    /// Run the litmus tests at every level, under faults, and tell which outcomes were seen.
+    Litmus {
+        /// How many seeds of faults for each test and level.
+        #[arg(long, env = "EVERRING_SEEDS", default_value_t = 50, value_parser = value_parser!(u64).range(1..))]
+        seeds: u64,
+        /// The first one; the others follow it.
+        #[arg(long, env = "EVERRING_FIRST", default_value_t = 1)]
+        first: u64,
+        #[command(flatten)]
+        output: OutputArgs,
     },
     /// List the bugs that can be planted.
     Bugs,

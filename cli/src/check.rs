@@ -17,7 +17,7 @@ use crate::out::{self, Form};
 pub fn run(args: CheckArgs) -> anyhow::Result<u8> {
     let started = Instant::now();
     let limit = Limit::time(Duration::from_secs_f64(args.limit), move || started.elapsed());
-    let options = Options { model: args.model, level: args.level, limit };
+    let options = Options { model: args.model, level: args.level, limit, ..Options::default() };
     let input: Box<dyn BufRead> = if args.history.as_os_str() == "-" {
         Box::new(BufReader::new(std::io::stdin()))
     } else {
@@ -41,15 +41,31 @@ pub fn run(args: CheckArgs) -> anyhow::Result<u8> {
 
 fn text(report: &Report) -> String {
     let Report { verdict, model, level, ops, unknown, keys, decided, undecided, violations, .. } = report;
+    let Report { left_out, windows, .. } = report;
     let word = match verdict {
-        Verdict::Valid => "VALID - some order of the operations explains every answer",
-        Verdict::Violated => "VIOLATED - no order of the operations explains every answer",
+        Verdict::Valid if *windows > 1 => "VALID - each piece of the history is explained, in bounded memory",
+        Verdict::Valid => "VALID - every answer is explained",
+        Verdict::Violated => "VIOLATED - nothing explains every answer",
+        Verdict::Undecided if *left_out >= *ops && *ops > 0 => {
+            "UNDECIDED - all operations promise less than the level that is checked; name theirs with --level"
+        }
+        Verdict::Undecided if *level == checker::Level::Eventual => {
+            "UNDECIDED - no read was made after everything had settled, so there is no convergence to judge"
+        }
         Verdict::Undecided => "UNDECIDED - the limit was reached first; give it longer with --limit SECONDS",
     };
     let mut text = format!(
         "{word}\nmodel {model}, level {level}: {ops} operations ({unknown} of unknown outcome) on {keys} keys, \
          {decided} decided\n"
     );
+    if *left_out > 0 {
+        text.push_str(&format!(
+            "{left_out} operations promise less, or cannot be read at this level, and were left out\n"
+        ));
+    }
+    if *windows > 1 {
+        text.push_str(&format!("judged in {windows} pieces: a contradiction that spans several may be missed\n"));
+    }
     if !undecided.is_empty() {
         let names: Vec<String> = undecided.iter().take(KEYS_SHOWN_MAX).map(ToString::to_string).collect();
         text.push_str(&format!("{} keys are undecided, such as {}\n", undecided.len(), names.join(", ")));

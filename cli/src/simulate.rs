@@ -1,7 +1,7 @@
 //! `everring sim`: the deterministic simulator from the command line.
 
 use serde_json::json;
-use sim::command::{self, Summary};
+use sim::command::{self, LitmusRow, Summary};
 use sim::{Planted, Violation};
 
 use crate::args::{SimArgs, SimCommand};
@@ -22,6 +22,15 @@ pub fn run(args: SimArgs) -> anyhow::Result<u8> {
                 out::line(bug.name())?;
             }
             Ok(0)
+        }
+        SimCommand::Litmus { seeds, first, output } => {
+            let rows = command::run_litmus(first, seeds);
+            match output.output {
+                Form::Json => out::json(&litmus_object(&rows))?,
+                Form::Table => out::bytes(litmus_table(&rows).as_bytes())?,
+            }
+            let broken = rows.iter().any(|row| row.violation.is_some() || (row.forbidden && row.shown.outcomes > 0));
+            Ok(if broken { EXIT_VIOLATED } else { 0 })
         }
         SimCommand::Replay { seed, planted } => {
             let replay = command::replay(seed, planted);
@@ -51,6 +60,30 @@ pub fn run(args: SimArgs) -> anyhow::Result<u8> {
         SimCommand::Balance { nodes, output } => simulate_ring::balance(nodes as usize, output.output),
         SimCommand::Model { short, output } => simulate_ring::model(short, output.output),
     }
+}
+
+/// The rows as they stand in docs/consistency.md.
+fn litmus_table(rows: &[LitmusRow]) -> String {
+    let mut text = String::from("| level | test | outcome | seen | of rounds |\n|---|---|---|---|---|\n");
+    for LitmusRow { level, test, forbidden, shown, violation } in rows {
+        let outcome = if *forbidden { "forbidden" } else { "allowed" };
+        let (level, seen, rounds) = (level.name(), shown.outcomes, shown.rounds);
+        text.push_str(&format!("| {level} | {test} | {outcome} | {seen} | {rounds} |\n"));
+        if let Some((seed, violation)) = violation {
+            text.push_str(&format!("\nseed {seed}: {violation}\n"));
+        }
+    }
+    text
+}
+
+fn litmus_object(rows: &[LitmusRow]) -> serde_json::Value {
+    let mut levels = serde_json::Map::new();
+    for row in rows {
+        let level = levels.entry(row.level.name()).or_insert_with(|| json!({}));
+        let (forbidden, allowed) = if row.forbidden { (row.shown.outcomes, 0) } else { (0, row.shown.outcomes) };
+        level[row.test] = json!({"forbidden_seen": forbidden, "allowed_seen": allowed, "rounds": row.shown.rounds});
+    }
+    json!({ "litmus": levels, "violations": rows.iter().filter(|row| row.violation.is_some()).count() })
 }
 
 fn exit_of(violation: Option<&Violation>) -> u8 {

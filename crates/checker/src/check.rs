@@ -1,15 +1,18 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::BufRead;
 
-use history::{Function, HistoryError, Operation, Outcome, Value};
+use history::{Fault, Function, History, HistoryError, Operation, Outcome, Pairing, Reader, Value};
 
 use crate::counter;
 use crate::explain::{self, VIOLATIONS_EXPLAINED_MAX};
-use crate::options::{Budget, Model, Options};
+use crate::lock;
+use crate::options::{Budget, Level, Model, Options};
 use crate::register;
 use crate::report::{Report, Verdict, Violation};
 use crate::search::{self, Found};
 use crate::set;
+use crate::stream;
+use crate::weaker;
 
 /// Why nothing can be said of a history.
 #[derive(Debug, thiserror::Error)]
@@ -29,12 +32,22 @@ pub enum CheckError {
     },
 }
 
-/// Reads a history and judges it.
+/// Reads a history and judges it, in memory that does not grow with its length once it is longer than
+/// [`Options::whole_max`]: see `stream.rs` for what that costs.
 ///
 /// # Errors
 /// It cannot be read, or an operation has no meaning in the model.
 pub fn check(input: impl BufRead, options: &Options) -> Result<Report, CheckError> {
-    check_operations(&history::read(input)?.operations, options)
+    let mut pairing = Pairing::default();
+    let mut reader = Reader::new(input);
+    while let Some(event) = reader.next() {
+        let (line, event) = event?;
+        pairing.push(line, event)?;
+        if pairing.operations().len() > options.whole_max {
+            return stream::check(pairing, reader, options);
+        }
+    }
+    check_history(&pairing.finish(), options)
 }
 
 /// Judges a history that is in memory already.
@@ -42,38 +55,46 @@ pub fn check(input: impl BufRead, options: &Options) -> Result<Report, CheckErro
 /// # Errors
 /// An operation has no meaning in the model.
 pub fn check_operations(operations: &[Operation], options: &Options) -> Result<Report, CheckError> {
+    judge_all(operations, None, options)
+}
+
+/// Judges a paired history; level eventual heeds its fault line `settled`.
+///
+/// # Errors
+/// An operation has no meaning in the model.
+pub fn check_history(history: &History, options: &Options) -> Result<Report, CheckError> {
+    judge_all(&history.operations, settled(&history.faults), options)
+}
+
+/// The line from which on everything had settled, if the history says so.
+pub(crate) fn settled(faults: &[Fault]) -> Option<u64> {
+    let named = |fault: &&Fault| matches!(&fault.event.f, Function::Other(name) if name == SETTLED);
+    faults.iter().filter(named).map(|fault| fault.line).max()
+}
+
+/// The fault line that says that updates have stopped and everything is healed.
+pub const SETTLED: &str = "settled";
+
+fn judge_all(operations: &[Operation], settled: Option<u64>, options: &Options) -> Result<Report, CheckError> {
     let mut budget = Budget::new(&options.limit);
-    let (keys, left_out) = by_key(operations)?;
-    let mut report = Report {
-        verdict: Verdict::Valid,
-        model: options.model,
-        level: options.level,
-        ops: operations.len() as u64,
-        unknown: operations.iter().filter(|operation| operation.outcome == Outcome::Info).count() as u64,
-        left_out,
-        keys: keys.len() as u64,
-        decided: 0,
-        undecided: Vec::new(),
-        violations: Vec::new(),
-        steps: 0,
-    };
-    for (key, operations) in &keys {
-        let explained = report.violations.len() < VIOLATIONS_EXPLAINED_MAX;
-        match judge(key, operations, options.model, explained, &mut budget)? {
-            Judgement::Valid => report.decided += 1,
-            Judgement::Violated(violation) => {
-                report.decided += 1;
-                report.violations.push(violation);
-            }
-            Judgement::Undecided => report.undecided.push((*key).clone()),
+    let (keys, left_out) = by_key(operations, options.level);
+    let mut report = Report::new(options);
+    report.ops = operations.len() as u64;
+    report.unknown = operations.iter().filter(|operation| operation.outcome == Outcome::Info).count() as u64;
+    report.left_out = left_out;
+    report.keys = keys.len() as u64;
+    if options.level == Level::Strict {
+        for (key, operations) in &keys {
+            let explained = report.violations.len() < VIOLATIONS_EXPLAINED_MAX;
+            let judgement = judge(key, operations, options.model, explained, &mut budget)?;
+            report.add(key, judgement);
         }
+    } else {
+        let operations: Vec<&Operation> = keys.into_values().flatten().collect();
+        weaker::judge(&operations, settled, options, &mut budget, &mut report)?;
     }
     report.steps = budget.steps();
-    report.verdict = match (report.violations.is_empty(), report.undecided.is_empty()) {
-        (false, _) => Verdict::Violated,
-        (true, false) => Verdict::Undecided,
-        (true, true) => Verdict::Valid,
-    };
+    report.conclude();
     Ok(report)
 }
 
@@ -94,7 +115,7 @@ pub(crate) enum Judgement {
     Undecided,
 }
 
-fn judge(
+pub(crate) fn judge(
     key: &Value,
     operations: &[&Operation],
     model: Model,
@@ -115,24 +136,29 @@ fn judge(
         }
         Model::Set => set::judge(key, operations, budget),
         Model::Counter => counter::judge(key, operations, budget),
+        Model::Lock => lock::judge(key, operations, budget),
     }
 }
 
-/// Operations by key, in the order of invocation, without the reads of weaker levels, which are counted.
-pub(crate) fn by_key(operations: &[Operation]) -> Result<(BTreeMap<&Value, Vec<&Operation>>, u64), CheckError> {
+/// Operations by key, in the order of invocation, and how many were left out because they promise less than `level`:
+/// reads that asked for less, and all of a key that was written at a weaker level.
+pub(crate) fn by_key(operations: &[Operation], level: Level) -> (BTreeMap<&Value, Vec<&Operation>>, u64) {
     let mut keys: BTreeMap<&Value, Vec<&Operation>> = BTreeMap::new();
+    let weaker_writes =
+        operations.iter().filter(|operation| operation.f != Function::Read && is_weaker(operation, level));
+    let weaker_keys: BTreeSet<&Value> = weaker_writes.map(|operation| &operation.key).collect();
     let mut left_out = 0;
     for operation in operations {
-        let list = keys.entry(&operation.key).or_default();
-        match operation.level.as_deref() {
-            None | Some("strict") => list.push(operation),
-            // It promises less than what is checked, and changes nothing for the others.
-            Some("sequential" | "causal" | "eventual") if operation.f == Function::Read => left_out += 1,
-            Some(level) => {
-                let why = format!("its level is `{level}`, and this build checks level strict");
-                return Err(register::refused(operation, &why));
-            }
+        if is_weaker(operation, level) || weaker_keys.contains(&operation.key) {
+            left_out += 1;
+        } else {
+            keys.entry(&operation.key).or_default().push(operation);
         }
     }
-    Ok((keys, left_out))
+    (keys, left_out)
+}
+
+/// Whether an operation promises less than `level`. One that names no level promises what is checked.
+pub(crate) fn is_weaker(operation: &Operation, level: Level) -> bool {
+    operation.level.as_deref().and_then(|name| name.parse::<Level>().ok()).is_some_and(|own| own < level)
 }

@@ -54,7 +54,7 @@ pub fn lost_writes(
 ) -> Result<LostWrites, CheckError> {
     let mut budget = Budget::new(limit);
     let mut result = LostWrites::default();
-    for (key, operations) in by_key(operations)?.0 {
+    for (key, operations) in by_key(operations, crate::Level::Strict).0 {
         let mut steps = register::steps(&operations)?;
         result.acknowledged += steps.iter().filter(|step| step.must && !step.action.only_observes()).count() as u64;
         let Some(found) = found.get(key) else {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 /// What to check, and how long.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Options {
     /// The sequential meaning of the operations.
     pub model: Model,
@@ -13,6 +13,17 @@ pub struct Options {
     pub level: Level,
     /// When to give up; no limit unless one is given.
     pub limit: Limit,
+    /// A history of more operations than this is judged piece by piece, in bounded memory.
+    pub whole_max: usize,
+}
+
+/// Operations of a history that are held in memory at once unless an option says otherwise: some 200 MB of them.
+pub const WHOLE_MAX: usize = 500_000;
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { model: Model::default(), level: Level::default(), limit: Limit::default(), whole_max: WHOLE_MAX }
+    }
 }
 
 /// The sequential meaning of the operations on one key.
@@ -26,12 +37,22 @@ pub enum Model {
     Set,
     /// A number: add, read. 0 at first. Judged by bounds, which is weaker than model register with the same operations.
     Counter,
+    /// A lock with fencing tokens: acquire, release, use (a write that carries a token).
+    Lock,
 }
 
 /// The promise that a history is held against.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+///
+/// Weaker levels come first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
+    /// Replicas converge once updates stop, and what was deleted does not come back.
+    Eventual,
+    /// What a session has seen, and all that led to it, stays visible to it.
+    Causal,
+    /// One order of all operations on all keys, agreeing with each session's order.
+    Sequential,
     /// Linearizable.
     #[default]
     Strict,
@@ -40,11 +61,11 @@ pub enum Level {
 /// A model or a level that cannot be asked for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnknownName {
-    /// No such model, or none that this build judges.
-    #[error("model `{0}` is not offered: use register, set or counter")]
+    /// No such model.
+    #[error("model `{0}` is not offered: use register, set, counter or lock")]
     Model(String),
-    /// No such level, or none that this build judges.
-    #[error("level `{0}` is not offered: this build checks level strict")]
+    /// No such level.
+    #[error("level `{0}` is not offered: use strict, sequential, causal or eventual")]
     Level(String),
 }
 
@@ -56,6 +77,7 @@ impl FromStr for Model {
             "register" => Ok(Model::Register),
             "set" => Ok(Model::Set),
             "counter" => Ok(Model::Counter),
+            "lock" => Ok(Model::Lock),
             other => Err(UnknownName::Model(other.to_owned())),
         }
     }
@@ -67,6 +89,7 @@ impl fmt::Display for Model {
             Model::Register => "register",
             Model::Set => "set",
             Model::Counter => "counter",
+            Model::Lock => "lock",
         })
     }
 }
@@ -77,6 +100,9 @@ impl FromStr for Level {
     fn from_str(name: &str) -> Result<Level, UnknownName> {
         match name {
             "strict" => Ok(Level::Strict),
+            "sequential" => Ok(Level::Sequential),
+            "causal" => Ok(Level::Causal),
+            "eventual" => Ok(Level::Eventual),
             other => Err(UnknownName::Level(other.to_owned())),
         }
     }
@@ -86,6 +112,9 @@ impl fmt::Display for Level {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Level::Strict => "strict",
+            Level::Sequential => "sequential",
+            Level::Causal => "causal",
+            Level::Eventual => "eventual",
         })
     }
 }

@@ -94,7 +94,7 @@ pub(crate) fn spell_numbers(steps: &mut [Step]) {
     }
 }
 
-fn action(operation: &Operation, answered: bool) -> Result<Option<Action>, CheckError> {
+pub(crate) fn action(operation: &Operation, answered: bool) -> Result<Option<Action>, CheckError> {
     let input = &operation.input;
     let action = match &operation.f {
         Function::Read => answered.then(|| Action::Read(operation.output.clone())),

@@ -1,7 +1,8 @@
 use history::{Operation, Outcome, Value};
 use serde::Serialize;
 
-use crate::options::{Level, Model};
+use crate::check::Judgement;
+use crate::options::{Level, Model, Options};
 
 /// What a check found.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -16,7 +17,8 @@ pub struct Report {
     pub ops: u64,
     /// Of these, how many have an unknown outcome.
     pub unknown: u64,
-    /// Of these, reads at a weaker level, which promise less and were left out.
+    /// Of these, those that were left out: reads at a weaker level and keys written at one, which promise less, and
+    /// (below level strict) keys whose values grow by steps of untold result.
     pub left_out: u64,
     /// Keys in the history.
     pub keys: u64,
@@ -26,8 +28,51 @@ pub struct Report {
     pub undecided: Vec<Value>,
     /// One for every key whose history nothing explains.
     pub violations: Vec<Violation>,
+    /// In how many pieces the history was judged; in more than one, a contradiction that spans pieces can be missed.
+    pub windows: u64,
     /// Transitions tried: what the decision cost, the same on every machine.
     pub steps: u64,
+}
+
+impl Report {
+    pub(crate) fn new(options: &Options) -> Report {
+        Report {
+            verdict: Verdict::Valid,
+            model: options.model,
+            level: options.level,
+            ops: 0,
+            unknown: 0,
+            left_out: 0,
+            keys: 0,
+            decided: 0,
+            undecided: Vec::new(),
+            violations: Vec::new(),
+            windows: 1,
+            steps: 0,
+        }
+    }
+
+    /// Takes what is known of one key.
+    pub(crate) fn add(&mut self, key: &Value, judgement: Judgement) {
+        match judgement {
+            Judgement::Valid => self.decided += 1,
+            Judgement::Violated(violation) => {
+                self.decided += 1;
+                self.violations.push(violation);
+            }
+            Judgement::Undecided => self.undecided.push(key.clone()),
+        }
+    }
+
+    /// Sums up. A history of which everything was left out decides nothing.
+    pub(crate) fn conclude(&mut self) {
+        let nothing_judged = self.ops > 0 && self.left_out >= self.ops;
+        self.verdict = match (self.violations.is_empty(), self.undecided.is_empty() && !nothing_judged) {
+            (false, _) => Verdict::Violated,
+            (true, false) => Verdict::Undecided,
+            (true, true) => Verdict::Valid,
+        };
+    }
 }
 
 /// A judgement. Violated outweighs undecided, undecided outweighs valid.

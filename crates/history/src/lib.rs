@@ -24,7 +24,7 @@ mod value;
 mod writer;
 
 pub use event::{Event, EventKind, Function, Process};
-pub use operation::{Fault, History, Operation, Outcome, Pairing};
+pub use operation::{Fault, History, OpenOperations, Operation, Outcome, Paired, Pairing};
 pub use reader::{HistoryError, LINE_BYTES_MAX, Reader, Reason, read};
 pub use value::{Float, Value};
 pub use writer::Writer;

@@ -26,6 +26,9 @@ pub(crate) struct Register {
     /// A ballot of our own that a majority promised with the accept of `accepted`: the next write may skip its prepare
     /// as long as `accepted` is still what that majority accepted.
     pub granted: Option<Ballot>,
+    /// The highest ballot at which something is known to be chosen; what is held is known to be chosen when it is
+    /// `accepted`. In memory only.
+    pub chosen: Ballot,
 }
 
 /// The answer of an acceptor to a prepare or accept.
@@ -86,7 +89,14 @@ impl Acceptor {
                 if ballot >= register.accepted {
                     let before = if register.accepted == Ballot::ZERO { 0 } else { size_of(&key, &register.state) };
                     self.live_bytes = self.live_bytes - before + size_of(&key, &state);
-                    *register = Register { promised: ballot, accepted: ballot, state, logged: position, granted: None };
+                    *register = Register {
+                        promised: ballot,
+                        accepted: ballot,
+                        state,
+                        logged: position,
+                        granted: None,
+                        chosen: Ballot::ZERO,
+                    };
                 }
             }
         }
@@ -107,6 +117,22 @@ impl Acceptor {
     /// The Lamport counter.
     pub fn counter(&self) -> u64 {
         self.counter
+    }
+
+    /// Everything up to here is refused; it is another one after each start.
+    pub fn floor(&self) -> u64 {
+        self.floor
+    }
+
+    /// Refuses everything up to `floor` from now on.
+    pub fn raise_floor(&mut self, floor: u64) {
+        self.floor = self.floor.max(floor);
+    }
+
+    /// Notes that something is chosen at `ballot`, whether or not it is what is held.
+    pub fn note_chosen(&mut self, key: &RegisterKey, ballot: Ballot) {
+        let register = self.registers.entry(key.clone()).or_default();
+        register.chosen = register.chosen.max(ballot);
     }
 
     /// Learns of a counter that someone used.

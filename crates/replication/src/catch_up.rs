@@ -129,8 +129,7 @@ impl<R: Rules> Replica<R> {
             self.catch_up.repairing += 1;
             let operation = Operation::Read { key: key.clone() };
             let deadline = self.now + REPAIR_DEADLINE;
-            let context = TraceContext::NONE;
-            let waiting = Waiting { ticket: None, operation, deadline, wall_ms: 0, context, proposed: false };
+            let waiting = Waiting { deadline, ..Waiting::internal(operation) };
             self.begin_query(key, waiting, out);
         }
     }

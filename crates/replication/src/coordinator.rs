@@ -46,10 +46,12 @@ impl<R: Rules> Replica<R> {
         let batch = lane.queue.len().min(BATCH_MAX);
         let waiting: Vec<Waiting> = lane.queue.drain(..batch).collect();
         let id = self.next_round_id();
+        let since = waiting.iter().map(|waiting| waiting.since).max().unwrap_or(0);
         let round = Round::new(key.clone(), self.replicas_of(key), waiting, 0);
         self.rounds.insert(id, round);
         self.lanes.entry(key.clone()).or_default().round = Some(id);
-        match self.acceptor.take_grant(key) {
+        let grant = self.acceptor.take_grant(key);
+        match grant.filter(|(ballot, _)| ballot.counter > since && self.lies_above_confirmations(key, *ballot)) {
             Some((ballot, state)) => self.begin_accept(id, ballot, state, out),
             None => self.begin_prepare(id, out),
         }
@@ -186,12 +188,13 @@ impl<R: Rules> Replica<R> {
         let Some(round) = self.forget_round(id) else { return };
         let Phase::Accepting { ballot, state, next, outcomes } = round.phase else { return };
         self.acceptor.grant(&round.key, ballot, next);
+        self.note_chosen(&round.key, ballot);
         for node in &round.refusals {
             // It refused what is now chosen: it may take it all the same, and would lag otherwise.
             let learn = Body::Learn { key: round.key.clone(), ballot, state: state.clone() };
             self.tell(*node, learn, LogPosition(0), round.context, out);
         }
-        let receipt = self.receipt(&round.votes, round.rounds);
+        let receipt = Receipt { time: ballot.counter, ..self.receipt(&round.votes, round.rounds) };
         for (waiting, outcome) in round.waiting.into_iter().zip(outcomes) {
             self.end(waiting.ticket, outcome, receipt.clone(), out);
         }
@@ -300,10 +303,13 @@ impl<R: Rules> Replica<R> {
         if !self.disk_full && ballot > Ballot::ZERO {
             self.acceptor.learn(&round.key, ballot, &state, &mut out.persist);
         }
+        if ballot > Ballot::ZERO {
+            self.note_chosen(&round.key, ballot);
+        }
         let receipt = self.receipt(&voters, round.rounds);
         for waiting in round.waiting {
             let outcome = read_outcome(&waiting.operation, &state);
-            self.end(waiting.ticket, outcome, receipt.clone(), out);
+            self.end_query(waiting, ballot, (outcome, receipt.clone()), out);
         }
         self.advance_lane(&round.key, out);
     }
@@ -384,7 +390,7 @@ impl<R: Rules> Replica<R> {
         }
     }
 
-    fn end(&mut self, ticket: Option<Ticket>, outcome: Outcome, receipt: Receipt, out: &mut Outbox) {
+    pub(crate) fn end(&mut self, ticket: Option<Ticket>, outcome: Outcome, receipt: Receipt, out: &mut Outbox) {
         match ticket {
             Some(ticket) => self.answer(ticket, outcome, receipt, out),
             None => self.catch_up_repaired(true, out),
@@ -394,7 +400,7 @@ impl<R: Rules> Replica<R> {
     fn receipt(&self, votes: &[NodeId], rounds: u32) -> Receipt {
         let others = votes.iter().copied().filter(|node| *node != self.me);
         let own = votes.contains(&self.me).then_some(self.me);
-        Receipt { epoch: self.view.epoch, voters: own.into_iter().chain(others).collect(), rounds }
+        Receipt { epoch: self.view.epoch, voters: own.into_iter().chain(others).collect(), rounds, time: 0 }
     }
 }
 
@@ -410,10 +416,10 @@ fn is_write(waiting: &Waiting) -> bool {
     matches!(waiting.operation, Operation::Write(_))
 }
 
-fn read_outcome(operation: &Operation, state: &State) -> Outcome {
+pub(crate) fn read_outcome(operation: &Operation, state: &State) -> Outcome {
     match operation {
         Operation::Outcome { request, .. } => Outcome::Remembered(state.requests.find(*request)),
-        Operation::Read { .. } | Operation::Write(_) => {
+        Operation::Read { .. } | Operation::Write(_) | Operation::InSession { .. } => {
             Outcome::Value(state.value.clone().map(|value| (state.version, value)))
         }
     }

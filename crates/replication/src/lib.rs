@@ -6,12 +6,16 @@
 //! Sources: Rystsov, "CASPaxos: Replicated State Machines without logs" (2018) for the register; Lamport, "Paxos made
 //! simple" (2001) for the two phases. The departures (a ceiling instead of synced promises, the next ballot promised
 //! with an accept, a chosen state taught to those that lag) are argued where they stand.
+//!
+//! `confirm.rs` and `ledger.rs` add the level sequential: floors, confirmations of arcs, and reads without a message.
 
 mod acceptor;
 mod apply;
 mod catch_up;
+mod confirm;
 mod coordinator;
 mod io;
+mod ledger;
 mod memory;
 mod message;
 mod replica;
@@ -21,6 +25,7 @@ mod types;
 
 pub use apply::VALUE_BYTES_MAX;
 pub use io::{Answer, Effects, Envelope, Event, Input, Outbox, Ticket};
+pub use ledger::LedgerPosition;
 pub use memory::{REQUESTS_AGE_MAX_MS, REQUESTS_MAX, Remembered, RequestMemory};
 pub use message::{Body, LogPosition, Message, Record, RoundId, State};
 pub use replica::{OPERATIONS_MAX, Replica};

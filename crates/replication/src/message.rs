@@ -1,8 +1,9 @@
 //! What replicas say to each other. Every message names the register and the coordinator's round, so that a late or
 //! repeated one is recognised and a lost one can be sent again.
 
-use membership::Epoch;
+use membership::{Epoch, Position};
 
+use crate::ledger::LedgerPosition;
 use crate::memory::RequestMemory;
 use crate::types::{Ballot, RegisterKey, Value, Version};
 
@@ -118,6 +119,32 @@ pub enum Body {
         /// The round it answers.
         round: RoundId,
         /// Registers in ring order with the ballot accepted here.
+        entries: Vec<(RegisterKey, Ballot)>,
+        /// Whether more follow.
+        more: bool,
+    },
+    /// Confirms an arc: refuse everything up to `up_to` from others than me, and report what they had you accept.
+    Confirm {
+        /// The asker's confirmation.
+        round: RoundId,
+        /// The arc, by its upper end.
+        arc: Position,
+        /// Up to which counter.
+        up_to: u64,
+        /// The counter above which the asker started; what it did before, it has forgotten.
+        since: u64,
+        /// Report what was accepted from here on; a position that the receiver cannot read asks for the whole arc.
+        position: LedgerPosition,
+        /// Go on after this register; none for the first page.
+        after: Option<RegisterKey>,
+    },
+    /// The floor is promised, and this was accepted. One page of the report; what it names is synced.
+    Confirmed {
+        /// The confirmation it answers.
+        round: RoundId,
+        /// Where to go on the next time.
+        position: LedgerPosition,
+        /// Registers in ring order, each with the highest ballot in question.
         entries: Vec<(RegisterKey, Ballot)>,
         /// Whether more follow.
         more: bool,

@@ -10,7 +10,9 @@ use stdx::{Instant, Prng, TraceContext};
 
 use crate::acceptor::{Acceptor, Vote};
 use crate::catch_up::CatchUp;
+use crate::confirm::Confirmations;
 use crate::io::{Answer, Envelope, Event, Input, Outbox, Ticket};
+use crate::ledger::Ledger;
 use crate::message::{Body, LogPosition, Message, Record, RoundId};
 use crate::round::{Round, Waiting};
 use crate::rules::{Correct, Rules};
@@ -34,6 +36,8 @@ pub struct Replica<R: Rules = Correct> {
     pub(crate) down: BTreeSet<NodeId>,
     pub(crate) disk_full: bool,
     pub(crate) catch_up: CatchUp,
+    pub(crate) ledger: Ledger,
+    pub(crate) confirmations: Confirmations,
     round_last: RoundId,
     open: BTreeMap<Ticket, (RegisterKey, Instant)>,
     held: BTreeMap<LogPosition, Vec<Envelope>>,
@@ -63,6 +67,8 @@ pub(crate) enum Timer {
     Round(RoundId),
     /// The catch-up asks again, or begins its next scan.
     CatchUp,
+    /// A confirmation asks again, or finishes what was reported.
+    Confirm(RoundId),
 }
 
 impl<R: Rules> Replica<R> {
@@ -86,6 +92,8 @@ impl<R: Rules> Replica<R> {
             down: BTreeSet::new(),
             disk_full: false,
             catch_up: CatchUp::default(),
+            ledger: Ledger::default(),
+            confirmations: Confirmations::default(),
             round_last,
             open: BTreeMap::new(),
             held: BTreeMap::new(),
@@ -113,8 +121,16 @@ impl<R: Rules> Replica<R> {
         self.now = self.now.max(now);
         match input {
             Input::Operation { ticket, operation, deadline, wall_ms, context } => {
+                let (operation, since, sequential) = match operation {
+                    Operation::InSession { since, sequential, operation } => (*operation, since, sequential),
+                    operation => (operation, 0, false),
+                };
+                let since = if R::SESSION_TIME { since } else { 0 };
                 let ticket = Some(ticket);
-                let waiting = Waiting { ticket, operation, deadline, wall_ms, context, proposed: false };
+                let waiting =
+                    Waiting { ticket, operation, deadline, wall_ms, context, proposed: false, since, sequential };
+                // Whatever it does happens after what its session has seen.
+                self.acceptor.observe(since, &mut out.persist);
                 self.handle_operation(waiting, out);
             }
             Input::Message { from, message, context } => self.handle_message(from, message, context, out),
@@ -133,6 +149,8 @@ impl<R: Rules> Replica<R> {
             Input::Drain => self.draining = true,
         }
         self.handle_timers(out);
+        self.settle_inbox(out);
+        self.confirm_continue_all(out);
         self.settle_inbox(out);
     }
 
@@ -206,8 +224,8 @@ impl<R: Rules> Replica<R> {
             self.judge_early(&mut waiting);
         }
         match waiting.operation {
-            Operation::Read { .. } | Operation::Outcome { .. } => self.begin_query(key, waiting, out),
-            Operation::Write(_) => {
+            Operation::Read { .. } | Operation::Outcome { .. } => self.begin_read(waiting, out),
+            Operation::Write(_) | Operation::InSession { .. } => {
                 self.lanes.entry(key.clone()).or_default().queue.push_back(waiting);
                 self.advance_lane(&key, out);
             }
@@ -260,7 +278,18 @@ impl<R: Rules> Replica<R> {
             Body::Learn { key, ballot, state } => {
                 if self.holds(&key) && !self.disk_full {
                     self.acceptor.learn(&key, ballot, &state, &mut out.persist);
+                    self.note_chosen(&key, ballot);
                 }
+            }
+            Body::Confirm { round, arc, up_to, since, position, after } => {
+                let report = self.confirm_as_replica(from, (arc, up_to, since), position, after);
+                if let Some((entries, position, more, wait)) = report {
+                    let reply = Body::Confirmed { round, position, entries, more };
+                    self.tell(from, reply, wait, context, out);
+                }
+            }
+            Body::Confirmed { round, position, entries, more } => {
+                self.handle_confirmed(from, round, position, (entries, more), out);
             }
             Body::Digest { round, after } => {
                 let page = self.digest_page(from, round, after.as_ref());
@@ -278,7 +307,8 @@ impl<R: Rules> Replica<R> {
                 if !self.holds(&key) {
                     return None;
                 }
-                let vote = self.acceptor.prepare(&key, ballot);
+                let bar = self.ledger.bar(self.arc_of(&key), ballot);
+                let vote = bar.map_or_else(|| self.acceptor.prepare(&key, ballot), Vote::No);
                 let (ballot, state, _) = self.acceptor.accepted(&key);
                 (round, vote, Body::Promise { round, accepted: (ballot, state) })
             }
@@ -291,7 +321,14 @@ impl<R: Rules> Replica<R> {
                 if self.disk_full && next != Ballot::ZERO {
                     return Some((Body::Nack { round, seen: 0, disk_full: true }, LogPosition(0)));
                 }
-                let vote = self.acceptor.accept::<R>(&key, ballot, &state, next, &mut out.persist);
+                let (arc, before) = (self.arc_of(&key), self.acceptor.register(&key).map(|held| held.accepted));
+                // What is accepted already is only answered again.
+                let bar = self.ledger.bar(arc, ballot).filter(|_| before != Some(ballot));
+                let accept = || self.acceptor.accept::<R>(&key, ballot, &state, next, &mut out.persist);
+                let vote = bar.map_or_else(accept, Vote::No);
+                if matches!(vote, Vote::Yes(_)) && before != Some(ballot) {
+                    self.ledger.note(arc, key, ballot);
+                }
                 (round, vote, Body::Accepted { round })
             }
             Body::Query { round, key, known } => {
@@ -361,6 +398,7 @@ impl<R: Rules> Replica<R> {
         }
         self.ring = view.ring();
         self.view = view;
+        self.forget_confirmations(out);
         self.catch_up_start(out);
     }
 
@@ -374,6 +412,7 @@ impl<R: Rules> Replica<R> {
                 Timer::Deadline(ticket) => self.handle_deadline(ticket, out),
                 Timer::Round(round) => self.handle_round_timer(round, out),
                 Timer::CatchUp => self.catch_up_continue(out),
+                Timer::Confirm(round) => self.handle_confirm_timer(round, out),
             }
         }
     }
@@ -406,6 +445,11 @@ impl<R: Rules> Replica<R> {
             self.timers.remove(&(deadline, Timer::Deadline(ticket)));
             out.answers.push(Answer { ticket, outcome, receipt });
         }
+    }
+
+    /// Whether somebody still waits for this answer.
+    pub(crate) fn is_open(&self, ticket: Ticket) -> bool {
+        self.open.contains_key(&ticket)
     }
 
     pub(crate) fn next_round_id(&mut self) -> RoundId {

@@ -18,6 +18,24 @@ pub trait Rules: Copy + Default + std::fmt::Debug + 'static {
     const KEEP_PROMISE: bool = true;
     /// A coordinator that finds an accepted state builds on it.
     const BUILD_ON_ACCEPTED: bool = true;
+    /// A replica that promised a floor keeps it.
+    const KEEP_FLOOR: bool = true;
+    /// A confirmation ends only when all that was reported is known to be chosen.
+    const FINISH_REPORTED: bool = true;
+    /// A read is answered from a confirmation only if that reaches the session's time.
+    const CONFIRM_TO_SESSION: bool = true;
+    /// A strict read is answered only from a confirmation that began after the read arrived.
+    const CONFIRM_AFTER_ARRIVAL: bool = true;
+    /// After a confirmation has begun, our own writes use ballots above it.
+    const NEW_WRITES_ABOVE: bool = true;
+    /// A read waits for our own write of its register.
+    const WAIT_FOR_OWN_WRITE: bool = true;
+    /// Only what is known to be chosen is shown without asking.
+    const ANSWER_CHOSEN: bool = true;
+    /// A strict read of a session that has seen something newer takes its time from a confirmation.
+    const STRICT_IN_SESSION: bool = true;
+    /// The session's time is heeded.
+    const SESSION_TIME: bool = true;
 }
 
 /// All rules kept.
@@ -55,5 +73,23 @@ pub mod planted {
         PromiseBroken breaks KEEP_PROMISE;
         #[doc = "Drops what an interrupted round had accepted."]
         AcceptedIgnored breaks BUILD_ON_ACCEPTED;
+        #[doc = "Promises a floor and does not keep it."]
+        NoFloor breaks KEEP_FLOOR;
+        #[doc = "Takes a confirmation for finished while reported writes are not."]
+        ReportsUnfinished breaks FINISH_REPORTED;
+        #[doc = "Answers a session from a confirmation that is older than what it has seen."]
+        ConfirmedTooLow breaks CONFIRM_TO_SESSION;
+        #[doc = "Answers a strict read from a confirmation that was there before it."]
+        OldConfirmation breaks CONFIRM_AFTER_ARRIVAL;
+        #[doc = "Writes below its own confirmation, by a promise from before it."]
+        WriteBelow breaks NEW_WRITES_ABOVE;
+        #[doc = "Answers a read beside its own write of the same register."]
+        ReadBesideWrite breaks WAIT_FOR_OWN_WRITE;
+        #[doc = "Shows what was accepted here and may never be chosen."]
+        UnchosenShown breaks ANSWER_CHOSEN;
+        #[doc = "Gives a strict read a time without confirming it."]
+        StrictOutOfSession breaks STRICT_IN_SESSION;
+        #[doc = "Forgets what the session has seen."]
+        SessionTimeDropped breaks SESSION_TIME;
     }
 }

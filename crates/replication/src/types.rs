@@ -113,6 +113,15 @@ pub enum Operation {
         /// The write's id.
         request: RequestId,
     },
+    /// An operation of a session that has a time; never one within another.
+    InSession {
+        /// The time, on the Lamport scale of ballots: the operation happens after it.
+        since: u64,
+        /// Whether a read may be answered at level sequential.
+        sequential: bool,
+        /// The operation.
+        operation: Box<Operation>,
+    },
 }
 
 impl Operation {
@@ -121,6 +130,25 @@ impl Operation {
         match self {
             Operation::Read { key } | Operation::Outcome { key, .. } => key,
             Operation::Write(write) => &write.key,
+            Operation::InSession { operation, .. } => operation.key(),
+        }
+    }
+
+    /// The write in it, if it is one.
+    pub fn write(&self) -> Option<&Write> {
+        match self {
+            Operation::Write(write) => Some(write),
+            Operation::InSession { operation, .. } => operation.write(),
+            Operation::Read { .. } | Operation::Outcome { .. } => None,
+        }
+    }
+
+    /// The write in it, to be changed, if it is one.
+    pub fn write_mut(&mut self) -> Option<&mut Write> {
+        match self {
+            Operation::Write(write) => Some(write),
+            Operation::InSession { operation, .. } => operation.write_mut(),
+            Operation::Read { .. } | Operation::Outcome { .. } => None,
         }
     }
 }
@@ -186,8 +214,11 @@ pub struct Receipt {
     pub epoch: Epoch,
     /// The replicas that voted for it, coordinator first.
     pub voters: Vec<NodeId>,
-    /// Rounds it took; 1 on the hot path.
+    /// Rounds it took; 1 on the hot path, 0 for a read that was answered from what is confirmed.
     pub rounds: u32,
+    /// When it happened, on the Lamport scale of ballots; the session's next operation happens after it. 0 where
+    /// nothing was done or seen.
+    pub time: u64,
 }
 
 impl Ballot {

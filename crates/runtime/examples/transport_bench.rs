@@ -183,7 +183,7 @@ fn serve_framed() -> std::io::Result<SocketAddr> {
                 let Operation::Write(Write { change: Change::Append(body), .. }) = asked.operation else { continue };
                 let value = Some(Value { body, content_type: Bytes::new() });
                 let outcome = Outcome::Done { effect: Effect::Replaced(Version::default()), value };
-                let receipt = Receipt { epoch: Epoch(1), voters: vec![SERVER], rounds: 1 };
+                let receipt = Receipt { epoch: Epoch(1), voters: vec![SERVER], rounds: 1, time: 0 };
                 let payload = Payload::OperationReply { call: asked.call, outcome, receipt };
                 assert!(peers.reply(via, Frame { context, payload }), "64 answers fit");
             }

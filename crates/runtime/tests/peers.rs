@@ -107,7 +107,7 @@ fn value_of(body: Bytes) -> Outcome {
 }
 
 fn receipt() -> Receipt {
-    Receipt { epoch: Epoch(1), voters: vec![NodeId(1)], rounds: 1 }
+    Receipt { epoch: Epoch(1), voters: vec![NodeId(1)], rounds: 1, time: 0 }
 }
 
 /// Answers reads with the key's own name, or as many zeros as it says; tells of other events. Held calls wait for
@@ -134,7 +134,9 @@ fn serve(node: Node) -> (Peers, SocketAddr, Receiver<(ConnectionId, u64)>, Recei
                     answering.reply(via, Frame { context, payload });
                 }
                 PeerEvent::Frame {
-                    via, frame: Frame { payload: Payload::Lookup { call, target, at, .. }, .. }, ..
+                    via,
+                    frame: Frame { payload: Payload::Lookup { call, target, at, .. }, .. },
+                    ..
                 } => {
                     let peer = chord::Peer { position: at.unwrap_or(target), node: NodeId(2) };
                     answering.reply(via, frame(Payload::LookupReply { call, hop: Some(NextHop::Ask(peer)) }));

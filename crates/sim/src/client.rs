@@ -27,6 +27,8 @@ pub(crate) struct Client {
     pub budget: RetryBudget,
     /// Nodes that are asked last, and until when.
     doubts: BTreeMap<NodeId, Instant>,
+    /// The time of its session, as the gateway's token carries it.
+    pub time: u64,
     /// The last version and text it saw of each register.
     seen: BTreeMap<usize, (Option<Version>, Option<String>)>,
 }
@@ -55,6 +57,8 @@ pub(crate) struct Drawn {
     pub input: Value,
     /// What it is for.
     pub purpose: Purpose,
+    /// Whether it is a read at level sequential.
+    pub sequential: bool,
 }
 
 /// What an operation is for.
@@ -109,7 +113,7 @@ pub(crate) enum End {
 impl Client {
     pub fn new(process: u64) -> Client {
         let (doubts, seen) = (BTreeMap::new(), BTreeMap::new());
-        Client { process, current: None, budget: RetryBudget::default(), doubts, seen }
+        Client { process, current: None, budget: RetryBudget::default(), doubts, time: 0, seen }
     }
 
     /// Whether a node was silent a moment ago.
@@ -134,7 +138,7 @@ impl Client {
         serial: u64,
         (key, kind): (usize, KeyKind),
         register: &RegisterKey,
-        wall_ms: u64,
+        (wall_ms, sessions): (u64, bool),
     ) -> Drawn {
         let request = RequestId((u128::from(serial) << 64) | (u128::from(self.process) + 1));
         let write = |condition, change| {
@@ -142,7 +146,13 @@ impl Client {
             Operation::Write(Write { key, request, first_sent_ms: wall_ms, retry: false, condition, change })
         };
         let read = (Operation::Read { key: register.clone() }, Function::Read, Value::Null);
-        let choice = prng.below(20);
+        // Sessions read more, and mostly at level sequential.
+        // Nor do they delete: what is absent does not name who made it so, and an order is hard to find.
+        let choice = match sessions {
+            true if prng.one_in(3) => 0,
+            true => prng.below(18),
+            false => prng.below(20),
+        };
         let (operation, function, input) = match kind {
             _ if choice < 7 => read,
             KeyKind::Register => self.draw_change(choice, serial, key, write),
@@ -156,7 +166,8 @@ impl Client {
                 (write(Condition::Always, change), Function::Append, Value::from(text))
             }
         };
-        Drawn { key, operation, function, input, purpose: Purpose::History }
+        let sequential = sessions && function == Function::Read && !prng.one_in(4);
+        Drawn { key, operation, function, input, purpose: Purpose::History, sequential }
     }
 
     fn draw_change(

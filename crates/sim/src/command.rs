@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::litmus::{ReadLevel, Shown};
 use crate::{Counts, Options, Planted, Report, Violation, run};
 
 /// What many seeds came to.
@@ -48,6 +49,41 @@ pub fn run_until_found(first: u64, count: u64, planted: Option<Planted>, threads
 /// Runs one seed and keeps its event log.
 pub fn replay(seed: u64, planted: Option<Planted>) -> Replay {
     Replay { report: run(seed, Options { planted, keep_log: true }) }
+}
+
+/// What one litmus test has shown at one level, over many seeds.
+#[derive(Clone, Debug)]
+pub struct LitmusRow {
+    /// The level at which its reads were made.
+    pub level: ReadLevel,
+    /// The test's name.
+    pub test: &'static str,
+    /// Whether the level forbids the outcome.
+    pub forbidden: bool,
+    /// How often it was asked, and how often the outcome was seen.
+    pub shown: Shown,
+    /// The first seed that broke something, and what.
+    pub violation: Option<(u64, Violation)>,
+}
+
+/// Runs every litmus test at every level that reads may ask for, under the faults of `seeds` seeds from `first` on.
+pub fn run_litmus(first: u64, seeds: u64) -> Vec<LitmusRow> {
+    let levels = [(ReadLevel::Strict, checker::Level::Strict), (ReadLevel::Sequential, checker::Level::Sequential)];
+    let mut rows = Vec::new();
+    for (level, promised) in levels {
+        for test in checker::litmus::ALL {
+            let forbidden = !test.allowed_at(promised);
+            let mut row = LitmusRow { level, test: test.name, forbidden, shown: Shown::default(), violation: None };
+            for seed in (first..).take(usize::try_from(seeds).unwrap_or(usize::MAX)) {
+                match crate::run_litmus(seed, test, level) {
+                    Ok(shown) => row.shown.add(shown),
+                    Err(violation) => row.violation = row.violation.or(Some((seed, violation))),
+                }
+            }
+            rows.push(row);
+        }
+    }
+    rows
 }
 
 fn sweep(first: u64, count: u64, planted: Option<Planted>, threads: usize, until_found: bool) -> Summary {

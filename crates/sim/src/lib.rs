@@ -24,6 +24,7 @@ pub mod command;
 mod event_log;
 mod invariants;
 pub mod large;
+pub mod litmus;
 pub mod model;
 mod network;
 mod node;
@@ -82,23 +83,49 @@ pub fn run(seed: u64, options: Options) -> Report {
         Some(Planted::ConditionOnStale) => run_with::<broken::ConditionOnStale, Ring>(seed, options),
         Some(Planted::PromiseBroken) => run_with::<broken::PromiseBroken, Ring>(seed, options),
         Some(Planted::AcceptedIgnored) => run_with::<broken::AcceptedIgnored, Ring>(seed, options),
+        Some(Planted::NoFloor) => run_with::<broken::NoFloor, Ring>(seed, options),
+        Some(Planted::ReportsUnfinished) => run_with::<broken::ReportsUnfinished, Ring>(seed, options),
+        Some(Planted::ConfirmedTooLow) => run_with::<broken::ConfirmedTooLow, Ring>(seed, options),
+        Some(Planted::OldConfirmation) => run_with::<broken::OldConfirmation, Ring>(seed, options),
+        Some(Planted::UnchosenShown) => run_with::<broken::UnchosenShown, Ring>(seed, options),
+        Some(Planted::SessionTimeDropped) => run_with::<broken::SessionTimeDropped, Ring>(seed, options),
         Some(Planted::PublishedChord) => run_with::<replication::Correct, chord::rules::Published2001>(seed, options),
     }
 }
 
 fn run_with<R: replication::Rules, C: chord::Rules>(seed: u64, options: Options) -> Report {
     let amnesia = options.planted == Some(Planted::Amnesia);
-    let mut world = world::World::<R, C>::new(seed, options.keep_log, amnesia);
+    let mut world = world::World::<R, C>::new(seed, options.keep_log, amnesia, None);
     let violation = match world.run() {
-        Ok(history) => judge(&history),
+        Ok(history) => judge(&history, checker::Level::Strict).or_else(|| {
+            let sessions = world.swarm.sessions;
+            sessions.then(|| judge(&history, checker::Level::Sequential)).flatten()
+        }),
         Err(violation) => Some(violation),
     };
     Report { seed, swarm: world.swarm, violation, log: world.log, counts: world.counts }
 }
 
+/// Runs one seed's faults with the sessions of a litmus test as its clients; what they were shown, or what was broken.
+///
+/// # Errors
+/// An invariant or a level is broken.
+pub fn run_litmus(
+    seed: u64,
+    test: &'static checker::litmus::Litmus,
+    level: litmus::ReadLevel,
+) -> Result<litmus::Shown, Violation> {
+    let running = litmus::Running::new(test, level);
+    let mut world = world::World::<replication::Correct, chord::Correct>::new(seed, false, false, Some(running));
+    let history = world.run()?;
+    let found = judge(&history, checker::Level::Strict).or_else(|| judge(&history, checker::Level::Sequential));
+    found.map_or_else(|| Ok(world.shown().unwrap_or_default()), Err)
+}
+
 /// What the checker, which knows nothing of the cores, says of the history.
-fn judge(history: &history::History) -> Option<Violation> {
-    let options = checker::Options { limit: checker::Limit::steps(CHECK_STEPS_MAX), ..checker::Options::default() };
+fn judge(history: &history::History, level: checker::Level) -> Option<Violation> {
+    let limit = checker::Limit::steps(CHECK_STEPS_MAX);
+    let options = checker::Options { level, limit, ..checker::Options::default() };
     let report = match checker::check_operations(&history.operations, &options) {
         Ok(report) => report,
         Err(error) => return Some(Violation { invariant: "the_history_is_readable", found: error.to_string() }),
@@ -107,7 +134,8 @@ fn judge(history: &history::History) -> Option<Violation> {
         (checker::Verdict::Valid, _) => None,
         (checker::Verdict::Violated, violation) => {
             let found = violation.map_or_else(String::new, |v| format!("{} (line {})", v.sentence, v.line));
-            Some(Violation { invariant: "linearizable", found })
+            let invariant = if level == checker::Level::Strict { "linearizable" } else { "sequential" };
+            Some(Violation { invariant, found })
         }
         (checker::Verdict::Undecided, _) => {
             let found = format!("keys {:?} after {} steps", report.undecided, report.steps);

@@ -20,6 +20,18 @@ pub enum Planted {
     PromiseBroken,
     /// Drops what an interrupted round had accepted.
     AcceptedIgnored,
+    /// Promises a floor and does not keep it.
+    NoFloor,
+    /// Takes a confirmation for finished while reported writes are not.
+    ReportsUnfinished,
+    /// Answers a session from a confirmation that is older than what it has seen.
+    ConfirmedTooLow,
+    /// Answers a strict read from a confirmation that was there before it.
+    OldConfirmation,
+    /// Shows what was accepted by one replica and may never be chosen.
+    UnchosenShown,
+    /// Forgets what the session has seen.
+    SessionTimeDropped,
     /// Keeps the ring by the Chord protocol as it was published in 2001.
     PublishedChord,
 }
@@ -34,7 +46,7 @@ pub struct UnknownPlanted {
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Planted; 9] = [
+    pub const ALL: [Planted; 15] = [
         Planted::AckBeforeSync,
         Planted::MinorityRead,
         Planted::RetryTwice,
@@ -43,6 +55,12 @@ impl Planted {
         Planted::ConditionOnStale,
         Planted::PromiseBroken,
         Planted::AcceptedIgnored,
+        Planted::NoFloor,
+        Planted::ReportsUnfinished,
+        Planted::ConfirmedTooLow,
+        Planted::OldConfirmation,
+        Planted::UnchosenShown,
+        Planted::SessionTimeDropped,
         Planted::PublishedChord,
     ];
 
@@ -57,6 +75,12 @@ impl Planted {
             Planted::ConditionOnStale => "condition-on-stale",
             Planted::PromiseBroken => "promise-broken",
             Planted::AcceptedIgnored => "accepted-ignored",
+            Planted::NoFloor => "no-floor",
+            Planted::ReportsUnfinished => "reports-unfinished",
+            Planted::ConfirmedTooLow => "confirmed-too-low",
+            Planted::OldConfirmation => "old-confirmation",
+            Planted::UnchosenShown => "unchosen-shown",
+            Planted::SessionTimeDropped => "session-time-dropped",
             Planted::PublishedChord => "published-chord",
         }
     }

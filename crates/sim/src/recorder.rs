@@ -101,7 +101,8 @@ impl Recorder {
         let line = self.next_line();
         let process = Process::Client(process as i64);
         let key = Value::from(format!("k{}", drawn.key));
-        let event = Event { applied, ..Event::new(process, kind, drawn.function.clone(), key, value) };
+        let level = drawn.sequential.then(|| "sequential".to_owned());
+        let event = Event { applied, level, ..Event::new(process, kind, drawn.function.clone(), key, value) };
         self.pairing.push(line, event).expect("a client asks once at a time and completes what it asked");
     }
 }

@@ -63,6 +63,8 @@ pub struct Swarm {
     pub competing: bool,
     /// How long a gateway waits for a silent replica before it asks the next as well.
     pub hedge: Duration,
+    /// Whether clients are sessions with a time, and read at level sequential, too.
+    pub sessions: bool,
 }
 
 /// Away so shortly that what was under way to the node before still arrives.
@@ -112,11 +114,28 @@ impl Swarm {
             resets: !prng.one_in(3),
             competing: prng.one_in(3),
             hedge: Duration::from_millis(5 + prng.below(60)),
+            sessions: prng.one_in(2),
         };
+        if swarm.sessions {
+            // What goes wrong between keys needs some; and any coordinator, so that sessions wander.
+            swarm.registers = 2 + prng.index(3);
+            (swarm.counters, swarm.journals) = (0, 0);
+            swarm.competing = !prng.one_in(4);
+        }
         if prng.one_in(8) {
             swarm.make_storm(prng);
         }
         swarm
+    }
+
+    /// The load of a litmus test: its sessions, each with a time, and fresh keys for every round.
+    pub fn run_litmus(&mut self, sessions: usize) {
+        self.clients = sessions;
+        (self.counters, self.journals) = (0, 0);
+        self.registers = crate::litmus::ROUNDS * crate::litmus::VARIABLES;
+        self.sessions = true;
+        // Full disks are another subject, and take their time at the end for each key.
+        self.fill_every = None;
     }
 
     /// Many restarts among competing coordinators of one key, with messages from before them under way: where promises
@@ -153,6 +172,6 @@ impl fmt::Display for Swarm {
         )?;
         writeln!(f, "failing sync {}, full disk {}", every(&self.sync_failure_every), every(&self.fill_every))?;
         writeln!(f, "segment_bytes={} cleaning {}", self.segment_bytes, every(&self.clean_every))?;
-        writeln!(f, "resets={} competing={}", self.resets, self.competing)
+        writeln!(f, "resets={} competing={} sessions={}", self.resets, self.competing, self.sessions)
     }
 }

@@ -40,6 +40,12 @@ impl fmt::Display for Words<'_> {
                 entries.iter().try_for_each(|(key, ballot)| write!(f, " {} b{ballot}", text(&key.key)))
             }
             Body::OtherEpoch => f.write_str("other epoch"),
+            Body::Confirm { round, arc, up_to, since, .. } => {
+                write!(f, "confirm r{} {arc} to {up_to} since {since}", short(round))
+            }
+            Body::Confirmed { round, entries, more, .. } => {
+                write!(f, "confirmed r{} {} entries more={more}", short(round), entries.len())
+            }
         }
     }
 }

@@ -19,6 +19,7 @@ use stdx::{Instant, Prng};
 use crate::client::{Client, KeyKind};
 use crate::event_log::EventLog;
 use crate::invariants::{Registers, Violation};
+use crate::litmus::{Running, Shown};
 use crate::network::Network;
 use crate::node::SimNode;
 use crate::recorder::Recorder;
@@ -170,14 +171,19 @@ pub(crate) struct World<R: replication::Rules, C: chord::Rules> {
     watch: RingWatch,
     violation: Option<Violation>,
     amnesia: bool,
+    /// The litmus test that the clients run, if they do not draw what they do.
+    litmus: Option<Running>,
     calm: bool,
 }
 
 impl<R: replication::Rules, C: chord::Rules> World<R, C> {
     /// The world of a seed. `amnesia` plants the node that comes back under its old identity after its disk was lost.
-    pub fn new(seed: u64, keep_log: bool, amnesia: bool) -> World<R, C> {
+    pub fn new(seed: u64, keep_log: bool, amnesia: bool, litmus: Option<Running>) -> World<R, C> {
         let mut prng = Prng::from_seed(seed);
-        let swarm = Swarm::draw(&mut prng);
+        let mut swarm = Swarm::draw(&mut prng);
+        if let Some(running) = &litmus {
+            swarm.run_litmus(running.test.sessions.len());
+        }
         let (view, hasher) = formed_view(&swarm, &mut prng);
         let kinds = [
             vec![KeyKind::Register; swarm.registers],
@@ -212,6 +218,7 @@ impl<R: replication::Rules, C: chord::Rules> World<R, C> {
             watch: RingWatch::new(ring_host::config(swarm.successors)),
             violation: None,
             amnesia,
+            litmus,
             calm: true,
             prng,
             swarm,
@@ -238,8 +245,7 @@ impl<R: replication::Rules, C: chord::Rules> World<R, C> {
         self.network.calm = false;
         self.calm = false;
         self.begin();
-        let operations = self.swarm.operations as u64;
-        self.run_until(|world| world.idle() && world.serial_last >= operations, FAULTS_MAX)?;
+        self.run_until(|world| world.idle() && world.is_out_of_work(), FAULTS_MAX)?;
         self.settle();
         self.run_until(World::idle, SETTLE_MAX)?;
         if !self.idle() {
@@ -314,6 +320,17 @@ impl<R: replication::Rules, C: chord::Rules> World<R, C> {
     fn at(&mut self, after: Duration, happening: Happening) {
         self.order += 1;
         self.agenda.insert((self.now + after, self.order), happening);
+    }
+
+    /// What the litmus test has shown, if one was run.
+    pub fn shown(&self) -> Option<Shown> {
+        self.litmus.as_ref().map(|running| running.shown)
+    }
+
+    /// Whether clients have done all that they had to do.
+    fn is_out_of_work(&self) -> bool {
+        let drawn = self.serial_last >= self.swarm.operations as u64;
+        self.litmus.as_ref().map_or(drawn, Running::is_over)
     }
 
     fn idle(&self) -> bool {

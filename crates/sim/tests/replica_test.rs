@@ -222,7 +222,7 @@ fn put(number: u64) -> Operation {
 fn operation_number(operation: &Operation) -> u64 {
     match operation {
         Operation::Write(write) => write.request.0 as u64,
-        Operation::Read { .. } | Operation::Outcome { .. } => 1_000,
+        Operation::Read { .. } | Operation::Outcome { .. } | Operation::InSession { .. } => 1_000,
     }
 }
 

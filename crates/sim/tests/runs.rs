@@ -81,3 +81,23 @@ fn two_threads_find_what_one_finds() {
     assert_eq!((one.violations, one.counts), (two.violations, two.counts));
     assert_eq!(one.schedules, 12);
 }
+
+#[test]
+fn litmus_outcomes_that_a_level_forbids_are_never_seen_and_staleness_is_seen_below_strict() {
+    let rows = sim::command::run_litmus(0, 12);
+    let mut allowed_seen = 0;
+    for row in &rows {
+        let (level, test, shown) = (row.level.name(), row.test, row.shown);
+        println!("{level} {test}: {} of {} rounds", shown.outcomes, shown.rounds);
+        if let Some((seed, violation)) = &row.violation {
+            panic!("{test} at {level}, seed {seed}: {violation}");
+        }
+        assert!(shown.rounds > 100, "{test} at {level}: only {} rounds were whole", shown.rounds);
+        if row.forbidden {
+            assert_eq!(shown.outcomes, 0, "{test} at {level}");
+        } else {
+            allowed_seen += shown.outcomes;
+        }
+    }
+    assert!(allowed_seen > 0, "level sequential must be weaker than strict, and is not");
+}

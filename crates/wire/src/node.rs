@@ -5,8 +5,9 @@ use membership::{ClusterId, NodeId, Position};
 use replication::{Operation, Outcome, Receipt};
 use stdx::TraceContext;
 
-/// The protocol's number, told in every [`Hello`]. Two ends with different numbers do not talk.
-pub const PROTOCOL: u16 = 1;
+/// The protocol's number, told in every [`Hello`]. Two ends with different numbers do not talk. 2 brought sessions:
+/// confirmations of arcs, operations with a time, receipts with a time.
+pub const PROTOCOL: u16 = 2;
 
 /// The first frame in both directions of every connection.
 #[derive(Clone, Debug, PartialEq, Eq)]

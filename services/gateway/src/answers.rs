@@ -62,9 +62,9 @@ fn not_done(refusal: Refusal) -> Refuse {
 }
 
 /// How an answer came about, in a header's words.
-pub fn receipt(fleet: &Fleet, receipt: &replication::Receipt, attempts: u32) -> String {
+pub fn receipt(fleet: &Fleet, receipt: &replication::Receipt, level: Level, attempts: u32) -> String {
     let replicas = receipt.voters.iter().map(|voter| fleet.name_of(*voter)).collect();
-    Receipt { level: Level::Strict, epoch: receipt.epoch.0, hops: 1, replicas, attempts }.to_string()
+    Receipt { level, epoch: receipt.epoch.0, hops: 1, replicas, attempts }.to_string()
 }
 
 /// The answer to a read that came back.

@@ -75,7 +75,7 @@ impl Gateway {
                 replicas,
                 deadline,
                 hedge: hedging.latency.hedge_delay(),
-                write: matches!(operation, Operation::Write(_)),
+                write: operation.write().is_some(),
             };
             (Dispatch::new(plan, hedging.chance()), Vec::new())
         };
@@ -113,7 +113,7 @@ impl Attempts<'_> {
         let hedge = !self.open.is_empty();
         let span = self.span(node, attempt, hedge);
         let mut operation = self.operation.clone();
-        if let Operation::Write(write) = &mut operation {
+        if let Some(write) = operation.write_mut() {
             write.retry |= retry;
         }
         let call: Calling = gateway.nodes.call(node, operation, budget_of(now, self.deadline), span.context());

@@ -5,11 +5,11 @@ use actix_web::web::Payload;
 use actix_web::{HttpRequest, HttpResponse};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
-use replication::{Change, Effect, Operation, Outcome, Value, Write};
+use replication::{Change, Operation, Outcome, Value, Write};
 use stdx::{Instant, TraceContext};
 use telemetry::names;
 use telemetry::spans::LiveSpan;
-use wire::http::{ProblemCode, header};
+use wire::http::{Level, ProblemCode, header};
 
 use crate::answers;
 use crate::ask::{Asked, Words, whole};
@@ -60,15 +60,15 @@ impl Incoming<'_> {
         let headers = self.request.headers();
         let query = words::query(self.request.query_string(), &["consistency", "watch"])?;
         words::refuse_not_offered(headers, &query)?;
-        words::level(&query)?;
+        let level = granted(words::level(&query)?);
         let conditions = words::read_conditions(headers)?;
         let range = if verb == Verb::Get { headers.single("range")? } else { None };
         let if_range = headers.single("if-range")?;
         let seen = self.seen()?;
         let bucket = self.gateway.bucket(bucket_name, self.deadline, self.context).await?;
-        let operation = Operation::Read { key: self.gateway.register(bucket.id, key) };
-        let asked = self.ask(&operation, bucket_name, verb).await;
-        let (outcome, trailer) = self.settle(asked, seen, None, false)?;
+        let read = Operation::Read { key: self.gateway.register(bucket.id, key) };
+        let asked = self.ask(in_session(read, seen, level), level, bucket_name, verb).await;
+        let (outcome, trailer) = self.settle(asked, level, seen, None, false)?;
         let answer = match outcome {
             Outcome::Value(found) => answers::read(found, &conditions, range, if_range),
             Outcome::Done { .. } | Outcome::Remembered(_) | Outcome::Refused(_) | Outcome::Unknown => {
@@ -109,8 +109,9 @@ impl Incoming<'_> {
         self.span.set(names::REQUEST_ID, format!("{:032x}", id.0));
         let register = gateway.register(bucket.id, key);
         let write = Write { key: register, request: id, first_sent_ms, retry, condition, change };
-        let asked = self.ask(&Operation::Write(write), bucket_name, verb).await;
-        let (outcome, trailer) = self.settle(asked, seen, Some(text), true)?;
+        let write = in_session(Operation::Write(write), seen, Level::Strict);
+        let asked = self.ask(write, Level::Strict, bucket_name, verb).await;
+        let (outcome, trailer) = self.settle(asked, Level::Strict, seen, Some(text), true)?;
         let answer = match outcome {
             Outcome::Done { effect, value } => answers::write(effect, value, computes),
             Outcome::Value(_) | Outcome::Remembered(_) | Outcome::Refused(_) | Outcome::Unknown => {
@@ -142,8 +143,9 @@ impl Incoming<'_> {
         };
         let bucket = self.gateway.bucket(&bucket_name, self.deadline, self.context).await?;
         let operation = Operation::Outcome { key: self.gateway.register(bucket.id, &key), request };
-        let asked = self.ask(&operation, &bucket_name, Verb::Get).await;
-        let (outcome, trailer) = self.settle(asked, seen, Some(id.to_owned()), false)?;
+        let operation = in_session(operation, seen, Level::Strict);
+        let asked = self.ask(operation, Level::Strict, &bucket_name, Verb::Get).await;
+        let (outcome, trailer) = self.settle(asked, Level::Strict, seen, Some(id.to_owned()), false)?;
         let answer = match outcome {
             Outcome::Remembered(effect) => {
                 let (outcome, effect, etag) = answers::remembered(effect);
@@ -159,17 +161,18 @@ impl Incoming<'_> {
         trailer.on(answer)
     }
 
-    async fn ask(&mut self, operation: &Operation, bucket: &str, verb: Verb) -> Asked {
+    async fn ask(&mut self, operation: Operation, level: Level, bucket: &str, verb: Verb) -> Asked {
         self.span.set(names::KEY_ID, operation.key().position.to_string());
-        self.span.set(names::LEVEL, "strict");
+        self.span.set(names::LEVEL, level.name());
         let words = Words { bucket, verb: verb.name(), context: self.context };
-        self.gateway.ask(operation, self.deadline, words).await
+        self.gateway.ask(&operation, self.deadline, words).await
     }
 
     /// Takes an operation's end apart: the outcome with what every data answer carries, or the problem.
     fn settle(
         &mut self,
         asked: Asked,
+        level: Level,
         seen: Seen,
         request_id: Option<String>,
         write: bool,
@@ -182,15 +185,10 @@ impl Incoming<'_> {
             return Err(refuse.with("attempts", asked.attempts));
         };
         self.span.set(names::EPOCH, whole(receipt.epoch.0));
-        let counter = match &outcome {
-            Outcome::Value(Some((version, _))) => version.ballot.counter,
-            Outcome::Done { effect, .. } => counter_of(effect),
-            Outcome::Remembered(effect) => effect.as_ref().map_or(0, counter_of),
-            Outcome::Value(None) | Outcome::Refused(_) | Outcome::Unknown => 0,
-        };
-        let seen = seen.join(Seen { epoch: receipt.epoch, counter });
+        // When it happened, and not which version it saw: another coordinator may have settled that one again, later.
+        let seen = seen.join(Seen { epoch: receipt.epoch, counter: receipt.time });
         let fleet = self.gateway.fleet();
-        let receipt = answers::receipt(&fleet, &receipt, asked.attempts);
+        let receipt = answers::receipt(&fleet, &receipt, level, asked.attempts);
         Ok((outcome, Trailer { receipt, token: self.gateway.tokens.write(seen), request_id }))
     }
 
@@ -275,10 +273,19 @@ fn added(by: Option<&String>) -> Result<i64, Refuse> {
     }
 }
 
-fn counter_of(effect: &Effect) -> u64 {
-    match effect {
-        Effect::Created(version) | Effect::Replaced(version) | Effect::Deleted(version) => version.ballot.counter,
-        Effect::ConditionFailed(present) => present.map_or(0, |version| version.ballot.counter),
-        Effect::Unfit => 0,
+/// The level at which an `ordered` bucket answers a read that asks for `level`.
+fn granted(level: Level) -> Level {
+    match level {
+        Level::Strict => Level::Strict,
+        Level::Sequential | Level::Causal | Level::Eventual => Level::Sequential,
     }
+}
+
+/// The operation of a session that has seen this much. One that has seen nothing asks as anyone does.
+fn in_session(operation: Operation, seen: Seen, level: Level) -> Operation {
+    let sequential = level == Level::Sequential;
+    if seen.counter == 0 && !sequential {
+        return operation;
+    }
+    Operation::InSession { since: seen.counter, sequential, operation: Box::new(operation) }
 }

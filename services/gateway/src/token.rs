@@ -1,8 +1,8 @@
 //! The session token: what a session has seen, opaque to clients and authenticated.
 //!
 //! Untrusted input: it is size-capped, versioned and carries a keyed tag, so that a forged token is refused instead of
-//! believed. Today it holds the newest epoch and the highest Lamport counter that the session has seen; a strict read
-//! needs neither, and the sequential level will.
+//! believed. It holds the newest epoch and the session's time: the Lamport counter at which the last thing that it did
+//! or saw happened. Everything that it asks next happens after that.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -16,7 +16,7 @@ use crate::problem::Refuse;
 pub struct Seen {
     /// The newest epoch.
     pub epoch: Epoch,
-    /// The highest Lamport counter.
+    /// The session's time, a Lamport counter; 0 for a new session.
     pub counter: u64,
 }
 

@@ -223,8 +223,8 @@ pub fn query(raw: &str, known: &[&str]) -> Result<BTreeMap<String, String>, Refu
     Ok(parameters)
 }
 
-/// The level asked for by `?consistency=`. An `ordered` bucket offers all four, and serves each at strict, which is
-/// stronger than what was asked.
+/// The level asked for by `?consistency=`. An `ordered` bucket offers all four: strict, and the weaker ones at
+/// sequential, which promises at least as much.
 pub fn level(parameters: &BTreeMap<String, String>) -> Result<Level, Refuse> {
     match parameters.get("consistency") {
         None => Ok(Level::Strict),

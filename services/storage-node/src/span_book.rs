@@ -185,6 +185,7 @@ fn verb(operation: &Operation) -> &'static str {
     match operation {
         Operation::Read { .. } => "GET",
         Operation::Outcome { .. } => "OUTCOME",
+        Operation::InSession { operation, .. } => verb(operation),
         Operation::Write(write) => match write.change {
             replication::Change::Put(_) => "PUT",
             replication::Change::Delete => "DELETE",

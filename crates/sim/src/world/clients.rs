@@ -5,12 +5,15 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use dispatch::{Dispatch, Failure, Input, Output, Plan, Verdict};
 use membership::NodeId;
-use replication::{Answer, Input as ReplicaInput, Operation, Refusal, Ticket};
+use replication::{
+    Answer, Change, Condition, Input as ReplicaInput, Operation, Refusal, RequestId, Ticket, Value as Stored, Write,
+};
 use stdx::{Instant, TraceContext};
 use wire::node::{Frame, OperationCall, Payload};
 
 use super::{Call, Happening, World};
 use crate::client::{Current, Drawn, End, Purpose};
+use crate::litmus::ReadLevel;
 use crate::network::Place;
 
 /// How long a client waits for an answer.
@@ -18,15 +21,64 @@ const DEADLINE: Duration = Duration::from_secs(1);
 
 impl<R: replication::Rules, C: chord::Rules> World<R, C> {
     pub(super) fn next_operation(&mut self, client: usize) {
-        let over = self.calm || self.serial_last >= self.swarm.operations as u64;
-        if over || self.clients[client].current.is_some() {
+        if self.calm || self.is_out_of_work() || self.clients[client].current.is_some() {
             return;
+        }
+        if self.litmus.is_some() {
+            return self.next_litmus_step(client);
         }
         let key = self.prng.index(self.keys.len());
         let (register, kind) = self.keys[key].clone();
         let (serial, wall_ms) = (self.serial_last + 1, self.wall_ms());
-        let drawn = self.clients[client].draw(&mut self.prng, serial, (key, kind), &register, wall_ms);
+        let drawn =
+            self.clients[client].draw(&mut self.prng, serial, (key, kind), &register, (wall_ms, self.swarm.sessions));
         self.begin_operation(client, drawn);
+    }
+
+    fn next_litmus_step(&mut self, client: usize) {
+        let Some(running) = &self.litmus else { return };
+        let Some((key, write)) = running.next(client) else { return };
+        let sequential = write.is_none() && running.level == ReadLevel::Sequential;
+        let (register, serial) = (self.keys[key].0.clone(), self.serial_last + 1);
+        let drawn = match write {
+            None => {
+                let operation = Operation::Read { key: register };
+                let (function, input) = (history::Function::Read, history::Value::Null);
+                Drawn { key, operation, function, input, purpose: Purpose::History, sequential }
+            }
+            Some(value) => {
+                let value = value.to_string();
+                let body = Bytes::from(value.clone());
+                let change = Change::Put(Stored { body, content_type: Bytes::new() });
+                let (request, first_sent_ms) = (RequestId(u128::from(serial) << 64), self.wall_ms());
+                let condition = Condition::Always;
+                let write = Write { key: register, request, first_sent_ms, retry: false, condition, change };
+                let (function, input) = (history::Function::Write, history::Value::from(value));
+                let operation = Operation::Write(write);
+                Drawn { key, operation, function, input, purpose: Purpose::History, sequential }
+            }
+        };
+        self.begin_operation(client, drawn);
+    }
+
+    /// Tells the litmus test how a step ended; at the end of a round all sessions go on, as new ones.
+    fn end_litmus_step(&mut self, client: usize, end: &End) {
+        // What is asked once all is calm is no part of the test.
+        let calm = self.calm;
+        let Some(running) = self.litmus.as_mut().filter(|running| !calm && !running.is_over()) else { return };
+        let answered = match end {
+            End::Ok { output, .. } => Some(output.as_text().and_then(|text| text.parse().ok())),
+            End::Fail(_) | End::Remembered(_) | End::Info => None,
+        };
+        let round_over = running.ended(client, answered);
+        for other in 0..self.clients.len() {
+            if round_over {
+                self.process_last += 1;
+                (self.clients[other].process, self.clients[other].time) = (self.process_last, 0);
+            }
+            let pause = Duration::from_micros(self.prng.below(3_000));
+            self.at(pause, Happening::Next { client: other });
+        }
     }
 
     pub(super) fn begin_operation(&mut self, client: usize, drawn: Drawn) {
@@ -89,8 +141,12 @@ impl<R: replication::Rules, C: chord::Rules> World<R, C> {
         let Some(current) = self.clients[client].current.as_ref() else { return };
         let (serial, deadline) = (current.serial, current.deadline);
         let mut operation = current.drawn.operation.clone();
-        if let Operation::Write(write) = &mut operation {
+        if let Some(write) = operation.write_mut() {
             write.retry |= retry;
+        }
+        if self.swarm.sessions && current.drawn.purpose == Purpose::History {
+            let (since, sequential) = (self.clients[client].time, current.drawn.sequential);
+            operation = Operation::InSession { since, sequential, operation: Box::new(operation) };
         }
         self.call_last += 1;
         let call = self.call_last;
@@ -182,7 +238,8 @@ impl<R: replication::Rules, C: chord::Rules> World<R, C> {
     fn finish_operation(&mut self, client: usize, verdict: Verdict) {
         let now = self.now;
         let Some(current) = self.clients[client].current.take() else { return };
-        if matches!(verdict, Verdict::Answered { .. }) {
+        if let Verdict::Answered { receipt, .. } = &verdict {
+            self.clients[client].time = self.clients[client].time.max(receipt.time);
             self.clients[client].doubt(current.dispatch.silent(), now);
         }
         self.calls.retain(|_, call| call.client != client);
@@ -204,6 +261,7 @@ impl<R: replication::Rules, C: chord::Rules> World<R, C> {
 
     fn finish_recorded(&mut self, client: usize, current: &Current, end: &End) {
         self.recorder.complete(self.clients[client].process, current.line, &current.drawn, end);
+        self.end_litmus_step(client, end);
         match end {
             End::Ok { acknowledged, .. } => {
                 self.counts.answered += 1;
@@ -219,7 +277,9 @@ impl<R: replication::Rules, C: chord::Rules> World<R, C> {
                 self.counts.unknown += 1;
                 self.process_last += 1;
                 self.clients[client].process = self.process_last;
+                self.clients[client].time = 0;
                 if self.prng.one_in(2)
+                    && self.litmus.is_none()
                     && !self.calm
                     && let Some(drawn) = self.outcome_query(current.line)
                 {
@@ -234,7 +294,14 @@ impl<R: replication::Rules, C: chord::Rules> World<R, C> {
         let unknown = self.recorder.unknown.get(&of_line)?;
         let operation = Operation::Outcome { key: unknown.write.key.clone(), request: unknown.write.request };
         let (function, input) = (history::Function::Read, history::Value::Null);
-        Some(Drawn { key: unknown.key, operation, function, input, purpose: Purpose::Outcome { of_line } })
+        Some(Drawn {
+            key: unknown.key,
+            operation,
+            function,
+            input,
+            purpose: Purpose::Outcome { of_line },
+            sequential: false,
+        })
     }
 }
 

@@ -149,7 +149,7 @@ impl<R: replication::Rules, C: chord::Rules> World<R, C> {
     fn read_of(&self, key: usize) -> Drawn {
         let operation = Operation::Read { key: self.keys[key].0.clone() };
         let (function, input) = (history::Function::Read, history::Value::Null);
-        Drawn { key, operation, function, input, purpose: Purpose::History }
+        Drawn { key, operation, function, input, purpose: Purpose::History, sequential: false }
     }
 
     /// A large write, so that a log fills up soon; keys whose values are computed are only added to.
@@ -174,7 +174,7 @@ impl<R: replication::Rules, C: chord::Rules> World<R, C> {
         };
         let (first_sent_ms, retry, condition) = (self.wall_ms(), false, Condition::Always);
         let operation = Operation::Write(Write { key: register, request, first_sent_ms, retry, condition, change });
-        Drawn { key, operation, function, input, purpose: Purpose::History }
+        Drawn { key, operation, function, input, purpose: Purpose::History, sequential: false }
     }
 
     fn expect_answer(&mut self, drawn: Drawn, what: &str) -> Result<(), Violation> {

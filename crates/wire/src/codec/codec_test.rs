@@ -2,8 +2,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use membership::{BucketId, ClusterId, Epoch, NodeId, Position};
 use proptest::prelude::*;
 use replication::{
-    Ballot, Body, Change, Condition, Effect, Message, Operation, Outcome, Receipt, Record, RegisterKey, Remembered,
-    RequestId, RequestMemory, RoundId, State, Value, Version, Write,
+    Ballot, Body, Change, Condition, Effect, LedgerPosition, Message, Operation, Outcome, Receipt, Record, RegisterKey,
+    Remembered, RequestId, RequestMemory, RoundId, State, Value, Version, Write,
 };
 use stdx::TraceContext;
 
@@ -238,9 +238,9 @@ fn golden_bytes_of_control_frames() {
     check_golden("go away", Payload::GoAway, "");
     let hello = |sender| Payload::Hello(Hello { protocol: PROTOCOL, cluster: ClusterId(0xc1), sender });
     let node = Sender::Node { id: NodeId(0xa1), incarnation: 130, name: "n1".into() };
-    check_golden("hello of a node", hello(node), "01 c100000000000000 01 a100000000000000 8201 026e31");
+    check_golden("hello of a node", hello(node), "02 c100000000000000 01 a100000000000000 8201 026e31");
     let client = Sender::Client { name: "g".into() };
-    check_golden("hello of a client", hello(client), "01 c100000000000000 02 0167");
+    check_golden("hello of a client", hello(client), "02 c100000000000000 02 0167");
     let peer = chord::Peer { position: Position(7), node: NodeId(0xa1) };
     check_golden(
         "lookup",
@@ -282,6 +282,18 @@ fn golden_bytes_of_replica_messages() {
     let entries = vec![(key(), ballot(9))];
     check("digest page", Body::DigestPage { round, entries, more: true }, &format!("0a 06 01 {KEY} {ballot_9} 01"));
     check("other epoch", Body::OtherEpoch, "0b");
+    let position = LedgerPosition { start: 130, count: 5 };
+    check(
+        "confirm",
+        Body::Confirm { round, arc: Position(8), up_to: 9, since: 3, position, after: Some(key()) },
+        &format!("0c 06 0800000000000000 09 03 8201 05 01 {KEY}"),
+    );
+    let entries = vec![(key(), ballot(9))];
+    check(
+        "confirmed",
+        Body::Confirmed { round, position, entries, more: false },
+        &format!("0d 06 8201 05 01 {KEY} {ballot_9} 00"),
+    );
 }
 
 #[test]
@@ -333,14 +345,20 @@ fn golden_bytes_of_operations() {
         Operation::Outcome { key: key(), request: RequestId(5) },
         &format!("03 {KEY} 05000000000000000000000000000000"),
     );
+    let read = Box::new(Operation::Read { key: key() });
+    check(
+        "a session's read",
+        Operation::InSession { since: 130, sequential: true, operation: read },
+        &format!("04 8201 01 01 {KEY}"),
+    );
 }
 
 #[test]
 fn golden_bytes_of_outcomes_and_records() {
     let check = |name: &str, outcome: Outcome, golden: &str| {
-        let receipt = Receipt { epoch: Epoch(2), voters: vec![NodeId(0xa1)], rounds: 1 };
+        let receipt = Receipt { epoch: Epoch(2), voters: vec![NodeId(0xa1)], rounds: 1, time: 130 };
         let reply = Payload::OperationReply { call: 4, outcome, receipt };
-        check_golden(name, reply, &format!("04 {golden} 02 01 a100000000000000 01"));
+        check_golden(name, reply, &format!("04 {golden} 02 01 a100000000000000 01 8201"));
     };
     let version = Version { ballot: ballot(9), index: 0 };
     let version_9 = "09 a100000000000000 00";

@@ -24,11 +24,29 @@ pub(super) fn write_operation(w: &mut Writer<'_>, operation: &Operation) {
             write_key(w, key);
             w.fixed_u128(request.0);
         }
+        Operation::InSession { since, sequential, operation } => {
+            w.u8(4);
+            w.varint(*since);
+            w.bool(*sequential);
+            write_operation(w, operation);
+        }
     }
 }
 
 pub(super) fn read_operation(r: &mut Reader) -> Result<Operation, CodecError> {
-    Ok(match r.u8()? {
+    match r.u8()? {
+        4 => {
+            let (since, sequential) = (r.varint()?, r.bool()?);
+            // No session within a session: a reader's stack must not be the sender's to spend.
+            let tag = r.u8()?;
+            Ok(Operation::InSession { since, sequential, operation: Box::new(read_plain_operation(r, tag)?) })
+        }
+        tag => read_plain_operation(r, tag),
+    }
+}
+
+fn read_plain_operation(r: &mut Reader, tag: u8) -> Result<Operation, CodecError> {
+    Ok(match tag {
         1 => Operation::Read { key: read_key(r)? },
         2 => Operation::Write(read_write(r)?),
         3 => Operation::Outcome { key: read_key(r)?, request: RequestId(r.fixed_u128()?) },
@@ -190,6 +208,7 @@ pub(super) fn write_receipt(w: &mut Writer<'_>, receipt: &Receipt) {
     w.varint(receipt.epoch.0);
     w.list(&receipt.voters, |w, node| w.fixed_u64(node.0));
     w.varint(u64::from(receipt.rounds));
+    w.varint(receipt.time);
 }
 
 pub(super) fn read_receipt(r: &mut Reader) -> Result<Receipt, CodecError> {
@@ -197,5 +216,6 @@ pub(super) fn read_receipt(r: &mut Reader) -> Result<Receipt, CodecError> {
         epoch: Epoch(r.varint()?),
         voters: r.list(NODE_ID_BYTES, |r| r.fixed_u64().map(NodeId))?,
         rounds: r.varint_u32()?,
+        time: r.varint()?,
     })
 }

@@ -2,7 +2,8 @@
 
 use membership::{BucketId, Epoch, NodeId, Position};
 use replication::{
-    Ballot, Body, Message, Record, RegisterKey, Remembered, RequestId, RequestMemory, RoundId, State, Value, Version,
+    Ballot, Body, LedgerPosition, Message, Record, RegisterKey, Remembered, RequestId, RequestMemory, RoundId, State,
+    Value, Version,
 };
 
 use super::bytes_io::{Reader, Writer};
@@ -19,44 +20,35 @@ pub(super) fn write_message(w: &mut Writer<'_>, message: &Message) {
     w.varint(message.counter);
     match &message.body {
         Body::Prepare { round, key, ballot } => {
-            w.u8(1);
-            w.varint(round.0);
+            begin(w, 1, *round);
             write_key(w, key);
             write_ballot(w, ballot);
         }
         Body::Promise { round, accepted: (ballot, state) } => {
-            w.u8(2);
-            w.varint(round.0);
+            begin(w, 2, *round);
             write_ballot(w, ballot);
             write_state(w, state);
         }
         Body::Accept { round, key, ballot, state, next } => {
-            w.u8(3);
-            w.varint(round.0);
+            begin(w, 3, *round);
             write_key(w, key);
             write_ballot(w, ballot);
             write_state(w, state);
             write_ballot(w, next);
         }
-        Body::Accepted { round } => {
-            w.u8(4);
-            w.varint(round.0);
-        }
+        Body::Accepted { round } => begin(w, 4, *round),
         Body::Nack { round, seen, disk_full } => {
-            w.u8(5);
-            w.varint(round.0);
+            begin(w, 5, *round);
             w.varint(*seen);
             w.bool(*disk_full);
         }
         Body::Query { round, key, known } => {
-            w.u8(6);
-            w.varint(round.0);
+            begin(w, 6, *round);
             write_key(w, key);
             write_ballot(w, known);
         }
         Body::Report { round, ballot, state } => {
-            w.u8(7);
-            w.varint(round.0);
+            begin(w, 7, *round);
             write_ballot(w, ballot);
             w.option(state.as_ref(), write_state);
         }
@@ -67,21 +59,42 @@ pub(super) fn write_message(w: &mut Writer<'_>, message: &Message) {
             write_state(w, state);
         }
         Body::Digest { round, after } => {
-            w.u8(9);
-            w.varint(round.0);
+            begin(w, 9, *round);
             w.option(after.as_ref(), write_key);
         }
         Body::DigestPage { round, entries, more } => {
-            w.u8(10);
-            w.varint(round.0);
-            w.list(entries, |w, (key, ballot)| {
-                write_key(w, key);
-                write_ballot(w, ballot);
-            });
-            w.bool(*more);
+            begin(w, 10, *round);
+            write_entries(w, entries, *more);
         }
         Body::OtherEpoch => w.u8(11),
+        Body::Confirm { round, arc, up_to, since, position, after } => {
+            begin(w, 12, *round);
+            w.fixed_u64(arc.0);
+            w.varint(*up_to);
+            w.varint(*since);
+            write_ledger_position(w, *position);
+            w.option(after.as_ref(), write_key);
+        }
+        Body::Confirmed { round, position, entries, more } => {
+            begin(w, 13, *round);
+            write_ledger_position(w, *position);
+            write_entries(w, entries, *more);
+        }
     }
+}
+
+/// The tag of a message that belongs to a round, and the round.
+fn begin(w: &mut Writer<'_>, tag: u8, round: RoundId) {
+    w.u8(tag);
+    w.varint(round.0);
+}
+
+fn write_entries(w: &mut Writer<'_>, entries: &[(RegisterKey, Ballot)], more: bool) {
+    w.list(entries, |w, (key, ballot)| {
+        write_key(w, key);
+        write_ballot(w, ballot);
+    });
+    w.bool(more);
 }
 
 pub(super) fn read_message(r: &mut Reader) -> Result<Message, CodecError> {
@@ -109,6 +122,20 @@ pub(super) fn read_message(r: &mut Reader) -> Result<Message, CodecError> {
             more: r.bool()?,
         },
         11 => Body::OtherEpoch,
+        12 => Body::Confirm {
+            round: read_round(r)?,
+            arc: Position(r.fixed_u64()?),
+            up_to: r.varint()?,
+            since: r.varint()?,
+            position: read_ledger_position(r)?,
+            after: r.option(read_key)?,
+        },
+        13 => Body::Confirmed {
+            round: read_round(r)?,
+            position: read_ledger_position(r)?,
+            entries: r.list(DIGEST_ENTRY_BYTES_MIN, |r| Ok((read_key(r)?, read_ballot(r)?)))?,
+            more: r.bool()?,
+        },
         tag => return Err(CodecError::UnknownTag { noun: "replica message", tag }),
     };
     Ok(Message { epoch, counter, body })
@@ -135,6 +162,15 @@ pub(super) fn read_record(r: &mut Reader) -> Result<Record, CodecError> {
         2 => r.varint().map(Record::Ceiling),
         tag => Err(CodecError::UnknownTag { noun: "log record", tag }),
     }
+}
+
+fn write_ledger_position(w: &mut Writer<'_>, position: LedgerPosition) {
+    w.varint(position.start);
+    w.varint(position.count);
+}
+
+fn read_ledger_position(r: &mut Reader) -> Result<LedgerPosition, CodecError> {
+    Ok(LedgerPosition { start: r.varint()?, count: r.varint()? })
 }
 
 fn read_round(r: &mut Reader) -> Result<RoundId, CodecError> {

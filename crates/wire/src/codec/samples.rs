@@ -7,8 +7,8 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use replication::{
-    Ballot, Body, Change, Condition, Effect, Message, Operation, Outcome, Receipt, Record, Refusal, RegisterKey,
-    Remembered, RequestId, RequestMemory, RoundId, State, Value, Version, Write,
+    Ballot, Body, Change, Condition, Effect, LedgerPosition, Message, Operation, Outcome, Receipt, Record, Refusal,
+    RegisterKey, Remembered, RequestId, RequestMemory, RoundId, State, Value, Version, Write,
 };
 use stdx::TraceContext;
 
@@ -109,8 +109,24 @@ pub(super) fn message() -> impl Strategy<Value = Message> {
             more
         }),
         Just(Body::OtherEpoch),
+        (round(), number(), number(), number(), ledger_position(), option::of(key())).prop_map(
+            |(round, arc, up_to, since, position, after)| Body::Confirm {
+                round,
+                arc: Position(arc),
+                up_to,
+                since,
+                position,
+                after,
+            },
+        ),
+        (round(), ledger_position(), vec((key(), ballot()), 0..4), any::<bool>())
+            .prop_map(|(round, position, entries, more)| Body::Confirmed { round, position, entries, more },),
     ];
     (number(), number(), body).prop_map(|(epoch, counter, body)| Message { epoch: Epoch(epoch), counter, body })
+}
+
+fn ledger_position() -> impl Strategy<Value = LedgerPosition> {
+    (number(), number()).prop_map(|(start, count)| LedgerPosition { start, count })
 }
 
 pub(super) fn record() -> impl Strategy<Value = Record> {
@@ -143,11 +159,15 @@ fn operation() -> impl Strategy<Value = Operation> {
             change,
         },
     );
-    prop_oneof![
+    let plain = prop_oneof![
         key().prop_map(|key| Operation::Read { key }),
         write.prop_map(Operation::Write),
         (key(), request()).prop_map(|(key, request)| Operation::Outcome { key, request }),
-    ]
+    ];
+    (plain, option::of((number(), any::<bool>()))).prop_map(|(operation, session)| match session {
+        None => operation,
+        Some((since, sequential)) => Operation::InSession { since, sequential, operation: Box::new(operation) },
+    })
 }
 
 fn outcome() -> impl Strategy<Value = Outcome> {
@@ -173,6 +193,7 @@ fn receipt() -> impl Strategy<Value = Receipt> {
         epoch: Epoch(epoch),
         voters,
         rounds,
+        time: u64::from(rounds) + 1,
     })
 }
 

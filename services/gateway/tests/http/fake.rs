@@ -98,7 +98,12 @@ impl Nodes for FakeNodes {
     fn call(&self, to: NodeId, operation: Operation, deadline: Duration, context: TraceContext) -> Calling {
         let mut state = self.state();
         state.calls.push(Called { node: to, operation: operation.clone(), deadline, context });
-        let receipt = Receipt { epoch: Epoch(1), voters: vec![to, NodeId(9)], rounds: 1 };
+        // A single register has one time; what a session has seen is in it.
+        let operation = match operation {
+            Operation::InSession { operation, .. } => *operation,
+            operation => operation,
+        };
+        let receipt = Receipt { epoch: Epoch(1), voters: vec![to, NodeId(9)], rounds: 1, time: 0 };
         let answer = match state.moods.get(&to).copied().unwrap_or_default() {
             Mood::Sound => Ok((state.act(to, operation), receipt)),
             Mood::Down => Err(CallError::NotConnected),
@@ -119,7 +124,7 @@ impl Nodes for FakeNodes {
                 Operation::Read { .. } | Operation::Outcome { .. } => {
                     Ok((Outcome::Done { effect: Effect::Unfit, value: None }, receipt))
                 }
-                Operation::Write(_) => Ok((Outcome::Value(None), receipt)),
+                Operation::Write(_) | Operation::InSession { .. } => Ok((Outcome::Value(None), receipt)),
             },
         };
         Box::pin(std::future::ready(answer))
@@ -134,6 +139,7 @@ impl State {
         match operation {
             Operation::Read { .. } => Outcome::Value(register.value.clone().map(|value| (register.version, value))),
             Operation::Outcome { request, .. } => Outcome::Remembered(register.requests.get(&request).copied()),
+            Operation::InSession { operation, .. } => self.act(node, *operation),
             Operation::Write(write) => {
                 let known = register.requests.get(&write.request).copied();
                 let effect = known.unwrap_or_else(|| register.apply(&write, version));

@@ -1,5 +1,6 @@
 //! Records: values, ETags, conditions, ranges, changes, request ids.
 
+use replication::Operation;
 use wire::http::Receipt;
 
 use crate::fake::{Bench, replicas_of};
@@ -168,12 +169,16 @@ async fn what_became_of_a_write() {
 }
 
 #[actix_web::test]
-async fn a_weaker_level_on_an_ordered_bucket_is_served_at_strict() {
+async fn a_weaker_level_on_an_ordered_bucket_is_served_at_sequential() {
     let bench = Bench::new();
     bench.put(K, "v").await;
     for level in ["strict", "sequential", "causal", "eventual"] {
         let read = bench.get(&format!("{K}?consistency={level}")).await;
         assert_eq!(read.status, 200, "{level}");
-        assert!(read.header("everring-receipt").starts_with("level=strict;"));
+        let granted = if level == "strict" { "strict" } else { "sequential" };
+        assert!(read.header("everring-receipt").starts_with(&format!("level={granted};")));
+        let call = bench.nodes.take_calls().pop().expect("a storage node was asked");
+        let session = matches!(call.operation, Operation::InSession { sequential: true, since: 0, .. });
+        assert_eq!(session, level != "strict");
     }
 }

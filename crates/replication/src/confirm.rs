@@ -1,0 +1,474 @@
+//! The coordinator's half of confirming an arc, and the reads that rest on it.
+//!
+//! *Confirming an arc up to `c`*: a majority of the arc's replicas promises to refuse, from now on, everything up to
+//! `c` from other coordinators, and reports what others had it accept since this coordinator last asked. Whatever is
+//! reported and not known to be chosen is finished by a round of our own, whose ballot lies above `c`. Then every write
+//! chosen up to `c` is known here, and none up to `c` can be chosen any more - but by ourselves, so that from the
+//! moment a confirmation begins, our own new writes use ballots above it (promises for lower ones are given up).
+//!
+//! *A sequential read* is answered from what is held here, at a time on one scale for all operations, the Lamport scale
+//! of ballots: a write happens at the ballot at which it is chosen; a read happens at the ballot `w` of what it shows,
+//! or, if `w` lies below the session's time, at a confirmed `c` that does not. Sorted by that time, each session's
+//! operations come in their order, and each read shows the last write before it: this is sequential consistency.
+//! Nothing is said, and so nothing is waited for, about real time.
+//!
+//! What has to be so for an answer at once, without a message: what we hold of the register is known to be chosen; no
+//! operation of ours is under way on it; `w` or the last finished confirmation is as new as the session.
+//!
+//! *A strict read of a session* whose time lies above what is held takes its time from a confirmation, too, one that
+//! began after it arrived; other strict reads ask for their key alone, as they always did.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use membership::{NodeId, Position};
+use stdx::{Instant, TraceContext};
+
+use crate::io::{Outbox, Ticket};
+use crate::ledger::LedgerPosition;
+use crate::message::{Body, LogPosition, RoundId};
+use crate::replica::{Replica, Timer};
+use crate::round::Waiting;
+use crate::rules::Rules;
+use crate::types::{Ballot, Operation, Outcome, Receipt, RegisterKey};
+
+/// Registers named in one report.
+const REPORT_ENTRIES_MAX: usize = 256;
+/// Reported registers that are finished at the same time.
+const FINISHED_AT_ONCE_MAX: usize = 32;
+/// How long reported registers may become chosen by themselves before we finish them: whoever writes is mostly at it.
+const GRACE: Duration = Duration::from_millis(5);
+/// When replicas that have not answered are asked again.
+const RESEND_AFTER: Duration = Duration::from_millis(30);
+/// The ticket of a round that only finishes what was reported; nobody waits for it.
+pub(crate) const NOBODY: Ticket = Ticket(u64::MAX);
+
+/// A read that waits for a confirmation.
+#[derive(Debug)]
+struct Patient {
+    waiting: Waiting,
+    /// Which confirmations are new enough: those that began after this many had.
+    arrived: u64,
+}
+
+/// A confirmation under way.
+#[derive(Debug)]
+struct Running {
+    round: RoundId,
+    up_to: u64,
+    /// How many confirmations had begun before it.
+    began: u64,
+    /// Where each replica's report continues, and whether it is complete.
+    reports: BTreeMap<NodeId, Report>,
+    /// Who reported each ballot of each register.
+    voters: BTreeMap<(RegisterKey, Ballot), BTreeSet<NodeId>>,
+    /// What is not known to be chosen yet; meaningful once a majority's reports are complete.
+    unfinished: BTreeMap<RegisterKey, Ballot>,
+    /// Whether a majority's reports are complete.
+    reported: bool,
+    /// When registers that are still unfinished are finished by us.
+    grace_until: Instant,
+    timer_at: Instant,
+    context: TraceContext,
+}
+
+#[derive(Debug, Default)]
+struct Report {
+    position: Option<LedgerPosition>,
+    after: Option<RegisterKey>,
+    complete: bool,
+}
+
+/// What this coordinator knows of one arc.
+#[derive(Debug, Default)]
+struct ArcView {
+    /// From where each replica is asked on.
+    positions: BTreeMap<NodeId, LedgerPosition>,
+    /// The last finished confirmation: up to where, and how many had begun before it.
+    confirmed: Option<(u64, u64)>,
+    /// Our own writes must lie above this.
+    asked_up_to: u64,
+    running: Option<Running>,
+    patient: Vec<Patient>,
+}
+
+/// All that this coordinator has confirmed and is confirming; an arc is named by its upper end.
+#[derive(Debug, Default)]
+pub(crate) struct Confirmations {
+    arcs: BTreeMap<Position, ArcView>,
+    rounds: BTreeMap<RoundId, Position>,
+    begun: u64,
+    /// Rounds begun for reports alone; for counting.
+    pub finished_for_others: u64,
+}
+
+impl<R: Rules> Replica<R> {
+    /// The arc of a register, by its upper end.
+    pub(crate) fn arc_of(&self, key: &RegisterKey) -> Position {
+        self.ring.arc_of(key.position).map_or(key.position, |arc| arc.high)
+    }
+
+    /// Forgets all confirmations: another view is in force. What was promised to others then holds everywhere.
+    pub(crate) fn forget_confirmations(&mut self, out: &mut Outbox) {
+        let floor = self.ledger.forget();
+        self.acceptor.raise_floor(floor);
+        let gone = std::mem::take(&mut self.confirmations);
+        for (_, arc) in gone.arcs {
+            if let Some(running) = arc.running {
+                self.timers.remove(&(running.timer_at, Timer::Confirm(running.round)));
+            }
+            for patient in arc.patient {
+                self.begin_read(patient.waiting, out);
+            }
+        }
+    }
+
+    /// Whether our own write of this register may use the ballot: it lies above every confirmation that we began.
+    pub(crate) fn lies_above_confirmations(&self, key: &RegisterKey, ballot: Ballot) -> bool {
+        let arc = self.confirmations.arcs.get(&self.arc_of(key));
+        !R::NEW_WRITES_ABOVE || arc.is_none_or(|arc| ballot.counter > arc.asked_up_to)
+    }
+
+    /// Begins a read of any level.
+    pub(crate) fn begin_read(&mut self, waiting: Waiting, out: &mut Outbox) {
+        let key = waiting.operation.key().clone();
+        let held = self.acceptor.register(&key).map_or(Ballot::ZERO, |register| register.accepted);
+        if !waiting.sequential && (waiting.since <= held.counter || !R::STRICT_IN_SESSION) {
+            return self.begin_query(key, waiting, out);
+        }
+        let arrived = self.confirmations.begun;
+        self.serve(Patient { waiting, arrived }, out);
+    }
+
+    /// Answers a read, or lets it wait for what it needs.
+    fn serve(&mut self, patient: Patient, out: &mut Outbox) {
+        let Patient { waiting, arrived } = patient;
+        let key = waiting.operation.key().clone();
+        let arc = self.arc_of(&key);
+        let confirmed = self.confirmations.arcs.get(&arc).and_then(|arc| arc.confirmed);
+        let fresh = confirmed.is_some_and(|(up_to, began)| {
+            let new_enough = waiting.sequential || began >= arrived || !R::CONFIRM_AFTER_ARRIVAL;
+            new_enough && (up_to >= waiting.since || !R::CONFIRM_TO_SESSION)
+        });
+        let busy = self.lanes.get(&key).is_some_and(|lane| lane.round.is_some() || !lane.queue.is_empty());
+        if busy && R::WAIT_FOR_OWN_WRITE {
+            // Read in the round after it: at that round's ballot, which lies above everything that was seen.
+            let lane = self.lanes.entry(key.clone()).or_default();
+            lane.queue.push_back(waiting);
+            return self.advance_lane(&key, out);
+        }
+        let (held, chosen, logged) = match self.acceptor.register(&key) {
+            Some(register) => (register.accepted, register.chosen, register.logged),
+            None => (Ballot::ZERO, Ballot::ZERO, LogPosition(0)),
+        };
+        let known = (held == chosen || !R::ANSWER_CHOSEN) && logged <= self.acceptor.synced();
+        let new_enough = waiting.sequential && held > Ballot::ZERO && held.counter >= waiting.since;
+        if !fresh && !new_enough {
+            self.confirmations.arcs.entry(arc).or_default().patient.push(Patient { waiting, arrived });
+            return self.begin_confirmation(arc, out);
+        }
+        if !known {
+            return self.begin_query(key, waiting, out);
+        }
+        let state = self.acceptor.accepted(&key).1;
+        let time = self.time_of_read(&key, &waiting, held);
+        let outcome = crate::coordinator::read_outcome(&waiting.operation, &state);
+        let receipt = Receipt { epoch: self.view.epoch, voters: vec![self.me], rounds: 0, time };
+        if let Some(ticket) = waiting.ticket {
+            self.answer(ticket, outcome, receipt, out);
+        }
+    }
+
+    /// The time at which a read happened that shows what was chosen at `shown`.
+    pub(crate) fn time_of_read(&self, key: &RegisterKey, waiting: &Waiting, shown: Ballot) -> u64 {
+        let confirmed = self.confirmations.arcs.get(&self.arc_of(key)).and_then(|arc| arc.confirmed);
+        let up_to = confirmed.map_or(0, |(up_to, _)| up_to);
+        if shown.counter >= waiting.since { shown.counter } else { up_to.max(waiting.since) }
+    }
+
+    /// Whether a read that was answered by a query has a time: its session has seen nothing newer than what it shows,
+    /// or the arc is confirmed up to what it has seen.
+    pub(crate) fn has_time(&self, key: &RegisterKey, waiting: &Waiting, shown: Ballot) -> bool {
+        let confirmed = self.confirmations.arcs.get(&self.arc_of(key)).and_then(|arc| arc.confirmed);
+        let covered = confirmed.is_some_and(|(up_to, _)| up_to >= waiting.since);
+        shown.counter >= waiting.since || covered || !R::CONFIRM_TO_SESSION || !R::STRICT_IN_SESSION
+    }
+
+    /// Notes that what is held of a register at `ballot`, if it still is, is chosen.
+    pub(crate) fn note_chosen(&mut self, key: &RegisterKey, ballot: Ballot) {
+        self.acceptor.note_chosen(key, ballot);
+    }
+
+    /// Begins to confirm the arc, unless a confirmation is under way; those who wait are looked at when it ends.
+    fn begin_confirmation(&mut self, arc: Position, out: &mut Outbox) {
+        if self.confirmations.arcs.get(&arc).is_some_and(|view| view.running.is_some()) {
+            return;
+        }
+        let round = self.next_round_id();
+        // A ballot's counter, like any: nothing that anyone begins later lies below it.
+        let up_to = self.acceptor.tick(&mut out.persist);
+        self.confirmations.begun += 1;
+        let began = self.confirmations.begun - 1;
+        let timer_at = self.now + self.jittered(RESEND_AFTER);
+        let view = self.confirmations.arcs.entry(arc).or_default();
+        view.asked_up_to = up_to;
+        let context = view.patient.first().map_or(TraceContext::NONE, |patient| patient.waiting.context);
+        view.running = Some(Running {
+            round,
+            up_to,
+            began,
+            reports: BTreeMap::new(),
+            voters: BTreeMap::new(),
+            unfinished: BTreeMap::new(),
+            reported: false,
+            grace_until: self.now,
+            timer_at,
+            context,
+        });
+        self.confirmations.rounds.insert(round, arc);
+        self.timers.insert((timer_at, Timer::Confirm(round)));
+        for node in self.arc_replicas(arc) {
+            self.ask_to_confirm(arc, node, out);
+        }
+    }
+
+    fn arc_replicas(&self, arc: Position) -> Vec<NodeId> {
+        self.ring.replicas_of(arc).to_vec()
+    }
+
+    fn ask_to_confirm(&mut self, arc: Position, node: NodeId, out: &mut Outbox) {
+        let since = self.acceptor.floor();
+        let Some(view) = self.confirmations.arcs.get(&arc) else { return };
+        let Some(running) = &view.running else { return };
+        let report = running.reports.get(&node);
+        if report.is_some_and(|report| report.complete) {
+            return;
+        }
+        let body = Body::Confirm {
+            round: running.round,
+            arc,
+            up_to: running.up_to,
+            since,
+            position: view.positions.get(&node).copied().unwrap_or_default(),
+            after: report.and_then(|report| report.after.clone()),
+        };
+        let context = running.context;
+        self.tell(node, body, LogPosition(0), context, out);
+    }
+
+    /// Answers as a replica of the arc: promises the floor, reports what others had it accept.
+    pub(crate) fn confirm_as_replica(
+        &mut self,
+        from: NodeId,
+        (arc, up_to, since): (Position, u64, u64),
+        position: LedgerPosition,
+        after: Option<RegisterKey>,
+    ) -> Option<(Vec<(RegisterKey, Ballot)>, LedgerPosition, bool, LogPosition)> {
+        let known = self.ring.arcs().iter().find(|known| known.high == arc)?;
+        if !known.replicas.contains(&self.me) || !known.replicas.contains(&from) {
+            return None;
+        }
+        self.ledger.promise(arc, from, if R::KEEP_FLOOR { up_to } else { 0 }, since);
+        let start = self.acceptor.floor();
+        let here = LedgerPosition { start, count: self.ledger.count(arc) };
+        let remembered =
+            if position.start == start { self.ledger.accepted_since(arc, position.count, from, since) } else { None };
+        // A position of another start, or one long past, is answered with the whole arc.
+        let all: Box<dyn Iterator<Item = (RegisterKey, Ballot)> + '_> = match remembered {
+            Some(registers) => {
+                let wanted = move |entry: &(RegisterKey, Ballot)| after.as_ref().is_none_or(|after| entry.0 > *after);
+                Box::new(registers.into_iter().filter(wanted))
+            }
+            None => {
+                let ring = &self.ring;
+                let of_arc = move |key: &RegisterKey| ring.arc_of(key.position).is_some_and(|of| of.high == arc);
+                let held = self.acceptor.after(after.as_ref());
+                Box::new(held.filter(move |(key, _)| of_arc(key)).map(|(key, held)| (key.clone(), held.accepted)))
+            }
+        };
+        let mut entries: Vec<(RegisterKey, Ballot)> = all.take(REPORT_ENTRIES_MAX + 1).collect();
+        let more = entries.len() > REPORT_ENTRIES_MAX;
+        entries.truncate(REPORT_ENTRIES_MAX);
+        // A report vouches for what it names.
+        let logged = entries.iter().filter_map(|(key, _)| self.acceptor.register(key)).map(|held| held.logged).max();
+        Some((entries, here, more, logged.unwrap_or_default()))
+    }
+
+    /// Takes a replica's report.
+    pub(crate) fn handle_confirmed(
+        &mut self,
+        from: NodeId,
+        round: RoundId,
+        position: LedgerPosition,
+        (entries, more): (Vec<(RegisterKey, Ballot)>, bool),
+        out: &mut Outbox,
+    ) {
+        let Some(arc) = self.confirmations.rounds.get(&round).copied() else { return };
+        let replicas = self.arc_replicas(arc);
+        let Some(running) = self.confirmations.arcs.get_mut(&arc).and_then(|view| view.running.as_mut()) else {
+            return;
+        };
+        let report = running.reports.entry(from).or_default();
+        let beyond = entries.last().map(|(key, _)| key.clone());
+        // A page that does not get on is an old one that came late or twice.
+        if report.complete || !replicas.contains(&from) || (more && beyond <= report.after) {
+            return;
+        }
+        // What is accepted between two pages is told from the first page's position on, next time.
+        report.position = report.position.or(Some(position));
+        report.after = beyond.or_else(|| report.after.take());
+        report.complete = !more;
+        for entry in entries {
+            running.voters.entry(entry).or_default().insert(from);
+        }
+        let complete = running.reports.values().filter(|report| report.complete).count();
+        if more {
+            self.ask_to_confirm(arc, from, out);
+        } else if complete > replicas.len() / 2 {
+            self.judge_reported(arc, replicas.len() / 2 + 1);
+        }
+        self.confirm_continue(arc, out);
+    }
+
+    /// What a majority has reported: which of it is known to be chosen, and which is unfinished.
+    fn judge_reported(&mut self, arc: Position, majority: usize) {
+        let now = self.now;
+        let Some(running) = self.confirmations.arcs.get_mut(&arc).and_then(|view| view.running.as_mut()) else {
+            return;
+        };
+        if !running.reported {
+            running.reported = true;
+            running.grace_until = now + GRACE;
+        }
+        let mut highest: BTreeMap<&RegisterKey, Ballot> = BTreeMap::new();
+        for (key, ballot) in running.voters.keys() {
+            let known = highest.entry(key).or_insert(*ballot);
+            *known = (*known).max(*ballot);
+        }
+        let mut chosen = Vec::new();
+        let mut unfinished = BTreeMap::new();
+        for (key, ballot) in highest {
+            let voters = running.voters.get(&(key.clone(), ballot)).map_or(0, BTreeSet::len);
+            if voters >= majority {
+                chosen.push((key.clone(), ballot));
+            } else {
+                unfinished.insert(key.clone(), ballot);
+            }
+        }
+        running.unfinished = if R::FINISH_REPORTED { unfinished } else { BTreeMap::new() };
+        for (key, ballot) in chosen {
+            self.note_chosen(&key, ballot);
+        }
+    }
+
+    /// Looks at all confirmations whose reports are complete: some of their registers may have been chosen meanwhile.
+    pub(crate) fn confirm_continue_all(&mut self, out: &mut Outbox) {
+        let reported: Vec<Position> = self
+            .confirmations
+            .rounds
+            .values()
+            .copied()
+            .filter(|arc| {
+                let running = self.confirmations.arcs.get(arc).and_then(|view| view.running.as_ref());
+                running.is_some_and(|running| running.reported)
+            })
+            .collect();
+        for arc in reported {
+            self.confirm_continue(arc, out);
+        }
+    }
+
+    fn confirm_continue(&mut self, arc: Position, out: &mut Outbox) {
+        let acceptor = &self.acceptor;
+        let Some(view) = self.confirmations.arcs.get_mut(&arc) else { return };
+        let Some(running) = view.running.as_mut().filter(|running| running.reported) else { return };
+        running
+            .unfinished
+            .retain(|key, ballot| acceptor.register(key).is_none_or(|register| register.chosen < *ballot));
+        if running.unfinished.is_empty() {
+            return self.confirm_end(arc, out);
+        }
+        if self.now < running.grace_until {
+            return;
+        }
+        let keys: Vec<RegisterKey> = running.unfinished.keys().take(FINISHED_AT_ONCE_MAX).cloned().collect();
+        let context = running.context;
+        for key in keys {
+            if self.lanes.get(&key).is_some_and(|lane| lane.round.is_some() || !lane.queue.is_empty()) {
+                continue;
+            }
+            self.confirmations.finished_for_others += 1;
+            let operation = Operation::Read { key: key.clone() };
+            let deadline = self.now;
+            let waiting = Waiting { ticket: Some(NOBODY), deadline, context, ..Waiting::internal(operation) };
+            self.lanes.entry(key.clone()).or_default().queue.push_back(waiting);
+            self.advance_lane(&key, out);
+        }
+    }
+
+    fn confirm_end(&mut self, arc: Position, out: &mut Outbox) {
+        let Some(view) = self.confirmations.arcs.get_mut(&arc) else { return };
+        let Some(running) = view.running.take() else { return };
+        for (node, report) in running.reports {
+            // Only of a complete report is everything before its position known.
+            if let Some(position) = report.position.filter(|_| report.complete) {
+                view.positions.insert(node, position);
+            }
+        }
+        view.confirmed = Some((running.up_to, running.began));
+        self.confirmations.rounds.remove(&running.round);
+        self.timers.remove(&(running.timer_at, Timer::Confirm(running.round)));
+        for patient in std::mem::take(&mut view.patient) {
+            // Those whose deadline has passed were answered.
+            if patient.waiting.ticket.is_some_and(|ticket| self.is_open(ticket)) {
+                self.serve(patient, out);
+            }
+        }
+    }
+
+    pub(crate) fn handle_confirm_timer(&mut self, round: RoundId, out: &mut Outbox) {
+        let Some(arc) = self.confirmations.rounds.get(&round).copied() else { return };
+        let around = self.jittered(RESEND_AFTER);
+        let at = self.now + around;
+        let open: BTreeSet<Ticket> = self.open_tickets(&arc);
+        let Some(view) = self.confirmations.arcs.get_mut(&arc) else { return };
+        view.patient.retain(|patient| patient.waiting.ticket.is_some_and(|ticket| open.contains(&ticket)));
+        if view.patient.is_empty() {
+            // Nobody waits for it any more. What was promised to us stays promised.
+            view.running = None;
+            self.confirmations.rounds.remove(&round);
+            return;
+        }
+        let Some(running) = view.running.as_mut() else { return };
+        running.timer_at = at;
+        self.timers.insert((at, Timer::Confirm(round)));
+        for node in self.arc_replicas(arc) {
+            self.ask_to_confirm(arc, node, out);
+        }
+        self.confirm_continue(arc, out);
+    }
+
+    /// Which of the reads that wait for the arc are not answered yet.
+    fn open_tickets(&self, arc: &Position) -> BTreeSet<Ticket> {
+        let patient = self.confirmations.arcs.get(arc).map_or(&[][..], |view| &view.patient);
+        let tickets = patient.iter().filter_map(|patient| patient.waiting.ticket);
+        tickets.filter(|ticket| self.is_open(*ticket)).collect()
+    }
+
+    /// Answers a read that a query has settled, unless its time needs a confirmation first.
+    pub(crate) fn end_query(
+        &mut self,
+        waiting: Waiting,
+        shown: Ballot,
+        (outcome, receipt): (Outcome, Receipt),
+        out: &mut Outbox,
+    ) {
+        let key = waiting.operation.key().clone();
+        if waiting.ticket.is_some() && !self.has_time(&key, &waiting, shown) {
+            let arrived = self.confirmations.begun;
+            return self.serve(Patient { waiting, arrived }, out);
+        }
+        let time = self.time_of_read(&key, &waiting, shown);
+        self.end(waiting.ticket, outcome, Receipt { time, ..receipt }, out);
+    }
+}

@@ -1,0 +1,162 @@
+//! The acceptor's half of confirming an arc: floors, and what was accepted since a coordinator last asked.
+//!
+//! A floor is a counter that a coordinator was promised: from then on this replica refuses every prepare and accept of
+//! the arc up to it, from all *other* coordinators, and from earlier starts of the same one. Floors are in memory only:
+//! after a restart the ceiling, which lies above every floor that was promised, stands in for them.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use membership::{NodeId, Position};
+
+use crate::types::{Ballot, RegisterKey};
+
+/// Acceptances that are remembered for each arc; a coordinator that asks for older ones compares the whole arc.
+const ACCEPTANCES_MAX: usize = 1_024;
+
+/// A place in an acceptor's record of what it accepted. Only the acceptor that gave it out can read it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LedgerPosition {
+    /// Which start of the acceptor: the counter that it began above. Another start's positions mean nothing.
+    pub start: u64,
+    /// How many acceptances came before.
+    pub count: u64,
+}
+
+/// A promised floor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Floor {
+    up_to: u64,
+    /// Ballots of the coordinator itself up to here are of an earlier start of it, which it has forgotten.
+    since: u64,
+}
+
+#[derive(Debug, Default)]
+struct ArcLedger {
+    floors: BTreeMap<NodeId, Floor>,
+    acceptances: VecDeque<(RegisterKey, Ballot)>,
+    /// How many acceptances were forgotten at the front.
+    forgotten: u64,
+}
+
+/// What this replica promised and accepted, arc by arc; an arc is named by its upper end.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger(BTreeMap<Position, ArcLedger>);
+
+impl Ledger {
+    /// The floor that stands against a ballot, if one does.
+    pub fn bar(&self, arc: Position, ballot: Ballot) -> Option<u64> {
+        let floors = self.0.get(&arc)?.floors.iter();
+        let against = floors.filter(|(owner, floor)| {
+            ballot.counter <= floor.up_to && (**owner != ballot.node || ballot.counter <= floor.since)
+        });
+        against.map(|(_, floor)| floor.up_to).max()
+    }
+
+    /// Promises a floor to `owner`, who began above `since`.
+    pub fn promise(&mut self, arc: Position, owner: NodeId, up_to: u64, since: u64) {
+        let floor = self.0.entry(arc).or_default().floors.entry(owner).or_insert(Floor { up_to: 0, since: 0 });
+        floor.up_to = floor.up_to.max(up_to);
+        floor.since = floor.since.max(since);
+    }
+
+    /// Remembers that a ballot was accepted.
+    pub fn note(&mut self, arc: Position, key: RegisterKey, ballot: Ballot) {
+        let ledger = self.0.entry(arc).or_default();
+        ledger.acceptances.push_back((key, ballot));
+        if ledger.acceptances.len() > ACCEPTANCES_MAX {
+            ledger.acceptances.pop_front();
+            ledger.forgotten += 1;
+        }
+    }
+
+    /// How many acceptances of the arc there were.
+    pub fn count(&self, arc: Position) -> u64 {
+        self.0.get(&arc).map_or(0, |ledger| ledger.forgotten + ledger.acceptances.len() as u64)
+    }
+
+    /// The registers that others than `owner` (since its start above `since`) had this replica accept after the first
+    /// `count` acceptances, each with the highest such ballot. None if that is not remembered any more.
+    pub fn accepted_since(
+        &self,
+        arc: Position,
+        count: u64,
+        owner: NodeId,
+        since: u64,
+    ) -> Option<BTreeMap<RegisterKey, Ballot>> {
+        let mut registers = BTreeMap::new();
+        let Some(ledger) = self.0.get(&arc) else { return Some(registers) };
+        let skip = count.checked_sub(ledger.forgotten)?;
+        for (key, ballot) in ledger.acceptances.iter().skip(usize::try_from(skip).unwrap_or(usize::MAX)) {
+            if ballot.node != owner || ballot.counter <= since {
+                let highest = registers.entry(key.clone()).or_insert(*ballot);
+                *highest = (*highest).max(*ballot);
+            }
+        }
+        Some(registers)
+    }
+
+    /// Forgets all arcs, which a new view may cut otherwise; the highest floor, which must then hold for everything.
+    pub fn forget(&mut self) -> u64 {
+        let floors = self.0.values().flat_map(|ledger| ledger.floors.values());
+        let highest = floors.map(|floor| floor.up_to).max().unwrap_or(0);
+        self.0.clear();
+        highest
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use membership::BucketId;
+
+    use super::*;
+
+    const ARC: Position = Position(9);
+
+    fn ballot(counter: u64, node: u64) -> Ballot {
+        Ballot { counter, node: NodeId(node) }
+    }
+
+    fn key(name: u64) -> RegisterKey {
+        RegisterKey { position: Position(name), bucket: BucketId(1), key: Bytes::from_static(b"k") }
+    }
+
+    #[test]
+    fn a_floor_stands_against_others_and_against_an_earlier_start_of_its_owner() {
+        let mut ledger = Ledger::default();
+        ledger.promise(ARC, NodeId(1), 10, 4);
+        assert_eq!(ledger.bar(ARC, ballot(10, 2)), Some(10));
+        assert_eq!(ledger.bar(ARC, ballot(11, 2)), None);
+        assert_eq!(ledger.bar(ARC, ballot(10, 1)), None, "its owner goes on below it");
+        assert_eq!(ledger.bar(ARC, ballot(4, 1)), Some(10), "but not what it sent before it was started again");
+        assert_eq!(ledger.bar(Position(1), ballot(1, 2)), None, "another arc");
+        ledger.promise(ARC, NodeId(1), 8, 2);
+        assert_eq!(ledger.bar(ARC, ballot(10, 2)), Some(10), "a late message lowers nothing");
+        assert_eq!(ledger.forget(), 10);
+    }
+
+    #[test]
+    fn what_others_had_accepted_is_told_from_a_position_on() {
+        let mut ledger = Ledger::default();
+        ledger.note(ARC, key(1), ballot(1, 1));
+        ledger.note(ARC, key(2), ballot(2, 2));
+        let count = ledger.count(ARC);
+        ledger.note(ARC, key(3), ballot(3, 2));
+        ledger.note(ARC, key(3), ballot(5, 3));
+        ledger.note(ARC, key(4), ballot(6, 1));
+        let told = |count, since| ledger.accepted_since(ARC, count, NodeId(1), since).expect("remembered");
+        assert_eq!(told(count, 0), BTreeMap::from([(key(3), ballot(5, 3))]));
+        assert_eq!(told(0, 0), BTreeMap::from([(key(2), ballot(2, 2)), (key(3), ballot(5, 3))]));
+        assert_eq!(told(0, 1).len(), 3, "what the owner did before it was started again is news to it");
+    }
+
+    #[test]
+    fn what_is_forgotten_is_not_told_in_part() {
+        let mut ledger = Ledger::default();
+        for counter in 0..=ACCEPTANCES_MAX as u64 {
+            ledger.note(ARC, key(counter), ballot(counter + 1, 2));
+        }
+        assert_eq!(ledger.accepted_since(ARC, 0, NodeId(1), 0), None);
+        assert_eq!(ledger.accepted_since(ARC, 1, NodeId(1), 0).map(|told| told.len()), Some(ACCEPTANCES_MAX));
+    }
+}

@@ -1,0 +1,302 @@
+//! Sessions: what reads at level sequential and confirmations cost and promise, on three replicas with a perfect
+//! network and disks that sync at once. Messages and records are counted, not timed.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use bytes::Bytes;
+use membership::{BucketId, ClusterId, Epoch, Member, NodeId, Position, View};
+use replication::{
+    Change, Condition, Correct, Envelope, Input, LogPosition, Operation, Outbox, Outcome, Receipt, Record, RegisterKey,
+    Replica, RequestId, Ticket, Value, Write,
+};
+use stdx::{Instant, Prng, TraceContext};
+
+const A: NodeId = NodeId(1);
+const B: NodeId = NodeId(2);
+const C: NodeId = NodeId(3);
+
+struct Trio {
+    now: Instant,
+    view: View,
+    replicas: BTreeMap<NodeId, Replica<Correct>>,
+    logs: BTreeMap<NodeId, Vec<(LogPosition, Record)>>,
+    network: VecDeque<(NodeId, Envelope)>,
+    answers: BTreeMap<Ticket, (Outcome, Receipt)>,
+    sent: usize,
+}
+
+/// What an operation cost: messages, records, and the answer.
+struct Cost {
+    messages: usize,
+    records: usize,
+    outcome: Outcome,
+    receipt: Receipt,
+}
+
+impl Cost {
+    fn text(&self) -> Option<String> {
+        match &self.outcome {
+            Outcome::Value(found) => found.as_ref().map(|(_, value)| String::from_utf8_lossy(&value.body).into_owned()),
+            other => panic!("a read was answered by {other:?}"),
+        }
+    }
+}
+
+impl Trio {
+    fn new() -> Trio {
+        let member =
+            |id: u64| Member { id: NodeId(id), name: format!("n{id}"), zone: None, tokens: vec![Position(id * 1000)] };
+        let mut view = View::forming(ClusterId(1), 3, 3, 0);
+        view.members = (1..=3).map(member).collect();
+        view.epoch = Epoch(1);
+        let mut trio = Trio {
+            now: Instant::ZERO,
+            view,
+            replicas: BTreeMap::new(),
+            logs: BTreeMap::new(),
+            network: VecDeque::new(),
+            answers: BTreeMap::new(),
+            sent: 0,
+        };
+        for id in [A, B, C] {
+            trio.start(id);
+        }
+        trio.settle();
+        trio
+    }
+
+    fn start(&mut self, id: NodeId) {
+        let mut replica = Replica::new(id, self.view.clone(), Prng::from_seed(id.0));
+        for (position, record) in self.logs.entry(id).or_default().clone() {
+            replica.restore(position, record);
+        }
+        let mut out = Outbox::default();
+        replica.begin(self.now, &mut out);
+        self.replicas.insert(id, replica);
+        self.take(id, out);
+    }
+
+    fn take(&mut self, id: NodeId, mut out: Outbox) {
+        let effects = out.drain();
+        let last = effects.persist.last().map(|(position, _)| *position);
+        self.logs.entry(id).or_default().extend(effects.persist);
+        self.sent += effects.send.len();
+        self.network.extend(effects.send.into_iter().map(|envelope| (id, envelope)));
+        for answer in effects.answers {
+            self.answers.insert(answer.ticket, (answer.outcome, answer.receipt));
+        }
+        if let Some(position) = last {
+            self.tell(id, Input::Synced(position));
+        }
+    }
+
+    fn tell(&mut self, id: NodeId, input: Input) {
+        let mut out = Outbox::default();
+        let Some(replica) = self.replicas.get_mut(&id) else { return };
+        replica.handle(self.now, input, &mut out);
+        self.take(id, out);
+    }
+
+    fn deliver_one(&mut self) -> bool {
+        let Some((from, Envelope { to, message, context })) = self.network.pop_front() else { return false };
+        self.tell(to, Input::Message { from, message, context });
+        true
+    }
+
+    fn settle(&mut self) {
+        while self.deliver_one() {}
+    }
+
+    fn wait(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.now < end {
+            self.now = self.now + Duration::from_millis(1);
+            for id in [A, B, C] {
+                self.tell(id, Input::Tick);
+            }
+            self.settle();
+        }
+    }
+
+    fn submit(&mut self, at: NodeId, operation: Operation) -> Ticket {
+        let ticket = Ticket(self.now.as_millis() * 1_000 + self.sent as u64 * 7 + self.answers.len() as u64);
+        let deadline = self.now + Duration::from_secs(1);
+        self.tell(at, Input::Operation { ticket, operation, deadline, wall_ms: 100, context: TraceContext::NONE });
+        ticket
+    }
+
+    fn ask(&mut self, at: NodeId, operation: Operation) -> Cost {
+        let (sent, records) = (self.sent, self.logs.values().map(Vec::len).sum::<usize>());
+        let ticket = self.submit(at, operation);
+        self.settle();
+        for _ in 0..200 {
+            if !self.answers.contains_key(&ticket) {
+                self.wait(Duration::from_millis(1));
+            }
+        }
+        let (outcome, receipt) = self.answers.remove(&ticket).expect("answered within the deadline");
+        let records = self.logs.values().map(Vec::len).sum::<usize>() - records;
+        Cost { messages: self.sent - sent, records, outcome, receipt }
+    }
+}
+
+fn key(name: &'static str) -> RegisterKey {
+    RegisterKey { position: Position(500), bucket: BucketId(1), key: Bytes::from_static(name.as_bytes()) }
+}
+
+fn put(since: u64, name: &'static str, id: u128) -> Operation {
+    let value = Value { body: Bytes::from(id.to_string()), content_type: Bytes::new() };
+    let (change, condition) = (Change::Put(value), Condition::Always);
+    let request = RequestId(id);
+    let write = Write { key: key(name), request, first_sent_ms: 50, retry: false, condition, change };
+    Operation::InSession { since, sequential: false, operation: Box::new(Operation::Write(write)) }
+}
+
+fn read(since: u64, name: &'static str, sequential: bool) -> Operation {
+    Operation::InSession { since, sequential, operation: Box::new(Operation::Read { key: key(name) }) }
+}
+
+#[test]
+fn a_sequential_read_of_what_the_session_wrote_costs_no_message() {
+    let mut trio = Trio::new();
+    let written = trio.ask(A, put(0, "x", 1));
+    let time = written.receipt.time;
+    assert!(time > 0);
+    let read = trio.ask(A, read(time, "x", true));
+    assert_eq!((read.messages, read.records, read.text().as_deref()), (0, 0, Some("1")));
+    assert_eq!((read.receipt.time, read.receipt.rounds), (time, 0));
+}
+
+#[test]
+fn a_session_that_has_seen_more_confirms_once_and_then_reads_without_a_message() {
+    let mut trio = Trio::new();
+    trio.ask(A, put(0, "x", 1));
+    let time = trio.ask(A, put(0, "y", 2)).receipt.time;
+    let first = trio.ask(A, read(time, "x", true));
+    assert_eq!(first.text().as_deref(), Some("1"));
+    assert_eq!((first.messages, first.records), (4, 0), "two questions, two reports, no sync");
+    assert!(first.receipt.time >= time, "the read happened after what the session had seen");
+    let again = trio.ask(A, read(first.receipt.time, "x", true));
+    assert_eq!((again.messages, again.text().as_deref()), (0, Some("1")));
+}
+
+#[test]
+fn reads_that_wait_for_one_arc_share_a_confirmation() {
+    let mut trio = Trio::new();
+    trio.ask(A, put(0, "x", 1));
+    let time = trio.ask(A, put(0, "y", 2)).receipt.time;
+    let sent = trio.sent;
+    let mut tickets = Vec::new();
+    for _ in 0..10 {
+        tickets.push(trio.submit(A, read(time, "x", true)));
+        trio.sent += 1;
+    }
+    trio.settle();
+    assert!(tickets.iter().all(|ticket| trio.answers.contains_key(ticket)));
+    assert_eq!(trio.sent - sent - 10, 4);
+}
+
+#[test]
+fn a_session_that_moves_to_another_coordinator_sees_what_it_saw() {
+    let mut trio = Trio::new();
+    let time = trio.ask(A, put(0, "x", 1)).receipt.time;
+    for node in [B, C] {
+        let found = trio.ask(node, read(time, "x", true));
+        assert_eq!(found.text().as_deref(), Some("1"), "at {node:?}");
+        assert!(found.receipt.time >= time);
+    }
+}
+
+#[test]
+fn an_interrupted_write_is_finished_before_a_session_reads_past_it() {
+    let mut trio = Trio::new();
+    trio.ask(A, put(0, "x", 1));
+    // The accept of the next write reaches one other replica; then its coordinator is gone.
+    trio.submit(A, put(0, "x", 2));
+    trio.network.retain(|(_, envelope)| envelope.to == B);
+    trio.deliver_one();
+    trio.network.clear();
+    trio.replicas.remove(&A);
+    let time = trio.ask(C, put(0, "y", 3)).receipt.time;
+    let found = trio.ask(C, read(time, "x", true));
+    assert_eq!(found.text().as_deref(), Some("2"), "it was reported by B, and finished");
+    assert!(found.receipt.time >= time);
+    assert_eq!(trio.ask(B, read(found.receipt.time, "x", true)).text().as_deref(), Some("2"));
+}
+
+#[test]
+fn after_a_confirmation_an_older_coordinator_cannot_write_below_it() {
+    let mut trio = Trio::new();
+    trio.ask(A, put(0, "x", 1));
+    // A holds a promised ballot for its next write; then C confirms the arc.
+    let time = trio.ask(C, put(0, "y", 2)).receipt.time;
+    let seen = trio.ask(C, read(time, "x", true));
+    assert_eq!(seen.text().as_deref(), Some("1"));
+    let written = trio.ask(A, put(0, "x", 3));
+    assert!(written.receipt.time > seen.receipt.time, "{} and {}", written.receipt.time, seen.receipt.time);
+}
+
+#[test]
+fn our_own_promises_from_before_a_confirmation_are_given_up() {
+    let mut trio = Trio::new();
+    trio.ask(A, put(0, "x", 1));
+    let time = trio.ask(A, put(0, "y", 2)).receipt.time;
+    let seen = trio.ask(A, read(time, "x", true));
+    let written = trio.ask(A, put(0, "x", 3));
+    assert!(written.receipt.time > seen.receipt.time, "{} and {}", written.receipt.time, seen.receipt.time);
+    assert_eq!(trio.ask(A, put(0, "x", 4)).messages, 4, "from the next write on it is one round trip again");
+}
+
+#[test]
+fn a_strict_read_of_a_session_gets_a_time_of_its_own() {
+    let mut trio = Trio::new();
+    trio.ask(A, put(0, "x", 1));
+    let time = trio.ask(A, put(0, "y", 2)).receipt.time;
+    let found = trio.ask(A, read(time, "x", false));
+    assert_eq!(found.text().as_deref(), Some("1"));
+    assert!(found.receipt.time >= time);
+    assert_eq!((found.messages, found.records), (4, 0));
+    trio.ask(B, put(0, "x", 5));
+    assert_eq!(trio.ask(A, read(time, "x", false)).text().as_deref(), Some("5"), "and it is strict");
+}
+
+#[test]
+fn a_replica_that_was_started_again_has_its_floors_in_its_ceiling() {
+    let mut trio = Trio::new();
+    trio.ask(A, put(0, "x", 1));
+    let time = trio.ask(C, put(0, "y", 2)).receipt.time;
+    let seen = trio.ask(C, read(time, "x", true));
+    for node in [B, C] {
+        trio.replicas.remove(&node);
+        trio.network.clear();
+        trio.start(node);
+    }
+    trio.settle();
+    let written = trio.ask(A, put(0, "x", 3));
+    assert!(written.receipt.time > seen.receipt.time);
+    let found = trio.ask(C, read(seen.receipt.time, "x", true));
+    assert!(found.text().is_some());
+}
+
+#[test]
+fn the_whole_arc_is_compared_page_by_page_by_a_coordinator_that_has_forgotten() {
+    let mut trio = Trio::new();
+    let names: Vec<&'static str> = (0..600).map(|n| &*Box::leak(format!("k{n}").into_boxed_str())).collect();
+    for (id, name) in names.iter().enumerate() {
+        trio.ask(A, put(0, name, id as u128 + 1));
+    }
+    trio.replicas.remove(&C);
+    trio.network.clear();
+    trio.start(C);
+    trio.settle();
+    let time = trio.ask(A, put(0, "y", 1_000)).receipt.time;
+    let sent = trio.sent;
+    let found = trio.ask(C, read(time, names[7], true));
+    assert_eq!(found.text().as_deref(), Some("8"));
+    let messages = trio.sent - sent;
+    assert!(
+        messages < 40,
+        "{messages} messages for 600 registers on pages of 256: what was chosen was not finished again"
+    );
+}
