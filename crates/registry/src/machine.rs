@@ -99,7 +99,7 @@ impl Registry {
         std::mem::take(&mut self.changes)
     }
 
-    /// When [`Command::Tick`] is next due.
+    /// When [`crate::Command::Tick`] is next due.
     pub fn next_timeout(&self) -> Option<Instant> {
         self.state.deadlines.next()
     }

@@ -84,8 +84,13 @@ run_node() {
 run_rust() {
     have cargo || { skip "rust" "there is no cargo here"; return; }
     target="$cache/rust-target"
-    cargo build -q --locked --manifest-path "$here/rust/Cargo.toml" --target-dir "$target" >&2 ||
-        { skip "rust" "rs-consul cannot be had or built"; return; }
+    cargo fetch -q --locked --manifest-path "$here/rust/Cargo.toml" >&2 ||
+        { skip "rust" "rs-consul cannot be had"; return; }
+    if ! cargo build -q --locked --manifest-path "$here/rust/Cargo.toml" --target-dir "$target" >&2; then
+        echo "rs-consul 0.15.0: FAILED to build" >&2
+        failed=$((failed + 1))
+        return
+    fi
     attempt "rs-consul 0.15.0" "$target/debug/consul-rust-client" "http://$address"
 }
 

@@ -20,7 +20,7 @@ impl Looked {
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
     let address = std::env::args().nth(1).expect("usage: consul-rust-client http://HOST:PORT");
-    let consul = Consul::new(Config { address, token: None, hyper_builder: Default::default() });
+    let consul = Consul::new(Config { address, token: None, ..Config::default() });
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").as_nanos();
     let mut looked = Looked(0);
     keys(&consul, &format!("rust-{now}/"), &mut looked).await;
