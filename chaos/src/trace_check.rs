@@ -186,7 +186,7 @@ impl TraceCheck {
         let Some(traces) = &self.traces else { return (by_receipt(), None) };
         let id = u128::from_str_radix(&operation.trace_id, 16).unwrap_or(0);
         loop {
-            let (mut judgement, trace) = match traces.trace(id).await {
+            let (judgement, trace) = match traces.trace(id).await {
                 Ok(Some(trace)) => {
                     let deaths = deaths(&self.shared.faults());
                     (judge(operation, &trace, &deaths, run_start_us), Some(trace))
@@ -195,7 +195,6 @@ impl TraceCheck {
                 Err(error) => (Judgement { missing: vec![stdx::error_chain(&error)], ..by_receipt() }, None),
             };
             if judgement.is_complete() || tokio::time::Instant::now() >= until {
-                judgement.settle();
                 return (judgement, trace);
             }
             tokio::time::sleep(ASK_AGAIN).await;

@@ -32,8 +32,6 @@ pub struct Judgement {
     pub contradictions: Vec<String>,
     /// Spans that should have come in and have not (yet). What a killed process took with it is not among them.
     pub missing: Vec<String>,
-    /// A coordinator that lived, whose span has not come in (yet), and whom no attempt of the gateway names.
-    pub silent_coordinator: Option<String>,
     /// The replica that coordinated the answer, by the trace where it can be told, else by the receipt.
     pub answered_by: Option<String>,
     /// Hops to it.
@@ -48,16 +46,7 @@ const EXPORT_DELAY_NS: u64 = 2_000_000_000;
 impl Judgement {
     /// All spans that can be expected are there.
     pub fn is_complete(&self) -> bool {
-        self.missing.is_empty() && self.silent_coordinator.is_none()
-    }
-
-    /// No more spans are awaited: a coordinator that lived and that neither a span of its own nor an attempt of the
-    /// gateway shows, where the client and the gateway have their spans, did not coordinate.
-    pub fn settle(&mut self) {
-        if let Some(name) = self.silent_coordinator.take_if(|_| self.missing.is_empty()) {
-            self.contradictions.push(format!("the receipt names {name}, which was alive and has no span of it"));
-        }
-        self.missing.extend(self.silent_coordinator.take().map(|name| format!("the span of {name}")));
+        self.missing.is_empty()
     }
 }
 
@@ -162,16 +151,30 @@ fn judge_coordinator(
         }
     }
     let died = deaths.iter().any(|death| death.name == name && may_have_lost(death, operation));
-    if !spans.is_empty() || died {
+    if by_trace.is_some() {
         return;
     }
-    // A span may be lost on its way (a full queue, an export that timed out): then the caller's span is judged by.
-    let answered = |span: &Span| span.service == GATEWAY && span.kind == "client" && !span.error;
-    if trace.spans.iter().any(|span| answered(span) && span.tag(names::REPLICA) == Some(name)) {
+    if let Some(sentence) = other_voters(operation, trace) {
+        judgement.contradictions.push(sentence);
+    } else if spans.is_empty() && !died {
+        // A span may be lost on its way (a full queue, an export that timed out): alone that contradicts nothing.
         judgement.missing.push(format!("the span of {name}"));
-    } else {
-        judgement.silent_coordinator = Some(name.to_owned());
     }
+}
+
+/// Where the client asked once, and one attempt of the gateway was answered, that answer is the receipt's: a coordinator
+/// whose span names other voters contradicts it.
+fn other_voters(operation: &Operation, trace: &Trace) -> Option<String> {
+    let root = trace.spans.iter().find(|span| span.parent.is_none())?;
+    let attempts = trace.spans.iter().filter(|span| span.service == GATEWAY && span.kind == "client" && !span.error);
+    let [attempt] = attempts.collect::<Vec<_>>()[..] else { return None };
+    if root.tag(names::HTTP_REQUEST_RESEND_COUNT).is_some() {
+        return None;
+    }
+    let coordination = trace.spans.iter().find(|span| span.parent == Some(attempt.id))?;
+    let (voters, receipt) = (coordination.tag(names::REPLICAS)?, operation.receipt.as_ref()?);
+    let (told, who) = (receipt.replicas.join(","), coordination.tag(names::REPLICA)?);
+    (voters != told).then(|| format!("the receipt names {told}, and the span of {who}, which answered, {voters}"))
 }
 
 /// Whether a process that died may have lost its spans of this request: it lived at some time of it, and may have died

@@ -334,6 +334,11 @@ class Test:
                 if not self.soon(plain):
                     missing.append(f"{rule['name']}: {plain}")
         self.check("every figure that an alert looks at is there", not missing, "; ".join(missing))
+        end = time.time()
+        points = self.service("everring-prometheus:9090", "/api/v1/query_exemplars", start=end - 900, end=end,
+                              query='http_server_request_duration_seconds_bucket{service="gateway"}')["data"]
+        ids = {point["labels"].get("trace_id") for series in points for point in series["exemplars"]}
+        self.check("latency figures have exemplars with trace ids", any(ids), f"{len(ids)}")
         firing = [rule["name"] for rule in alerts if rule.get("state") == "firing"]
         pages = [rule["name"] for rule in alerts if rule.get("state") == "firing" and rule["labels"].get("severity") == "page"]
         self.check("no alert that would wake somebody fires", not pages, ", ".join(firing))

@@ -3,13 +3,26 @@
 //!
 //! Runs when EVERRING_CONSUL_BIN names the binary, which `tests/tools/consul/build.sh` builds and prints the path of.
 
-use std::io::{BufRead, BufReader, Write};
-use std::net::TcpListener;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::support::{eventually, everring, get_json, run};
+
+/// As [`get_json`], but by HTTP/1.0: Consul sends long answers of 1.1 in chunks.
+fn ask(address: &str, path: &str) -> Result<Value, String> {
+    let mut stream = TcpStream::connect(address).map_err(|error| error.to_string())?;
+    stream.set_read_timeout(Some(Duration::from_secs(5))).map_err(|error| error.to_string())?;
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").map_err(|error| error.to_string())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).map_err(|error| error.to_string())?;
+    let (_, body) = answer.split_once("\r\n\r\n").ok_or_else(|| format!("no HTTP answer: {answer}"))?;
+    serde_json::from_str(body).map_err(|error| format!("{error}: {answer}"))
+}
 
 /// A child that ends with the test, however that ends.
 struct Ending(Child);
@@ -39,7 +52,7 @@ fn consul(binary: &str) -> (Ending, String) {
     let address = format!("127.0.0.1:{}", ports[0]);
     let ending = Ending(child);
     eventually("Consul finds nobody in charge", || {
-        let leader = get_json(&address, "/v1/status/leader")?;
+        let leader = ask(&address, "/v1/status/leader")?;
         if leader.as_str().is_some_and(|leader| !leader.is_empty()) { Ok(()) } else { Err(leader.to_string()) }
     });
     (ending, address)
@@ -83,10 +96,10 @@ fn everring_runs_on_a_real_consul() {
 
     // What Consul itself knows of the fleet.
     eventually("Consul does not list three nodes that pass", || {
-        let found = get_json(&address, "/v1/health/service/everring-storage-node?passing")?;
+        let found = ask(&address, "/v1/health/service/everring-storage-node?passing")?;
         if found.as_array().is_some_and(|found| found.len() == 3) { Ok(()) } else { Err(found.to_string()) }
     });
-    let view = get_json(&address, "/v1/kv/everring/?keys").expect("the view's key");
+    let view = ask(&address, "/v1/kv/everring/?keys").expect("the view's key");
     assert!(view.as_array().is_some_and(|keys| !keys.is_empty()), "{view}");
 
     let gateway = format!("http://{gateway}");
@@ -110,7 +123,7 @@ fn everring_runs_on_a_real_consul() {
     assert_eq!(get("greeting"), "hello again");
     nodes.push(node(1, &directory, &discovery));
     eventually("the node that came back is not found", || {
-        let found = get_json(&address, "/v1/health/service/everring-storage-node?passing")?;
+        let found = ask(&address, "/v1/health/service/everring-storage-node?passing")?;
         if found.as_array().is_some_and(|found| found.len() == 3) { Ok(()) } else { Err(found.to_string()) }
     });
     eventually("the router does not answer", || get_json(&router, "/version"));

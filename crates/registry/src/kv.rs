@@ -3,7 +3,7 @@ use stdx::Instant;
 
 use crate::command::{KvLock, KvWrite, Outcome, Refusal};
 use crate::machine::Limits;
-use crate::map::{Map, under};
+use crate::map::{Map, Set, under};
 
 /// A pair of the KV store.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +31,8 @@ pub struct KvEntry {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Kv {
     entries: Map<String, KvEntry>,
+    /// The keys that each session holds.
+    held: Map<String, Set<String>>,
     tombstones: Map<String, u64>,
     floor: u64,
     /// Sum of the keys' and values' lengths.
@@ -134,7 +136,9 @@ impl Kv {
         }
         self.bytes = self.bytes - size_before + size;
         let create_index = present.map_or(at, |entry| entry.create_index);
+        let holder_before = present.and_then(|entry| entry.session.clone());
         let KvWrite { key, value, flags, .. } = write;
+        self.hold(&key, holder_before.as_ref(), session.as_ref());
         let entry = KvEntry { value, flags, lock_index, session, create_index, modify_index: at };
         self.tombstones.remove_mut(&key);
         self.entries.insert_mut(key.clone(), entry);
@@ -172,8 +176,8 @@ impl Kv {
         at: u64,
         limits: &Limits,
     ) -> Vec<String> {
-        let held = self.entries.iter().filter(|(_, entry)| entry.session.as_deref() == Some(session));
-        let keys: Vec<String> = held.map(|(key, _)| key.clone()).collect();
+        let keys: Vec<String> = self.held.get(session).into_iter().flat_map(Set::iter).cloned().collect();
+        self.held.remove_mut(session);
         self.forget_old_delays(now);
         for key in &keys {
             if free_at > now {
@@ -190,6 +194,12 @@ impl Kv {
         keys
     }
 
+    /// Whether the list of a session's keys has this one.
+    #[cfg(test)]
+    pub(crate) fn holds(&self, session: &str, key: &str) -> bool {
+        self.held.get(session).is_some_and(|keys| keys.contains(key))
+    }
+
     pub(crate) fn is_delayed(&self, key: &str, now: Instant) -> bool {
         self.lock_delays.get(key).is_some_and(|until| *until > now.as_nanos())
     }
@@ -201,9 +211,32 @@ impl Kv {
         }
     }
 
+    /// Notes that a key's lock goes from one session to another.
+    fn hold(&mut self, key: &str, before: Option<&String>, after: Option<&String>) {
+        if before == after {
+            return;
+        }
+        if let Some(session) = before
+            && let Some(mut keys) = self.held.get(session).cloned()
+        {
+            keys.remove_mut(key);
+            if keys.is_empty() {
+                self.held.remove_mut(session);
+            } else {
+                self.held.insert_mut(session.clone(), keys);
+            }
+        }
+        if let Some(session) = after {
+            let mut keys = self.held.get(session).cloned().unwrap_or_default();
+            keys.insert_mut(key.to_owned());
+            self.held.insert_mut(session.clone(), keys);
+        }
+    }
+
     fn remove(&mut self, key: &str, at: u64) {
-        if let Some(entry) = self.entries.get(key) {
+        if let Some(entry) = self.entries.get(key).cloned() {
             self.bytes -= key.len() + entry.value.len();
+            self.hold(key, entry.session.as_ref(), None);
             self.entries.remove_mut(key);
             self.tombstones.insert_mut(key.to_owned(), at);
         }

@@ -216,6 +216,8 @@ fn invariant_locks_and_sessions_have_what_they_hang_on(registry: &Registry) -> R
     for (key, entry) in registry.kv_under("") {
         let holder = entry.session.as_ref();
         prop_assert!(holder.is_none_or(|id| registry.session(id).is_some()), "{key} is held by {holder:?}");
+        let listed: Vec<&str> = SESSIONS.into_iter().filter(|id| registry.state().kv.holds(id, key)).collect();
+        prop_assert_eq!(listed, holder.into_iter().map(String::as_str).collect::<Vec<_>>(), "of {}", key);
     }
     for session in registry.sessions() {
         let node = &session.definition.node;

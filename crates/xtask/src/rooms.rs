@@ -81,15 +81,16 @@ const IMPURE: &[(&str, &str)] = &[
 /// Files of a pure crate that are not part of its core, and why.
 const OUTSIDE_THE_CORE: &[(&str, &str)] =
     &[("crates/sim/src/command.rs", "runs many worlds at once and tells how long that took; no world sees it")];
-/// The benchmarks are a workspace of their own, which nothing here depends on.
-const OTHER_WORKSPACE: &str = "bench/";
+/// Workspaces of their own, which nothing here depends on: the benchmarks, and other people's clients as tests.
+const OTHER_WORKSPACES: [&str; 2] = ["bench/", "tests/clients/"];
 
 /// Holds every manifest against the table.
 pub fn check_manifests(files: &[File], complaints: &mut Vec<Complaint>) {
     let mut met = BTreeSet::new();
     let architecture = files.iter().find(|file| file.path == "ARCHITECTURE.md").and_then(|file| file.text.clone());
     let manifests = files.iter().filter(|file| file.path.ends_with("/Cargo.toml"));
-    for file in manifests.filter(|file| !file.path.starts_with(OTHER_WORKSPACE)) {
+    let elsewhere = |path: &str| OTHER_WORKSPACES.iter().any(|folder| path.starts_with(folder));
+    for file in manifests.filter(|file| !elsewhere(&file.path)) {
         let text = file.text.as_deref().unwrap_or_default();
         let Some(name) = package_name(text) else { continue };
         let Some(room) = ROOMS.iter().find(|room| room.name == name) else {

@@ -31,6 +31,8 @@ const FOREIGN_WORDS: &[(&str, &str, &str)] = &[
     ("leader", "crates/client/src/consul", "Consul's API calls it so"),
     ("leader", "docs/decisions/0001-", "argues against one"),
     ("leader", "docs/protocol.md", "names Consul's calls"),
+    ("leader", "docs/discovery.md", "names Consul's calls"),
+    ("leader", "cli/tests/processes/consul.rs", "Consul's API calls it so"),
     ("leader", "chaos/src/faults.rs", "the leader of a process group, as POSIX has it"),
     ("leader", "bench/peers/", "etcd has one"),
     ("shard", "bench/peers/", "parts of a lock's table, which has nothing to do with the ring"),

@@ -12,6 +12,7 @@ use crate::host::NODE;
 use crate::params::ReadOptions;
 use crate::render;
 use crate::reply::{Refused, with_status};
+use crate::session::NODE_CHECK;
 
 /// `GET /v1/agent/service/:id`, which waits by the hash of its answer instead of an index.
 pub(crate) async fn service(call: &Call<'_>, id: &str) -> Result<HttpResponse, Refused> {
@@ -94,8 +95,10 @@ pub(crate) fn health(call: &Call<'_>, by_name: bool, which: &str) -> Result<Http
 }
 
 fn entry(registry: &Registry, service: &Service) -> (Status, Value) {
+    // The node's own liveness is the servers' finding, not this agent's.
     let concerns = registry
         .checks_on(NODE)
+        .filter(|check| check.definition.id != NODE_CHECK)
         .filter(|check| check.definition.service_id.as_ref().is_none_or(|owner| *owner == service.definition.id));
     let checks: Vec<_> = concerns.collect();
     let status = checks.iter().map(|check| check.status).max().unwrap_or(Status::Passing);

@@ -59,6 +59,7 @@ pub(crate) fn catalog_service(on: &Node, service: &Service) -> Value {
         "TaggedAddresses": node.tagged_addresses,
         "NodeMeta": node.meta,
         "ServiceKind": "",
+        "ServiceSocketPath": "",
         "ServiceProxy": {"Mode": "", "MeshGateway": {}, "Expose": {}},
         "ServiceConnect": {},
         "ServiceID": definition.id,

@@ -1,6 +1,6 @@
 use actix_web::HttpResponse;
 use actix_web::http::StatusCode;
-use registry::{Answer, CheckDefinition, Command, Event, Refusal, Resource, Status};
+use registry::{Answer, CheckDefinition, Command, Event, Refusal, Resource, Status, TxnOp, Verb};
 use serde_json::json;
 
 use crate::api::Call;
@@ -208,16 +208,17 @@ async fn catalog_register(call: &Call<'_>) -> Result<HttpResponse, Refused> {
         Some(service) => call.guard.write(Resource::Service, &service.name)?,
         None => call.guard.write(Resource::Node, &name)?,
     }
+    // All of it or nothing, and one write to the disk.
+    let mut ops = Vec::new();
     if !(known && skip_node) {
         call.guard.write(Resource::Node, &name)?;
-        submit(call.host, Command::RegisterNode(node)).await?;
+        ops.push(TxnOp::Node(Verb::Set, node));
     }
-    if let Some(service) = service {
-        let (checks, replace_checks) = (Vec::new(), false);
-        submit(call.host, Command::RegisterService { node: name.clone(), service, checks, replace_checks }).await?;
-    }
-    for check in checks {
-        submit(call.host, Command::RegisterCheck { node: name.clone(), check }).await?;
+    ops.extend(service.map(|service| TxnOp::Service(Verb::Set, name.clone(), service)));
+    ops.extend(checks.into_iter().map(|check| TxnOp::Check(Verb::Set, name.clone(), check)));
+    if let Answer::TxnFailed(errors) = submit(call.host, Command::Txn(ops)).await? {
+        let why = errors.into_iter().next().map(|error| error.what).unwrap_or_default();
+        return Err(Refused::by_server(why));
     }
     Ok(written(&json!(true), call.params.pretty()))
 }

@@ -279,6 +279,27 @@ async fn a_value_has_a_bound() {
 }
 
 #[tokio::test]
+async fn a_key_has_a_bound() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let discovery = Fixture::start();
+    let most = "k".repeat(2048);
+    assert_eq!(discovery.put(&format!("kv/{most}"), "1").await.1, "true");
+    let (status, text) = discovery.put(&format!("kv/{most}k"), "1").await;
+    assert!(status == 400 && text.contains("2049 bytes"), "{text}");
+    // A megabyte of key: no client library sends it, and the server does not read it to its end.
+    let mut stream = tokio::net::TcpStream::connect(&discovery.address).await.expect("connected");
+    let head = format!("PUT /v1/kv/{} HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n1", "k".repeat(1 << 20));
+    // It may hang up in the middle.
+    let _ = stream.write_all(head.as_bytes()).await;
+    let mut answer = vec![0; 64];
+    let length = common::within(stream.read(&mut answer)).await.unwrap_or(0);
+    let said = String::from_utf8_lossy(&answer[..length]);
+    assert!(length == 0 || said.starts_with("HTTP/1.1 4"), "{said}");
+    assert_eq!(read(discovery.get(&format!("kv/{most}?raw")).await).await.1, "1", "it serves on");
+    discovery.stop().await;
+}
+
+#[tokio::test]
 async fn it_tells_of_itself_as_every_service_does() {
     let discovery = Fixture::start();
     for (path, word) in [

@@ -61,12 +61,12 @@ run_go() {
 
 run_python() {
     env="$cache/py-consul-1.8.0"
-    if ! [ -x "$env/bin/python" ]; then
+    # An environment cannot be moved, so a mark says that it is whole.
+    if ! [ -e "$env/whole" ]; then
         have python3 || { skip "python" "there is no Python here"; return; }
-        { python3 -m venv "$env.new" && "$env.new/bin/pip" -q install py-consul==1.8.0 >&2 && rm -rf "$env" &&
-            python3 -m venv "$env" && "$env/bin/pip" -q install py-consul==1.8.0 >&2; } ||
-            { rm -rf "$env" "$env.new"; skip "python" "py-consul cannot be had"; return; }
-        rm -rf "$env.new"
+        rm -rf "$env"
+        { python3 -m venv "$env" && "$env/bin/pip" -q install py-consul==1.8.0 >&2 && touch "$env/whole"; } ||
+            { rm -rf "$env"; skip "python" "py-consul cannot be had"; return; }
     fi
     attempt "py-consul 1.8.0" "$env/bin/python" "$here/python/client.py" "$host" "$port"
 }
@@ -113,17 +113,11 @@ prometheus_finds() {
     echo 2
 }
 
+# Debian's own package will not do: it was built without the discovery by Consul's API.
 run_prometheus() {
-    binary=$(command -v prometheus || true)
-    dir="$cache/prometheus-debian"
-    [ -n "$binary" ] || binary="$dir/usr/bin/prometheus"
-    if ! [ -x "$binary" ]; then
-        have apt-get && have dpkg-deb || { skip "prometheus" "it is not here, and there is no apt-get"; return; }
-        { mkdir -p "$scratch/deb" && (cd "$scratch/deb" && apt-get download prometheus >&2) &&
-            dpkg-deb --extract "$scratch"/deb/prometheus_*.deb "$dir" && [ -x "$binary" ]; } ||
-            { rm -rf "$dir"; skip "prometheus" "Debian's package cannot be had"; return; }
-    fi
-    attempt "Prometheus consul_sd" prometheus_finds "$binary"
+    have go || { skip "prometheus" "there is no Go here (https://go.dev/dl)"; return; }
+    tools=$("$here/../../tools/prometheus/build.sh") || { skip "prometheus" "it cannot be had or built"; return; }
+    attempt "Prometheus 3.5.0 consul_sd" prometheus_finds "$tools/prometheus"
 }
 
 rendered() { grep -q "$1" "$scratch/rendered"; }
