@@ -133,7 +133,7 @@ impl<R: Rules> Replica<R> {
     pub(crate) fn begin_read(&mut self, waiting: Waiting, out: &mut Outbox) {
         let key = waiting.operation.key().clone();
         let held = self.acceptor.register(&key).map_or(Ballot::ZERO, |register| register.accepted);
-        if !waiting.sequential && (waiting.since <= held.counter || !R::STRICT_IN_SESSION) {
+        if !waiting.sequential && (waiting.since <= held || !R::STRICT_IN_SESSION) {
             return self.begin_query(key, waiting, out);
         }
         let arrived = self.confirmations.begun;
@@ -148,7 +148,7 @@ impl<R: Rules> Replica<R> {
         let confirmed = self.confirmations.arcs.get(&arc).and_then(|arc| arc.confirmed);
         let fresh = confirmed.is_some_and(|(up_to, began)| {
             let new_enough = waiting.sequential || began >= arrived || !R::CONFIRM_AFTER_ARRIVAL;
-            new_enough && (up_to >= waiting.since || !R::CONFIRM_TO_SESSION)
+            new_enough && (up_to >= waiting.since.counter || !R::CONFIRM_TO_SESSION)
         });
         let busy = self.lanes.get(&key).is_some_and(|lane| lane.round.is_some() || !lane.queue.is_empty());
         if busy && R::WAIT_FOR_OWN_WRITE {
@@ -162,7 +162,7 @@ impl<R: Rules> Replica<R> {
             None => (Ballot::ZERO, Ballot::ZERO, LogPosition(0)),
         };
         let known = (held == chosen || !R::ANSWER_CHOSEN) && logged <= self.acceptor.synced();
-        let new_enough = waiting.sequential && held > Ballot::ZERO && held.counter >= waiting.since;
+        let new_enough = waiting.sequential && held > Ballot::ZERO && held >= waiting.since;
         if !fresh && !new_enough {
             self.confirmations.arcs.entry(arc).or_default().patient.push(Patient { waiting, arrived });
             return self.begin_confirmation(arc, out);
@@ -180,18 +180,18 @@ impl<R: Rules> Replica<R> {
     }
 
     /// The time at which a read happened that shows what was chosen at `shown`.
-    pub(crate) fn time_of_read(&self, key: &RegisterKey, waiting: &Waiting, shown: Ballot) -> u64 {
+    pub(crate) fn time_of_read(&self, key: &RegisterKey, waiting: &Waiting, shown: Ballot) -> Ballot {
         let confirmed = self.confirmations.arcs.get(&self.arc_of(key)).and_then(|arc| arc.confirmed);
         let up_to = confirmed.map_or(0, |(up_to, _)| up_to);
-        if shown.counter >= waiting.since { shown.counter } else { up_to.max(waiting.since) }
+        if shown >= waiting.since { shown } else { Ballot::end_of(up_to.max(waiting.since.counter)) }
     }
 
     /// Whether a read that was answered by a query has a time: its session has seen nothing newer than what it shows,
     /// or the arc is confirmed up to what it has seen.
     pub(crate) fn has_time(&self, key: &RegisterKey, waiting: &Waiting, shown: Ballot) -> bool {
         let confirmed = self.confirmations.arcs.get(&self.arc_of(key)).and_then(|arc| arc.confirmed);
-        let covered = confirmed.is_some_and(|(up_to, _)| up_to >= waiting.since);
-        shown.counter >= waiting.since || covered || !R::CONFIRM_TO_SESSION || !R::STRICT_IN_SESSION
+        let covered = confirmed.is_some_and(|(up_to, _)| up_to >= waiting.since.counter);
+        shown >= waiting.since || covered || !R::CONFIRM_TO_SESSION || !R::STRICT_IN_SESSION
     }
 
     /// Notes that what is held of a register at `ballot`, if it still is, is chosen.

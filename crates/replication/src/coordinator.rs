@@ -46,12 +46,12 @@ impl<R: Rules> Replica<R> {
         let batch = lane.queue.len().min(BATCH_MAX);
         let waiting: Vec<Waiting> = lane.queue.drain(..batch).collect();
         let id = self.next_round_id();
-        let since = waiting.iter().map(|waiting| waiting.since).max().unwrap_or(0);
+        let since = waiting.iter().map(|waiting| waiting.since).max().unwrap_or(Ballot::ZERO);
         let round = Round::new(key.clone(), self.replicas_of(key), waiting, 0);
         self.rounds.insert(id, round);
         self.lanes.entry(key.clone()).or_default().round = Some(id);
         let grant = self.acceptor.take_grant(key);
-        match grant.filter(|(ballot, _)| ballot.counter > since && self.lies_above_confirmations(key, *ballot)) {
+        match grant.filter(|(ballot, _)| *ballot > since && self.lies_above_confirmations(key, *ballot)) {
             Some((ballot, state)) => self.begin_accept(id, ballot, state, out),
             None => self.begin_prepare(id, out),
         }
@@ -194,7 +194,7 @@ impl<R: Rules> Replica<R> {
             let learn = Body::Learn { key: round.key.clone(), ballot, state: state.clone() };
             self.tell(*node, learn, LogPosition(0), round.context, out);
         }
-        let receipt = Receipt { time: ballot.counter, ..self.receipt(&round.votes, round.rounds) };
+        let receipt = Receipt { time: ballot, ..self.receipt(&round.votes, round.rounds) };
         for (waiting, outcome) in round.waiting.into_iter().zip(outcomes) {
             self.end(waiting.ticket, outcome, receipt.clone(), out);
         }
@@ -400,7 +400,7 @@ impl<R: Rules> Replica<R> {
     fn receipt(&self, votes: &[NodeId], rounds: u32) -> Receipt {
         let others = votes.iter().copied().filter(|node| *node != self.me);
         let own = votes.contains(&self.me).then_some(self.me);
-        Receipt { epoch: self.view.epoch, voters: own.into_iter().chain(others).collect(), rounds, time: 0 }
+        Receipt { epoch: self.view.epoch, voters: own.into_iter().chain(others).collect(), rounds, time: Ballot::ZERO }
     }
 }
 

@@ -123,14 +123,14 @@ impl<R: Rules> Replica<R> {
             Input::Operation { ticket, operation, deadline, wall_ms, context } => {
                 let (operation, since, sequential) = match operation {
                     Operation::InSession { since, sequential, operation } => (*operation, since, sequential),
-                    operation => (operation, 0, false),
+                    operation => (operation, Ballot::ZERO, false),
                 };
-                let since = if R::SESSION_TIME { since } else { 0 };
+                let since = if R::SESSION_TIME { since } else { Ballot::ZERO };
                 let ticket = Some(ticket);
                 let waiting =
                     Waiting { ticket, operation, deadline, wall_ms, context, proposed: false, since, sequential };
                 // Whatever it does happens after what its session has seen.
-                self.acceptor.observe(since, &mut out.persist);
+                self.acceptor.observe(since.counter, &mut out.persist);
                 self.handle_operation(waiting, out);
             }
             Input::Message { from, message, context } => self.handle_message(from, message, context, out),

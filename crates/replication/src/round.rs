@@ -26,7 +26,7 @@ pub(crate) struct Waiting {
     /// Whether a state that contains it was ever sent to an acceptor: from then on it may take effect.
     pub proposed: bool,
     /// The time of its session: it must happen at a later one.
-    pub since: u64,
+    pub since: Ballot,
     /// Whether a read may be answered from what is confirmed; else it is strict.
     pub sequential: bool,
 }
@@ -35,7 +35,8 @@ impl Waiting {
     /// An operation of the replica's own, for which nobody waits.
     pub fn internal(operation: Operation) -> Waiting {
         let (ticket, deadline, context) = (None, Instant::ZERO, TraceContext::NONE);
-        Waiting { ticket, operation, deadline, wall_ms: 0, context, proposed: false, since: 0, sequential: false }
+        let (since, sequential) = (Ballot::ZERO, false);
+        Waiting { ticket, operation, deadline, wall_ms: 0, context, proposed: false, since, sequential }
     }
 }
 

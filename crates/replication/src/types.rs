@@ -116,7 +116,7 @@ pub enum Operation {
     /// An operation of a session that has a time; never one within another.
     InSession {
         /// The time, on the Lamport scale of ballots: the operation happens after it.
-        since: u64,
+        since: Ballot,
         /// Whether a read may be answered at level sequential.
         sequential: bool,
         /// The operation.
@@ -218,12 +218,17 @@ pub struct Receipt {
     pub rounds: u32,
     /// When it happened, on the Lamport scale of ballots; the session's next operation happens after it. 0 where
     /// nothing was done or seen.
-    pub time: u64,
+    pub time: Ballot,
 }
 
 impl Ballot {
     /// Before any ballot.
     pub const ZERO: Ballot = Ballot { counter: 0, node: NodeId(0) };
+
+    /// After every ballot with this counter: the time of a read that rests on a confirmation up to it.
+    pub const fn end_of(counter: u64) -> Ballot {
+        Ballot { counter, node: NodeId(u64::MAX) }
+    }
 }
 
 impl fmt::Display for Ballot {

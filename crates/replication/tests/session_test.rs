@@ -7,8 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use membership::{BucketId, ClusterId, Epoch, Member, NodeId, Position, View};
 use replication::{
-    Change, Condition, Correct, Envelope, Input, LogPosition, Operation, Outbox, Outcome, Receipt, Record, RegisterKey,
-    Replica, RequestId, Ticket, Value, Write,
+    Ballot, Change, Condition, Correct, Envelope, Input, LogPosition, Operation, Outbox, Outcome, Receipt, Record,
+    RegisterKey, Replica, RequestId, Ticket, Value, Write,
 };
 use stdx::{Instant, Prng, TraceContext};
 
@@ -145,7 +145,7 @@ fn key(name: &'static str) -> RegisterKey {
     RegisterKey { position: Position(500), bucket: BucketId(1), key: Bytes::from_static(name.as_bytes()) }
 }
 
-fn put(since: u64, name: &'static str, id: u128) -> Operation {
+fn put(since: Ballot, name: &'static str, id: u128) -> Operation {
     let value = Value { body: Bytes::from(id.to_string()), content_type: Bytes::new() };
     let (change, condition) = (Change::Put(value), Condition::Always);
     let request = RequestId(id);
@@ -153,16 +153,16 @@ fn put(since: u64, name: &'static str, id: u128) -> Operation {
     Operation::InSession { since, sequential: false, operation: Box::new(Operation::Write(write)) }
 }
 
-fn read(since: u64, name: &'static str, sequential: bool) -> Operation {
+fn read(since: Ballot, name: &'static str, sequential: bool) -> Operation {
     Operation::InSession { since, sequential, operation: Box::new(Operation::Read { key: key(name) }) }
 }
 
 #[test]
 fn a_sequential_read_of_what_the_session_wrote_costs_no_message() {
     let mut trio = Trio::new();
-    let written = trio.ask(A, put(0, "x", 1));
+    let written = trio.ask(A, put(Ballot::ZERO, "x", 1));
     let time = written.receipt.time;
-    assert!(time > 0);
+    assert!(time > Ballot::ZERO);
     let read = trio.ask(A, read(time, "x", true));
     assert_eq!((read.messages, read.records, read.text().as_deref()), (0, 0, Some("1")));
     assert_eq!((read.receipt.time, read.receipt.rounds), (time, 0));
@@ -171,8 +171,8 @@ fn a_sequential_read_of_what_the_session_wrote_costs_no_message() {
 #[test]
 fn a_session_that_has_seen_more_confirms_once_and_then_reads_without_a_message() {
     let mut trio = Trio::new();
-    trio.ask(A, put(0, "x", 1));
-    let time = trio.ask(A, put(0, "y", 2)).receipt.time;
+    trio.ask(A, put(Ballot::ZERO, "x", 1));
+    let time = trio.ask(A, put(Ballot::ZERO, "y", 2)).receipt.time;
     let first = trio.ask(A, read(time, "x", true));
     assert_eq!(first.text().as_deref(), Some("1"));
     assert_eq!((first.messages, first.records), (4, 0), "two questions, two reports, no sync");
@@ -184,8 +184,8 @@ fn a_session_that_has_seen_more_confirms_once_and_then_reads_without_a_message()
 #[test]
 fn reads_that_wait_for_one_arc_share_a_confirmation() {
     let mut trio = Trio::new();
-    trio.ask(A, put(0, "x", 1));
-    let time = trio.ask(A, put(0, "y", 2)).receipt.time;
+    trio.ask(A, put(Ballot::ZERO, "x", 1));
+    let time = trio.ask(A, put(Ballot::ZERO, "y", 2)).receipt.time;
     let sent = trio.sent;
     let mut tickets = Vec::new();
     for _ in 0..10 {
@@ -200,7 +200,7 @@ fn reads_that_wait_for_one_arc_share_a_confirmation() {
 #[test]
 fn a_session_that_moves_to_another_coordinator_sees_what_it_saw() {
     let mut trio = Trio::new();
-    let time = trio.ask(A, put(0, "x", 1)).receipt.time;
+    let time = trio.ask(A, put(Ballot::ZERO, "x", 1)).receipt.time;
     for node in [B, C] {
         let found = trio.ask(node, read(time, "x", true));
         assert_eq!(found.text().as_deref(), Some("1"), "at {node:?}");
@@ -211,14 +211,14 @@ fn a_session_that_moves_to_another_coordinator_sees_what_it_saw() {
 #[test]
 fn an_interrupted_write_is_finished_before_a_session_reads_past_it() {
     let mut trio = Trio::new();
-    trio.ask(A, put(0, "x", 1));
+    trio.ask(A, put(Ballot::ZERO, "x", 1));
     // The accept of the next write reaches one other replica; then its coordinator is gone.
-    trio.submit(A, put(0, "x", 2));
+    trio.submit(A, put(Ballot::ZERO, "x", 2));
     trio.network.retain(|(_, envelope)| envelope.to == B);
     trio.deliver_one();
     trio.network.clear();
     trio.replicas.remove(&A);
-    let time = trio.ask(C, put(0, "y", 3)).receipt.time;
+    let time = trio.ask(C, put(Ballot::ZERO, "y", 3)).receipt.time;
     let found = trio.ask(C, read(time, "x", true));
     assert_eq!(found.text().as_deref(), Some("2"), "it was reported by B, and finished");
     assert!(found.receipt.time >= time);
@@ -228,44 +228,44 @@ fn an_interrupted_write_is_finished_before_a_session_reads_past_it() {
 #[test]
 fn after_a_confirmation_an_older_coordinator_cannot_write_below_it() {
     let mut trio = Trio::new();
-    trio.ask(A, put(0, "x", 1));
+    trio.ask(A, put(Ballot::ZERO, "x", 1));
     // A holds a promised ballot for its next write; then C confirms the arc.
-    let time = trio.ask(C, put(0, "y", 2)).receipt.time;
+    let time = trio.ask(C, put(Ballot::ZERO, "y", 2)).receipt.time;
     let seen = trio.ask(C, read(time, "x", true));
     assert_eq!(seen.text().as_deref(), Some("1"));
-    let written = trio.ask(A, put(0, "x", 3));
+    let written = trio.ask(A, put(Ballot::ZERO, "x", 3));
     assert!(written.receipt.time > seen.receipt.time, "{} and {}", written.receipt.time, seen.receipt.time);
 }
 
 #[test]
 fn our_own_promises_from_before_a_confirmation_are_given_up() {
     let mut trio = Trio::new();
-    trio.ask(A, put(0, "x", 1));
-    let time = trio.ask(A, put(0, "y", 2)).receipt.time;
+    trio.ask(A, put(Ballot::ZERO, "x", 1));
+    let time = trio.ask(A, put(Ballot::ZERO, "y", 2)).receipt.time;
     let seen = trio.ask(A, read(time, "x", true));
-    let written = trio.ask(A, put(0, "x", 3));
+    let written = trio.ask(A, put(Ballot::ZERO, "x", 3));
     assert!(written.receipt.time > seen.receipt.time, "{} and {}", written.receipt.time, seen.receipt.time);
-    assert_eq!(trio.ask(A, put(0, "x", 4)).messages, 4, "from the next write on it is one round trip again");
+    assert_eq!(trio.ask(A, put(Ballot::ZERO, "x", 4)).messages, 4, "from the next write on it is one round trip again");
 }
 
 #[test]
 fn a_strict_read_of_a_session_gets_a_time_of_its_own() {
     let mut trio = Trio::new();
-    trio.ask(A, put(0, "x", 1));
-    let time = trio.ask(A, put(0, "y", 2)).receipt.time;
+    trio.ask(A, put(Ballot::ZERO, "x", 1));
+    let time = trio.ask(A, put(Ballot::ZERO, "y", 2)).receipt.time;
     let found = trio.ask(A, read(time, "x", false));
     assert_eq!(found.text().as_deref(), Some("1"));
     assert!(found.receipt.time >= time);
     assert_eq!((found.messages, found.records), (4, 0));
-    trio.ask(B, put(0, "x", 5));
+    trio.ask(B, put(Ballot::ZERO, "x", 5));
     assert_eq!(trio.ask(A, read(time, "x", false)).text().as_deref(), Some("5"), "and it is strict");
 }
 
 #[test]
 fn a_replica_that_was_started_again_has_its_floors_in_its_ceiling() {
     let mut trio = Trio::new();
-    trio.ask(A, put(0, "x", 1));
-    let time = trio.ask(C, put(0, "y", 2)).receipt.time;
+    trio.ask(A, put(Ballot::ZERO, "x", 1));
+    let time = trio.ask(C, put(Ballot::ZERO, "y", 2)).receipt.time;
     let seen = trio.ask(C, read(time, "x", true));
     for node in [B, C] {
         trio.replicas.remove(&node);
@@ -273,7 +273,7 @@ fn a_replica_that_was_started_again_has_its_floors_in_its_ceiling() {
         trio.start(node);
     }
     trio.settle();
-    let written = trio.ask(A, put(0, "x", 3));
+    let written = trio.ask(A, put(Ballot::ZERO, "x", 3));
     assert!(written.receipt.time > seen.receipt.time);
     let found = trio.ask(C, read(seen.receipt.time, "x", true));
     assert!(found.text().is_some());
@@ -284,13 +284,13 @@ fn the_whole_arc_is_compared_page_by_page_by_a_coordinator_that_has_forgotten() 
     let mut trio = Trio::new();
     let names: Vec<&'static str> = (0..600).map(|n| &*Box::leak(format!("k{n}").into_boxed_str())).collect();
     for (id, name) in names.iter().enumerate() {
-        trio.ask(A, put(0, name, id as u128 + 1));
+        trio.ask(A, put(Ballot::ZERO, name, id as u128 + 1));
     }
     trio.replicas.remove(&C);
     trio.network.clear();
     trio.start(C);
     trio.settle();
-    let time = trio.ask(A, put(0, "y", 1_000)).receipt.time;
+    let time = trio.ask(A, put(Ballot::ZERO, "y", 1_000)).receipt.time;
     let sent = trio.sent;
     let found = trio.ask(C, read(time, names[7], true));
     assert_eq!(found.text().as_deref(), Some("8"));

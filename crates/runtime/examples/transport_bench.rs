@@ -14,7 +14,7 @@ use actix_web::{App, HttpServer, web};
 use bytes::Bytes;
 use membership::{BucketId, ClusterId, Epoch, NodeId, Position};
 use replication::{
-    Change, Condition, Effect, Operation, Outcome, Receipt, RegisterKey, RequestId, Value, Version, Write,
+    Ballot, Change, Condition, Effect, Operation, Outcome, Receipt, RegisterKey, RequestId, Value, Version, Write,
 };
 use runtime::{PeerEvent, Peers};
 use stdx::TraceContext;
@@ -183,7 +183,7 @@ fn serve_framed() -> std::io::Result<SocketAddr> {
                 let Operation::Write(Write { change: Change::Append(body), .. }) = asked.operation else { continue };
                 let value = Some(Value { body, content_type: Bytes::new() });
                 let outcome = Outcome::Done { effect: Effect::Replaced(Version::default()), value };
-                let receipt = Receipt { epoch: Epoch(1), voters: vec![SERVER], rounds: 1, time: 0 };
+                let receipt = Receipt { epoch: Epoch(1), voters: vec![SERVER], rounds: 1, time: Ballot::ZERO };
                 let payload = Payload::OperationReply { call: asked.call, outcome, receipt };
                 assert!(peers.reply(via, Frame { context, payload }), "64 answers fit");
             }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use chord::NextHop;
 use membership::{BucketId, ClusterId, Epoch, NodeId, Position};
-use replication::{Body, Operation, Outcome, Receipt, Refusal, RegisterKey, RequestId, State, Value, Version};
+use replication::{Ballot, Body, Operation, Outcome, Receipt, Refusal, RegisterKey, RequestId, State, Value, Version};
 use runtime::{CallError, ConnectError, ConnectionId, Limits, PeerEvent, Peers};
 use stdx::TraceContext;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -107,7 +107,7 @@ fn value_of(body: Bytes) -> Outcome {
 }
 
 fn receipt() -> Receipt {
-    Receipt { epoch: Epoch(1), voters: vec![NodeId(1)], rounds: 1, time: 0 }
+    Receipt { epoch: Epoch(1), voters: vec![NodeId(1)], rounds: 1, time: Ballot::ZERO }
 }
 
 /// Answers reads with the key's own name, or as many zeros as it says; tells of other events. Held calls wait for

@@ -9,7 +9,8 @@ use dispatch::{Dispatch, Verdict};
 use history::{Function, Value};
 use membership::NodeId;
 use replication::{
-    Change, Condition, Effect, Operation, Outcome, Refusal, RegisterKey, RequestId, Value as Stored, Version, Write,
+    Ballot, Change, Condition, Effect, Operation, Outcome, Refusal, RegisterKey, RequestId, Value as Stored, Version,
+    Write,
 };
 use stdx::{Instant, Prng};
 
@@ -28,7 +29,7 @@ pub(crate) struct Client {
     /// Nodes that are asked last, and until when.
     doubts: BTreeMap<NodeId, Instant>,
     /// The time of its session, as the gateway's token carries it.
-    pub time: u64,
+    pub time: Ballot,
     /// The last version and text it saw of each register.
     seen: BTreeMap<usize, (Option<Version>, Option<String>)>,
 }
@@ -113,7 +114,7 @@ pub(crate) enum End {
 impl Client {
     pub fn new(process: u64) -> Client {
         let (doubts, seen) = (BTreeMap::new(), BTreeMap::new());
-        Client { process, current: None, budget: RetryBudget::default(), doubts, time: 0, seen }
+        Client { process, current: None, budget: RetryBudget::default(), doubts, time: Ballot::ZERO, seen }
     }
 
     /// Whether a node was silent a moment ago.

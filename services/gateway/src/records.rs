@@ -5,7 +5,7 @@ use actix_web::web::Payload;
 use actix_web::{HttpRequest, HttpResponse};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
-use replication::{Change, Operation, Outcome, Value, Write};
+use replication::{Ballot, Change, Operation, Outcome, Value, Write};
 use stdx::{Instant, TraceContext};
 use telemetry::names;
 use telemetry::spans::LiveSpan;
@@ -186,7 +186,7 @@ impl Incoming<'_> {
         };
         self.span.set(names::EPOCH, whole(receipt.epoch.0));
         // When it happened, and not which version it saw: another coordinator may have settled that one again, later.
-        let seen = seen.join(Seen { epoch: receipt.epoch, counter: receipt.time });
+        let seen = seen.join(Seen { epoch: receipt.epoch, time: receipt.time });
         let fleet = self.gateway.fleet();
         let receipt = answers::receipt(&fleet, &receipt, level, asked.attempts);
         Ok((outcome, Trailer { receipt, token: self.gateway.tokens.write(seen), request_id }))
@@ -284,8 +284,8 @@ fn granted(level: Level) -> Level {
 /// The operation of a session that has seen this much. One that has seen nothing asks as anyone does.
 fn in_session(operation: Operation, seen: Seen, level: Level) -> Operation {
     let sequential = level == Level::Sequential;
-    if seen.counter == 0 && !sequential {
+    if seen.time == Ballot::ZERO && !sequential {
         return operation;
     }
-    Operation::InSession { since: seen.counter, sequential, operation: Box::new(operation) }
+    Operation::InSession { since: seen.time, sequential, operation: Box::new(operation) }
 }

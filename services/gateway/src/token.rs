@@ -6,7 +6,8 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use membership::Epoch;
+use membership::{Epoch, NodeId};
+use replication::Ballot;
 use wire::http::{ProblemCode, TOKEN_MAX_BYTES};
 
 use crate::problem::Refuse;
@@ -16,14 +17,14 @@ use crate::problem::Refuse;
 pub struct Seen {
     /// The newest epoch.
     pub epoch: Epoch,
-    /// The session's time, a Lamport counter; 0 for a new session.
-    pub counter: u64,
+    /// The session's time, a place on the Lamport scale of ballots; zero for a new session.
+    pub time: Ballot,
 }
 
 impl Seen {
     /// What a session that saw both has seen.
     pub fn join(self, other: Seen) -> Seen {
-        Seen { epoch: self.epoch.max(other.epoch), counter: self.counter.max(other.counter) }
+        Seen { epoch: self.epoch.max(other.epoch), time: self.time.max(other.time) }
     }
 }
 
@@ -32,9 +33,9 @@ impl Seen {
 pub struct TokenKey([u8; 32]);
 
 /// The form's version, the first byte.
-const VERSION: u8 = 1;
-/// Version, epoch, counter.
-const BODY_BYTES: usize = 17;
+const VERSION: u8 = 2;
+/// Version, epoch, and the time: its counter and its node.
+const BODY_BYTES: usize = 25;
 /// How much of the tag is sent: 2^-128 for a forger.
 const TAG_BYTES: usize = 16;
 
@@ -49,7 +50,8 @@ impl TokenKey {
         let mut bytes = Vec::with_capacity(BODY_BYTES + TAG_BYTES);
         bytes.push(VERSION);
         bytes.extend_from_slice(&seen.epoch.0.to_be_bytes());
-        bytes.extend_from_slice(&seen.counter.to_be_bytes());
+        bytes.extend_from_slice(&seen.time.counter.to_be_bytes());
+        bytes.extend_from_slice(&seen.time.node.0.to_be_bytes());
         let tag = blake3::keyed_hash(&self.0, &bytes);
         bytes.extend_from_slice(&tag.as_bytes()[..TAG_BYTES]);
         URL_SAFE_NO_PAD.encode(bytes)
@@ -81,7 +83,7 @@ impl TokenKey {
             eight.copy_from_slice(&body[at..at + 8]);
             u64::from_be_bytes(eight)
         };
-        Ok(Seen { epoch: Epoch(number(1)), counter: number(9) })
+        Ok(Seen { epoch: Epoch(number(1)), time: Ballot { counter: number(9), node: NodeId(number(17)) } })
     }
 }
 
@@ -96,7 +98,7 @@ impl std::fmt::Debug for TokenKey {
 mod tests {
     use super::*;
 
-    const SEEN: Seen = Seen { epoch: Epoch(3), counter: 77 };
+    const SEEN: Seen = Seen { epoch: Epoch(3), time: Ballot { counter: 77, node: NodeId(5) } };
 
     #[test]
     fn what_is_written_reads_back_at_every_gateway_of_the_cluster() {

@@ -6,7 +6,8 @@ use bytes::{Bytes, BytesMut};
 use dispatch::{Dispatch, Failure, Input, Output, Plan, Verdict};
 use membership::NodeId;
 use replication::{
-    Answer, Change, Condition, Input as ReplicaInput, Operation, Refusal, RequestId, Ticket, Value as Stored, Write,
+    Answer, Ballot, Change, Condition, Input as ReplicaInput, Operation, Refusal, RequestId, Ticket, Value as Stored,
+    Write,
 };
 use stdx::{Instant, TraceContext};
 use wire::node::{Frame, OperationCall, Payload};
@@ -74,7 +75,7 @@ impl<R: replication::Rules, C: chord::Rules> World<R, C> {
         for other in 0..self.clients.len() {
             if round_over {
                 self.process_last += 1;
-                (self.clients[other].process, self.clients[other].time) = (self.process_last, 0);
+                (self.clients[other].process, self.clients[other].time) = (self.process_last, Ballot::ZERO);
             }
             let pause = Duration::from_micros(self.prng.below(3_000));
             self.at(pause, Happening::Next { client: other });
@@ -277,7 +278,7 @@ impl<R: replication::Rules, C: chord::Rules> World<R, C> {
                 self.counts.unknown += 1;
                 self.process_last += 1;
                 self.clients[client].process = self.process_last;
-                self.clients[client].time = 0;
+                self.clients[client].time = Ballot::ZERO;
                 if self.prng.one_in(2)
                     && self.litmus.is_none()
                     && !self.calm

@@ -348,17 +348,17 @@ fn golden_bytes_of_operations() {
     let read = Box::new(Operation::Read { key: key() });
     check(
         "a session's read",
-        Operation::InSession { since: 130, sequential: true, operation: read },
-        &format!("04 8201 01 01 {KEY}"),
+        Operation::InSession { since: ballot(130), sequential: true, operation: read },
+        &format!("04 8201 a100000000000000 01 01 {KEY}"),
     );
 }
 
 #[test]
 fn golden_bytes_of_outcomes_and_records() {
     let check = |name: &str, outcome: Outcome, golden: &str| {
-        let receipt = Receipt { epoch: Epoch(2), voters: vec![NodeId(0xa1)], rounds: 1, time: 130 };
+        let receipt = Receipt { epoch: Epoch(2), voters: vec![NodeId(0xa1)], rounds: 1, time: ballot(130) };
         let reply = Payload::OperationReply { call: 4, outcome, receipt };
-        check_golden(name, reply, &format!("04 {golden} 02 01 a100000000000000 01 8201"));
+        check_golden(name, reply, &format!("04 {golden} 02 01 a100000000000000 01 8201 a100000000000000"));
     };
     let version = Version { ballot: ballot(9), index: 0 };
     let version_9 = "09 a100000000000000 00";

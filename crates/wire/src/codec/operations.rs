@@ -5,7 +5,9 @@ use replication::{Change, Condition, Effect, Operation, Outcome, Receipt, Refusa
 
 use super::bytes_io::{Reader, Writer};
 use super::error::CodecError;
-use super::registers::{read_key, read_value, read_version, write_key, write_value, write_version};
+use super::registers::{
+    read_ballot, read_key, read_value, read_version, write_ballot, write_key, write_value, write_version,
+};
 
 const NODE_ID_BYTES: usize = 8;
 
@@ -26,7 +28,7 @@ pub(super) fn write_operation(w: &mut Writer<'_>, operation: &Operation) {
         }
         Operation::InSession { since, sequential, operation } => {
             w.u8(4);
-            w.varint(*since);
+            write_ballot(w, since);
             w.bool(*sequential);
             write_operation(w, operation);
         }
@@ -36,7 +38,7 @@ pub(super) fn write_operation(w: &mut Writer<'_>, operation: &Operation) {
 pub(super) fn read_operation(r: &mut Reader) -> Result<Operation, CodecError> {
     match r.u8()? {
         4 => {
-            let (since, sequential) = (r.varint()?, r.bool()?);
+            let (since, sequential) = (read_ballot(r)?, r.bool()?);
             // No session within a session: a reader's stack must not be the sender's to spend.
             let tag = r.u8()?;
             Ok(Operation::InSession { since, sequential, operation: Box::new(read_plain_operation(r, tag)?) })
@@ -208,7 +210,7 @@ pub(super) fn write_receipt(w: &mut Writer<'_>, receipt: &Receipt) {
     w.varint(receipt.epoch.0);
     w.list(&receipt.voters, |w, node| w.fixed_u64(node.0));
     w.varint(u64::from(receipt.rounds));
-    w.varint(receipt.time);
+    write_ballot(w, &receipt.time);
 }
 
 pub(super) fn read_receipt(r: &mut Reader) -> Result<Receipt, CodecError> {
@@ -216,6 +218,6 @@ pub(super) fn read_receipt(r: &mut Reader) -> Result<Receipt, CodecError> {
         epoch: Epoch(r.varint()?),
         voters: r.list(NODE_ID_BYTES, |r| r.fixed_u64().map(NodeId))?,
         rounds: r.varint_u32()?,
-        time: r.varint()?,
+        time: read_ballot(r)?,
     })
 }

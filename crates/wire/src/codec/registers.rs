@@ -187,12 +187,12 @@ pub(super) fn read_key(r: &mut Reader) -> Result<RegisterKey, CodecError> {
     Ok(RegisterKey { position: Position(r.fixed_u64()?), bucket: BucketId(r.varint_u32()?), key: r.bytes()? })
 }
 
-fn write_ballot(w: &mut Writer<'_>, ballot: &Ballot) {
+pub(super) fn write_ballot(w: &mut Writer<'_>, ballot: &Ballot) {
     w.varint(ballot.counter);
     w.fixed_u64(ballot.node.0);
 }
 
-fn read_ballot(r: &mut Reader) -> Result<Ballot, CodecError> {
+pub(super) fn read_ballot(r: &mut Reader) -> Result<Ballot, CodecError> {
     Ok(Ballot { counter: r.varint()?, node: NodeId(r.fixed_u64()?) })
 }
 

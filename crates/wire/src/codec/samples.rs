@@ -164,7 +164,7 @@ fn operation() -> impl Strategy<Value = Operation> {
         write.prop_map(Operation::Write),
         (key(), request()).prop_map(|(key, request)| Operation::Outcome { key, request }),
     ];
-    (plain, option::of((number(), any::<bool>()))).prop_map(|(operation, session)| match session {
+    (plain, option::of((ballot(), any::<bool>()))).prop_map(|(operation, session)| match session {
         None => operation,
         Some((since, sequential)) => Operation::InSession { since, sequential, operation: Box::new(operation) },
     })
@@ -189,11 +189,11 @@ fn outcome() -> impl Strategy<Value = Outcome> {
 }
 
 fn receipt() -> impl Strategy<Value = Receipt> {
-    (number(), vec(node(), 0..5), any::<u32>()).prop_map(|(epoch, voters, rounds)| Receipt {
+    (number(), vec(node(), 0..5), any::<u32>(), ballot()).prop_map(|(epoch, voters, rounds, time)| Receipt {
         epoch: Epoch(epoch),
         voters,
         rounds,
-        time: u64::from(rounds) + 1,
+        time,
     })
 }
 

@@ -103,7 +103,7 @@ impl Nodes for FakeNodes {
             Operation::InSession { operation, .. } => *operation,
             operation => operation,
         };
-        let receipt = Receipt { epoch: Epoch(1), voters: vec![to, NodeId(9)], rounds: 1, time: 0 };
+        let receipt = Receipt { epoch: Epoch(1), voters: vec![to, NodeId(9)], rounds: 1, time: Ballot::ZERO };
         let answer = match state.moods.get(&to).copied().unwrap_or_default() {
             Mood::Sound => Ok((state.act(to, operation), receipt)),
             Mood::Down => Err(CallError::NotConnected),

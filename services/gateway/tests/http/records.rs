@@ -1,6 +1,6 @@
 //! Records: values, ETags, conditions, ranges, changes, request ids.
 
-use replication::Operation;
+use replication::{Ballot, Operation};
 use wire::http::Receipt;
 
 use crate::fake::{Bench, replicas_of};
@@ -178,7 +178,7 @@ async fn a_weaker_level_on_an_ordered_bucket_is_served_at_sequential() {
         let granted = if level == "strict" { "strict" } else { "sequential" };
         assert!(read.header("everring-receipt").starts_with(&format!("level={granted};")));
         let call = bench.nodes.take_calls().pop().expect("a storage node was asked");
-        let session = matches!(call.operation, Operation::InSession { sequential: true, since: 0, .. });
+        let session = matches!(call.operation, Operation::InSession { sequential: true, since: Ballot::ZERO, .. });
         assert_eq!(session, level != "strict");
     }
 }
