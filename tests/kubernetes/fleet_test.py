@@ -224,7 +224,7 @@ class Test:
         mean = "5s" if self.args.quick else "8s"
         # Counted from the new pod on: its first run is the one that is looked at.
         self.kubectl("set", "env", "deploy/everring-chaos", f"EVERRING_FOR={duration}", f"EVERRING_MEAN={mean}",
-                     f"EVERRING_DEADLINE={self.deadline}", "EVERRING_RATE=150")
+                     f"EVERRING_DEADLINE={self.deadline}", "EVERRING_RATE=80" if self.args.quick else "EVERRING_RATE=150")
         self.kubectl("rollout", "status", "deploy/everring-chaos", "--timeout=180s", timeout=200)
         seconds = 60 if self.args.quick else 330
 
