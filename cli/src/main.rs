@@ -22,7 +22,6 @@ mod people;
 mod roles;
 mod signals;
 mod simulate;
-mod simulate_ring;
 mod up;
 
 use std::process::ExitCode;

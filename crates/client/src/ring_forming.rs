@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
-use membership::{ClusterId, FormError, Member, NodeId, View, choose_tokens, tokens_of_weight};
+use membership::{ClusterId, FormError, Member, NodeId, Position, View, choose_tokens};
 use stdx::Prng;
 use wire::view::ViewJsonError;
 
 use crate::backoff::Backoff;
 use crate::consul::{Consul, ConsulError};
 use crate::fleet::VIEW_KEY;
+
+/// How many tokens a node holds unless told otherwise.
+pub const TOKENS: usize = 16;
 
 /// Under this prefix, each node's last incarnation, as decimal text.
 pub const INCARNATION_PREFIX: &str = "everring/incarnation/";
@@ -34,8 +37,8 @@ pub struct Newcomer {
     pub replication: usize,
     /// How many members the ring forms with, if it is the one that starts it.
     pub forms_with: usize,
-    /// How much it takes beside the others; see [`Member::weight`].
-    pub weight: u32,
+    /// How many tokens to choose.
+    pub tokens: usize,
     /// The last view that it kept on its disk. Put back when discovery has lost the view: tokens must not change.
     pub last_view: Option<View>,
 }
@@ -143,16 +146,13 @@ fn next_view(held: Option<&View>, newcomer: &Newcomer, prng: &mut Prng) -> Resul
         (None, None) => start_view(newcomer, prng)?,
     };
     let cluster = newcomer.cluster.unwrap_or(base.cluster);
-    let mut member = Member {
+    let taken: Vec<Position> = base.members.iter().flat_map(|member| member.tokens.iter().copied()).collect();
+    let member = Member {
         id: newcomer.id,
         name: newcomer.name.clone(),
         zone: newcomer.zone.clone(),
-        weight: newcomer.weight,
-        tokens: Vec::new(),
+        tokens: choose_tokens(&taken, newcomer.tokens, prng),
     };
-    if base.member(newcomer.id).is_none() {
-        member.tokens = choose_tokens(&base.members, base.replication, &member, tokens_of_weight(member.weight), prng);
-    }
     base.admit(&member, cluster, newcomer.hash_fingerprint).map_err(EnterError::Refused)
 }
 
@@ -177,7 +177,7 @@ fn read_number(key: &str, value: &[u8]) -> Result<u64, EnterError> {
 
 #[cfg(test)]
 mod tests {
-    use membership::{Epoch, TOKENS};
+    use membership::Epoch;
 
     use super::*;
 
@@ -190,7 +190,7 @@ mod tests {
             hash_fingerprint: 7,
             replication: 2,
             forms_with: 2,
-            weight: 1,
+            tokens: TOKENS,
             last_view: None,
         }
     }
