@@ -23,8 +23,8 @@ fn valid_is_0_violated_1_unreadable_2_undecided_3() {
     assert!(text.contains("VIOLATED") && text.contains("records/k") && text.contains("trace bb"), "{text}");
     assert_refused(&run_with_input(&["check"], "nonsense\n"), &["line 1"]);
     assert_refused(&run(&["check", "no-such-file"]), &["no-such-file"]);
-    assert_refused(&run(&["check", "--model", "lock"]), &["lock"]);
-    assert_refused(&run(&["check", "--level", "causal"]), &["causal"]);
+    assert_refused(&run(&["check", "--model", "heap"]), &["heap"]);
+    assert_refused(&run(&["check", "--level", "lax"]), &["lax"]);
     assert_eq!(run_with_input(&["check", "--limit", "0"], KEPT).status.code(), Some(3));
 }
 
