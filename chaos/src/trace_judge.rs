@@ -162,8 +162,8 @@ fn judge_coordinator(
     }
 }
 
-/// Where the client asked once, and one attempt of the gateway was answered, that answer is the receipt's: a coordinator
-/// whose span names other voters contradicts it.
+/// Where the client asked once, and one attempt of the gateway was answered, that answer is the receipt's: a
+/// coordinator whose span names other voters contradicts it.
 fn other_voters(operation: &Operation, trace: &Trace) -> Option<String> {
     let root = trace.spans.iter().find(|span| span.parent.is_none())?;
     let attempts = trace.spans.iter().filter(|span| span.service == GATEWAY && span.kind == "client" && !span.error);

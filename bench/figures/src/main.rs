@@ -31,7 +31,8 @@ struct Cli {
     /// The `everring` program, as it is released.
     #[arg(long, env = "EVERRING_BIN")]
     everring: PathBuf,
-    /// A short form with the same names: 30 s of chaos, 300 schedules. Bars of time and room are told, and do not fail it.
+    /// A short form with the same names: 30 s of chaos, 300 schedules. Bars of time and room are told and do not fail
+    /// it.
     #[arg(long, env = "QUICK", value_parser = BoolishValueParser::new())]
     quick: bool,
     /// Where the figures are written with their circumstances; work files go beside it and are removed.
