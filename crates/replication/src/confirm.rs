@@ -133,7 +133,8 @@ impl<R: Rules> Replica<R> {
     pub(crate) fn begin_read(&mut self, waiting: Waiting, out: &mut Outbox) {
         let key = waiting.operation.key().clone();
         let held = self.acceptor.register(&key).map_or(Ballot::ZERO, |register| register.accepted);
-        if !waiting.sequential && (waiting.since <= held || !R::STRICT_IN_SESSION) {
+        let asks_for_its_key = waiting.since <= held || !R::STRICT_IN_SESSION;
+        if !waiting.sequential && asks_for_its_key && R::CONFIRM_AFTER_ARRIVAL {
             return self.begin_query(key, waiting, out);
         }
         let arrived = self.confirmations.begun;
