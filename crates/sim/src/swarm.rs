@@ -121,6 +121,11 @@ impl Swarm {
             swarm.registers = 2 + prng.index(3);
             (swarm.counters, swarm.journals) = (0, 0);
             swarm.competing = !prng.one_in(4);
+            if prng.one_in(2) {
+                // Few arcs and late messages: a write may come to an arc that others have confirmed meanwhile.
+                swarm.tokens = 1;
+                swarm.straggling = swarm.straggling.max(0.05);
+            }
         }
         if prng.one_in(8) {
             swarm.make_storm(prng);
@@ -134,7 +139,8 @@ impl Swarm {
         (self.counters, self.journals) = (0, 0);
         self.registers = crate::litmus::ROUNDS * crate::litmus::VARIABLES;
         self.sessions = true;
-        // Sessions wander, some replicas lag, and arcs are few, so that most are confirmed already: else nothing is stale.
+        // Sessions wander, some replicas lag, and arcs are few, so that most are confirmed already: else nothing is
+        // stale.
         self.competing = true;
         self.tokens = 1;
         self.loss = self.loss.max(0.05);
