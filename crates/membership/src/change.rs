@@ -185,6 +185,10 @@ impl View {
         if !self.awaited(id)?.contains(&node) {
             return Err(ChangeError::NotAwaited { id, node });
         }
+        if self.pending_change(id)?.copied.contains(&node) {
+            // Said twice: nothing changes.
+            return Ok(self.clone());
+        }
         let mut next = self.clone();
         next.epoch = Epoch(self.epoch.0 + 1);
         for pending in next.pending.iter_mut().filter(|pending| pending.id == id) {

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 
+use membership::{Epoch, Position};
+
 use crate::message::{LogPosition, Record, State};
 use crate::rules::Rules;
 use crate::types::{Ballot, RegisterKey};
@@ -24,8 +26,8 @@ pub(crate) struct Register {
     /// Where the log holds it.
     pub logged: LogPosition,
     /// A ballot of our own that a majority promised with the accept of `accepted`: the next write may skip its prepare
-    /// as long as `accepted` is still what that majority accepted.
-    pub granted: Option<Ballot>,
+    /// as long as `accepted` is still what that majority accepted, in the arc epoch in which it did.
+    pub granted: Option<(Epoch, Ballot)>,
 }
 
 /// The answer of an acceptor to a prepare or accept.
@@ -52,6 +54,10 @@ pub(crate) struct Acceptor {
     log_end: LogPosition,
     synced: LogPosition,
     live_bytes: usize,
+    /// The newest view that was acted on.
+    epoch: Epoch,
+    /// Where the log says so.
+    epoch_logged: LogPosition,
 }
 
 impl Acceptor {
@@ -67,6 +73,8 @@ impl Acceptor {
             log_end: LogPosition(0),
             synced: LogPosition(0),
             live_bytes: 0,
+            epoch: Epoch(0),
+            epoch_logged: LogPosition(0),
         }
     }
 
@@ -80,6 +88,7 @@ impl Acceptor {
                 self.ceiling = self.ceiling.max(ceiling);
                 self.ceiling_durable = self.ceiling;
             }
+            Record::Epoch(epoch) => self.epoch = self.epoch.max(epoch),
             Record::Accepted { key, ballot, state } => {
                 let register = self.registers.entry(key.clone()).or_default();
                 // A cleaned log holds copies: the higher ballot is the newer, whatever the order.
@@ -117,6 +126,36 @@ impl Acceptor {
         }
     }
 
+    /// The newest view that was ever acted on here.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Notes that the view of `epoch` is acted on from now on.
+    pub fn note_epoch(&mut self, epoch: Epoch, persist: &mut Vec<(LogPosition, Record)>) {
+        if epoch > self.epoch {
+            self.epoch = epoch;
+            self.epoch_logged = self.append(Record::Epoch(epoch), persist);
+        }
+    }
+
+    /// How far the log must be synced before anything may be said in the view in force: a restart must not fall behind
+    /// it.
+    pub fn epoch_wait(&self) -> LogPosition {
+        self.epoch_logged
+    }
+
+    /// Everything up to this counter is refused.
+    pub fn floor(&self) -> u64 {
+        self.floor
+    }
+
+    /// Takes over another replica's floor.
+    pub fn raise_floor(&mut self, floor: u64, persist: &mut Vec<(LogPosition, Record)>) {
+        self.floor = self.floor.max(floor);
+        self.observe(floor, persist);
+    }
+
     /// The next counter for a ballot of our own.
     pub fn tick(&mut self, persist: &mut Vec<(LogPosition, Record)>) -> u64 {
         self.observe(self.counter.saturating_add(1), persist);
@@ -143,6 +182,11 @@ impl Acceptor {
             self.ceiling_durable = self.ceiling_durable.max(ceiling);
             self.ceilings_pending.pop_front();
         }
+    }
+
+    /// The position of the last record.
+    pub fn log_end(&self) -> LogPosition {
+        self.log_end
     }
 
     /// How far the log is synced.
@@ -199,7 +243,8 @@ impl Acceptor {
         state: &State,
         persist: &mut Vec<(LogPosition, Record)>,
     ) -> bool {
-        let news = self.registers.get(key).is_none_or(|register| register.accepted < ballot);
+        let held = self.registers.get(key).map_or(Ballot::ZERO, |register| register.accepted);
+        let news = held < ballot;
         if news {
             self.take(key, ballot, state, persist);
         }
@@ -236,18 +281,76 @@ impl Acceptor {
         self.registers.get(key)
     }
 
-    /// Notes that a majority accepted `accepted` and promised `next` to us.
-    pub fn grant(&mut self, key: &RegisterKey, accepted: Ballot, next: Ballot) {
+    /// Notes that a quorum of the arc epoch `epoch` accepted `accepted` and promised `next` to us.
+    pub fn grant(&mut self, key: &RegisterKey, epoch: Epoch, accepted: Ballot, next: Ballot) {
         if let Some(register) = self.registers.get_mut(key) {
-            register.granted = (register.accepted == accepted).then_some(next);
+            register.granted = (register.accepted == accepted).then_some((epoch, next));
         }
     }
 
     /// Uses up the granted ballot, if it still stands: the ballot, and the state to build on.
-    pub fn take_grant(&mut self, key: &RegisterKey) -> Option<(Ballot, State)> {
+    pub fn take_grant<R: Rules>(&mut self, key: &RegisterKey, epoch: Epoch) -> Option<(Ballot, State)> {
         let register = self.registers.get_mut(key)?;
-        let granted = register.granted.take()?;
-        (register.promised == granted).then(|| (granted, register.state.clone()))
+        let (granted_in, granted) = register.granted.take()?;
+        let stands = register.promised == granted && (granted_in == epoch || !R::GRANTS_END_WITH_EPOCH);
+        stands.then(|| (granted, register.state.clone()))
+    }
+
+    /// Registers of the arc (`low`, `high`] after `after`, in ring order from its beginning.
+    pub fn of_arc<'a>(
+        &'a self,
+        low: Position,
+        high: Position,
+        after: Option<&RegisterKey>,
+    ) -> impl Iterator<Item = (&'a RegisterKey, &'a Register)> {
+        let lowest = |position: u64| RegisterKey { position: Position(position), ..RegisterKey::FIRST };
+        // Up to two stretches: an arc may reach over the end of the numbers.
+        let wraps = low >= high;
+        let past_low = low.0.checked_add(1);
+        let first = past_low.map(|start| (start, if wraps { None } else { high.0.checked_add(1) }));
+        let second = wraps.then(|| (0, high.0.checked_add(1)));
+        let seen = after.cloned();
+        let beyond = after.map(|key| low.distance_to(key.position));
+        [first, second].into_iter().flatten().flat_map(move |(start, end)| {
+            let (mut from, seen) = (Bound::Included(lowest(start)), seen.clone());
+            let here = |key: &RegisterKey| key.position.0 >= start && end.is_none_or(|end| key.position.0 < end);
+            if let Some(key) = seen.filter(here) {
+                from = Bound::Excluded(key);
+            }
+            let until = end.map_or(Bound::Unbounded, |end| Bound::Excluded(lowest(end)));
+            let empty = match (&from, &until) {
+                (Bound::Included(from) | Bound::Excluded(from), Bound::Excluded(until)) => from >= until,
+                _ => false,
+            };
+            let range = (!empty).then(|| self.registers.range((from, until)));
+            range.into_iter().flatten().filter(move |(key, register)| {
+                let ahead = beyond.is_none_or(|beyond| low.distance_to(key.position) >= beyond);
+                register.accepted > Ballot::ZERO && ahead
+            })
+        })
+    }
+
+    /// Drops up to `most` registers after `after` for which `goes` holds: how many went, and where to go on; none when
+    /// the end was reached.
+    pub fn release(
+        &mut self,
+        after: Option<RegisterKey>,
+        most: usize,
+        goes: impl Fn(&RegisterKey) -> bool,
+    ) -> (u64, Option<RegisterKey>) {
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let looked: Vec<RegisterKey> =
+            self.registers.range((start, Bound::Unbounded)).take(most).map(|(key, _)| key.clone()).collect();
+        let more = if looked.len() == most { looked.last().cloned() } else { None };
+        let mut gone = 0;
+        for key in looked.iter().filter(|key| goes(key)) {
+            if let Some(register) = self.registers.remove(key) {
+                let bytes = if register.accepted == Ballot::ZERO { 0 } else { size_of(key, &register.state) };
+                self.live_bytes -= bytes;
+                gone += u64::from(register.accepted > Ballot::ZERO);
+            }
+        }
+        (gone, more)
     }
 
     /// Registers after `after` in ring order.
@@ -266,13 +369,13 @@ impl Acceptor {
         self.live_bytes
     }
 
-    /// Whether a record of the log is the newest of its register. A ceiling never is: see [`Acceptor::rewrite`].
+    /// Whether a record of the log is the newest of its register. A ceiling or an epoch never is: see [`Acceptor::rewrite`].
     pub fn is_current(&self, record: &Record) -> bool {
         match record {
             Record::Accepted { key, ballot, .. } => {
                 self.registers.get(key).is_some_and(|register| register.accepted == *ballot)
             }
-            Record::Ceiling(_) => false,
+            Record::Ceiling(_) | Record::Epoch(_) => false,
         }
     }
 
@@ -283,6 +386,9 @@ impl Acceptor {
         }
         // The ceiling in force may have stood there. What is durable stays so until the copy is.
         self.append(Record::Ceiling(self.ceiling), persist);
+        if self.epoch > Epoch(0) {
+            self.append(Record::Epoch(self.epoch), persist);
+        }
     }
 
     fn raise_ceiling(&mut self, persist: &mut Vec<(LogPosition, Record)>) {

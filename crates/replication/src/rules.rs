@@ -18,6 +18,24 @@ pub trait Rules: Copy + Default + std::fmt::Debug + 'static {
     const KEEP_PROMISE: bool = true;
     /// A coordinator that finds an accepted state builds on it.
     const BUILD_ON_ACCEPTED: bool = true;
+    /// While a change is pending, a decision needs a majority of both replica sets.
+    const JOINT_QUORUM: bool = true;
+    /// A message of another arc epoch is not acted on.
+    const REFUSE_OTHER_EPOCH: bool = true;
+    /// What was promised in one arc epoch does not count in the next.
+    const GRANTS_END_WITH_EPOCH: bool = true;
+    /// A newcomer copies from replicas that have the change's epoch already, so that no write slips in behind the copy.
+    const COPY_FROM_NEW_EPOCH: bool = true;
+    /// A newcomer copies from a majority of the replicas in charge.
+    const COPY_FROM_MAJORITY: bool = true;
+    /// A newcomer says that it holds an arc only when it has copied it.
+    const COPY_BEFORE_SWITCH: bool = true;
+    /// A replica drops an arc only when the new set is in charge.
+    const RELEASE_AFTER_SWITCH: bool = true;
+    /// After a restart no view is acted on that is older than the last one.
+    const KEEP_EPOCH: bool = true;
+    /// Of two processes with one identity, the one that started earlier is not heeded.
+    const FENCE_TWINS: bool = true;
 }
 
 /// All rules kept.
@@ -55,5 +73,23 @@ pub mod planted {
         PromiseBroken breaks KEEP_PROMISE;
         #[doc = "Drops what an interrupted round had accepted."]
         AcceptedIgnored breaks BUILD_ON_ACCEPTED;
+        #[doc = "Decides by a majority of the new set alone while a change is pending."]
+        SingleQuorum breaks JOINT_QUORUM;
+        #[doc = "Acts on what a coordinator with an older or newer view asks."]
+        StaleCoordinator breaks REFUSE_OTHER_EPOCH;
+        #[doc = "Skips a prepare by a promise of another replica set."]
+        StaleGrant breaks GRANTS_END_WITH_EPOCH;
+        #[doc = "Copies from members that are still in the old epoch."]
+        CopyFromOldEpoch breaks COPY_FROM_NEW_EPOCH;
+        #[doc = "Copies an arc from a single replica."]
+        CopyFromOne breaks COPY_FROM_MAJORITY;
+        #[doc = "Counts as a holder of an arc before it has copied it."]
+        SwitchBeforeCopy breaks COPY_BEFORE_SWITCH;
+        #[doc = "Drops an arc at the source when its change begins."]
+        ReleaseBeforeSwitch breaks RELEASE_AFTER_SWITCH;
+        #[doc = "Acts on an old view after a restart."]
+        EpochForgotten breaks KEEP_EPOCH;
+        #[doc = "Heeds two processes that have one identity."]
+        TwinHeeded breaks FENCE_TWINS;
     }
 }

@@ -20,6 +20,24 @@ pub enum Planted {
     PromiseBroken,
     /// Drops what an interrupted round had accepted.
     AcceptedIgnored,
+    /// Decides by the new replica set alone while a change is pending.
+    SingleQuorum,
+    /// Acts on what a coordinator with another view asks.
+    StaleCoordinator,
+    /// Skips a prepare by the promise of another replica set.
+    StaleGrant,
+    /// Copies an arc from members that are still in the old epoch.
+    CopyFromOldEpoch,
+    /// Copies an arc from a single replica.
+    CopyFromOne,
+    /// Counts a newcomer before it has copied.
+    SwitchBeforeCopy,
+    /// Drops an arc at the source when its change begins.
+    ReleaseBeforeSwitch,
+    /// Acts on an old view after a restart.
+    EpochForgotten,
+    /// Starts a copy of a data directory whose node runs, and heeds both.
+    TwinHeeded,
     /// Keeps the ring by the Chord protocol as it was published in 2001.
     PublishedChord,
 }
@@ -34,7 +52,7 @@ pub struct UnknownPlanted {
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Planted; 9] = [
+    pub const ALL: [Planted; 18] = [
         Planted::AckBeforeSync,
         Planted::MinorityRead,
         Planted::RetryTwice,
@@ -43,6 +61,15 @@ impl Planted {
         Planted::ConditionOnStale,
         Planted::PromiseBroken,
         Planted::AcceptedIgnored,
+        Planted::SingleQuorum,
+        Planted::StaleCoordinator,
+        Planted::StaleGrant,
+        Planted::CopyFromOldEpoch,
+        Planted::CopyFromOne,
+        Planted::SwitchBeforeCopy,
+        Planted::ReleaseBeforeSwitch,
+        Planted::EpochForgotten,
+        Planted::TwinHeeded,
         Planted::PublishedChord,
     ];
 
@@ -57,6 +84,15 @@ impl Planted {
             Planted::ConditionOnStale => "condition-on-stale",
             Planted::PromiseBroken => "promise-broken",
             Planted::AcceptedIgnored => "accepted-ignored",
+            Planted::SingleQuorum => "single-quorum",
+            Planted::StaleCoordinator => "stale-coordinator",
+            Planted::StaleGrant => "stale-grant",
+            Planted::CopyFromOldEpoch => "copy-from-old-epoch",
+            Planted::CopyFromOne => "copy-from-one",
+            Planted::SwitchBeforeCopy => "switch-before-copy",
+            Planted::ReleaseBeforeSwitch => "release-before-switch",
+            Planted::EpochForgotten => "epoch-forgotten",
+            Planted::TwinHeeded => "twin-heeded",
             Planted::PublishedChord => "published-chord",
         }
     }

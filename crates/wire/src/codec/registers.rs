@@ -1,6 +1,8 @@
 //! What replicas say to each other, and what they keep on disk.
 
-use membership::{BucketId, Epoch, NodeId, Position};
+use std::sync::Arc;
+
+use membership::{BucketId, Epoch, NodeId, Position, View};
 use replication::{
     Ballot, Body, Message, Record, RegisterKey, Remembered, RequestId, RequestMemory, RoundId, State, Value, Version,
 };
@@ -11,6 +13,8 @@ use super::operations::{read_effect, write_effect};
 
 /// The shortest remembered request: id, time, and an effect without a version.
 const REMEMBERED_BYTES_MIN: usize = 16 + 1 + 1;
+/// The shortest key: position, bucket, empty key.
+const KEY_BYTES_MIN: usize = 8 + 1 + 1;
 /// The shortest entry of a digest: position, bucket, empty key, ballot.
 const DIGEST_ENTRY_BYTES_MIN: usize = 8 + 1 + 1 + 9;
 
@@ -80,7 +84,16 @@ pub(super) fn write_message(w: &mut Writer<'_>, message: &Message) {
             });
             w.bool(*more);
         }
-        Body::OtherEpoch => w.u8(11),
+        Body::OtherEpoch { view: None } => w.u8(11),
+        Body::OtherEpoch { view: Some(view) } => {
+            w.u8(12);
+            w.bytes(crate::view::to_json(view).as_bytes());
+        }
+        Body::Fenced { incarnation } => {
+            w.u8(17);
+            w.varint(*incarnation);
+        }
+        copying => write_copying(w, copying),
     }
 }
 
@@ -108,10 +121,77 @@ pub(super) fn read_message(r: &mut Reader) -> Result<Message, CodecError> {
             entries: r.list(DIGEST_ENTRY_BYTES_MIN, |r| Ok((read_key(r)?, read_ballot(r)?)))?,
             more: r.bool()?,
         },
-        11 => Body::OtherEpoch,
+        11 => Body::OtherEpoch { view: None },
+        12 => Body::OtherEpoch { view: Some(read_view(r)?) },
+        tag @ 13..=16 => read_copying(r, tag)?,
+        17 => Body::Fenced { incarnation: r.varint()? },
         tag => return Err(CodecError::UnknownTag { noun: "replica message", tag }),
     };
     Ok(Message { epoch, counter, body })
+}
+
+/// The messages by which a newcomer copies an arc.
+fn write_copying(w: &mut Writer<'_>, body: &Body) {
+    match body {
+        Body::Copy { round, high, after } => {
+            w.u8(13);
+            w.varint(round.0);
+            w.fixed_u64(high.0);
+            w.option(after.as_ref(), write_key);
+        }
+        Body::CopyPage { round, entries, more, total, floor } => {
+            w.u8(14);
+            w.varint(round.0);
+            w.list(entries, |w, (key, ballot)| {
+                write_key(w, key);
+                write_ballot(w, ballot);
+            });
+            w.bool(*more);
+            w.varint(*total);
+            w.varint(*floor);
+        }
+        Body::Fetch { round, high, keys } => {
+            w.u8(15);
+            w.varint(round.0);
+            w.fixed_u64(high.0);
+            w.list(keys, write_key);
+        }
+        Body::Fetched { round, entries } => {
+            w.u8(16);
+            w.varint(round.0);
+            w.list(entries, |w, (key, ballot, state)| {
+                write_key(w, key);
+                write_ballot(w, ballot);
+                write_state(w, state);
+            });
+        }
+        other => unreachable!("written by write_message: {other:?}"),
+    }
+}
+
+fn read_copying(r: &mut Reader, tag: u8) -> Result<Body, CodecError> {
+    let round = read_round(r)?;
+    Ok(match tag {
+        13 => Body::Copy { round, high: Position(r.fixed_u64()?), after: r.option(read_key)? },
+        14 => Body::CopyPage {
+            round,
+            entries: r.list(DIGEST_ENTRY_BYTES_MIN, |r| Ok((read_key(r)?, read_ballot(r)?)))?,
+            more: r.bool()?,
+            total: r.varint()?,
+            floor: r.varint()?,
+        },
+        15 => Body::Fetch { round, high: Position(r.fixed_u64()?), keys: r.list(KEY_BYTES_MIN, read_key)? },
+        _ => Body::Fetched {
+            round,
+            entries: r.list(DIGEST_ENTRY_BYTES_MIN, |r| Ok((read_key(r)?, read_ballot(r)?, read_state(r)?)))?,
+        },
+    })
+}
+
+/// A view travels in the form in which discovery holds it.
+fn read_view(r: &mut Reader) -> Result<Arc<View>, CodecError> {
+    let text = r.text()?;
+    crate::view::from_json(&text).map(Arc::new).map_err(|_| CodecError::View)
 }
 
 pub(super) fn write_record(w: &mut Writer<'_>, record: &Record) {
@@ -126,6 +206,10 @@ pub(super) fn write_record(w: &mut Writer<'_>, record: &Record) {
             w.u8(2);
             w.varint(*counter);
         }
+        Record::Epoch(epoch) => {
+            w.u8(3);
+            w.varint(epoch.0);
+        }
     }
 }
 
@@ -133,6 +217,7 @@ pub(super) fn read_record(r: &mut Reader) -> Result<Record, CodecError> {
     match r.u8()? {
         1 => Ok(Record::Accepted { key: read_key(r)?, ballot: read_ballot(r)?, state: read_state(r)? }),
         2 => r.varint().map(Record::Ceiling),
+        3 => r.varint().map(|epoch| Record::Epoch(Epoch(epoch))),
         tag => Err(CodecError::UnknownTag { noun: "log record", tag }),
     }
 }
