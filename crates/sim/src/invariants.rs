@@ -108,16 +108,6 @@ impl Registers {
         Ok(())
     }
 
-    /// A node's disk is lost.
-    pub fn lost(&mut self, node: NodeId) {
-        for register in self.registers.values_mut() {
-            register.since.retain(|(_, holder), _| *holder != node);
-            for holders in register.durable.values_mut() {
-                holders.remove(&node);
-            }
-        }
-    }
-
     /// A client was told that its write is done.
     pub fn acknowledged(&self, key: &RegisterKey, request: RequestId) -> Result<(), Violation> {
         let register = self.registers.get(key);

@@ -159,7 +159,6 @@ impl<R: replication::Rules, C: chord::Rules> World<R, C> {
         self.nodes[node].gone = !self.amnesia;
         let id = self.nodes[node].id;
         if self.nodes[node].gone {
-            self.registers.lost(id);
             if self.swarm.changes_every.is_some() {
                 let after = Duration::from_millis(20 + self.prng.below(800));
                 self.at(after, Happening::Replace { gone: id });
