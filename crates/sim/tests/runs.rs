@@ -5,7 +5,8 @@ use sim::{Options, Planted, run};
 
 /// Seeds that each planted bug is given to be found.
 const SEEDS_MAX: u64 = 1_000;
-/// The same for the rarest: it takes a write that was on its way while its arc was confirmed, and sessions that see both.
+/// The same for the rarest: it takes a write that was on its way while its arc was confirmed, and sessions that see
+/// both.
 const SEEDS_MAX_NO_FLOOR: u64 = 2_000;
 
 fn seeds(otherwise: u64) -> u64 {
