@@ -1,6 +1,6 @@
 //! The judge of histories: is there an order of the operations that explains every answer?
 //!
-//! [`check`] reads a history and decides each key by itself: level strict is linearizability (Herlihy and Wing 1990),
+//! [`check()`] reads a history and decides each key by itself: level strict is linearizability (Herlihy and Wing 1990),
 //! which holds for a history exactly when it holds for each of its objects. The search of model `register` linearizes
 //! just in time, as Lowe (2017) calls it: see `search.rs` for the method and why its short cuts are sound. Models
 //! `set`, `counter` and `lock` are judged by their own rules (`set.rs`, `counter.rs`, `lock.rs`). The weaker levels

@@ -115,7 +115,7 @@ impl Windows<'_> {
         report: &mut Report,
         budget: &mut Budget<'_>,
     ) -> Result<(), CheckError> {
-        if self.ended.len() < WINDOW_OPERATIONS && !(end && !self.ended.is_empty()) {
+        if self.ended.len() < WINDOW_OPERATIONS && (!end || self.ended.is_empty()) {
             return Ok(());
         }
         let patient = |operation: &&Operation| line < operation.invoked_at + OPEN_LINES_MAX;

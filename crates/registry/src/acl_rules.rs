@@ -187,8 +187,7 @@ fn access(word: &str, policy: Option<&str>) -> Result<Access, RulesError> {
 }
 
 /// What begins an expression, outside of comments; none in rules as people write them. The parser recurses for
-/// each sign
-/// of one, so a long row of them must not reach it.
+/// each sign of one, so a long row of them must not reach it.
 fn expression_in(text: &str) -> Option<&'static str> {
     let mut rest = text;
     let mut quoted = false;

@@ -43,6 +43,19 @@ const RESEND_AFTER: Duration = Duration::from_millis(30);
 /// The ticket of a round that only finishes what was reported; nobody waits for it.
 pub(crate) const NOBODY: Ticket = Ticket(u64::MAX);
 
+/// One page of what a replica says to a confirmation.
+#[derive(Debug)]
+pub(crate) struct ReportPage {
+    /// Registers with the ballot accepted here.
+    pub entries: Vec<(RegisterKey, Ballot)>,
+    /// Up to where this report reaches.
+    pub position: LedgerPosition,
+    /// Whether more follow.
+    pub more: bool,
+    /// How far the log must be synced before the report may leave.
+    pub wait: LogPosition,
+}
+
 /// A read that waits for a confirmation.
 #[derive(Debug)]
 struct Patient {
@@ -264,7 +277,7 @@ impl<R: Rules> Replica<R> {
         (arc, up_to, since): (Position, u64, u64),
         position: LedgerPosition,
         after: Option<RegisterKey>,
-    ) -> Option<(Vec<(RegisterKey, Ballot)>, LedgerPosition, bool, LogPosition)> {
+    ) -> Option<ReportPage> {
         let known = self.ring.arcs().iter().find(|known| known.high == arc)?;
         if !known.replicas.contains(&self.me) || !known.replicas.contains(&from) {
             return None;
@@ -292,7 +305,7 @@ impl<R: Rules> Replica<R> {
         entries.truncate(REPORT_ENTRIES_MAX);
         // A report vouches for what it names.
         let logged = entries.iter().filter_map(|(key, _)| self.acceptor.register(key)).map(|held| held.logged).max();
-        Some((entries, here, more, logged.unwrap_or_default()))
+        Some(ReportPage { entries, position: here, more, wait: logged.unwrap_or_default() })
     }
 
     /// Takes a replica's report.

@@ -10,7 +10,7 @@ use stdx::{Instant, Prng, TraceContext};
 
 use crate::acceptor::{Acceptor, Vote};
 use crate::catch_up::CatchUp;
-use crate::confirm::Confirmations;
+use crate::confirm::{Confirmations, ReportPage};
 use crate::io::{Answer, Envelope, Event, Input, Outbox, Ticket};
 use crate::ledger::Ledger;
 use crate::message::{Body, LogPosition, Message, Record, RoundId};
@@ -283,7 +283,7 @@ impl<R: Rules> Replica<R> {
             }
             Body::Confirm { round, arc, up_to, since, position, after } => {
                 let report = self.confirm_as_replica(from, (arc, up_to, since), position, after);
-                if let Some((entries, position, more, wait)) = report {
+                if let Some(ReportPage { entries, position, more, wait }) = report {
                     let reply = Body::Confirmed { round, position, entries, more };
                     self.tell(from, reply, wait, context, out);
                 }

@@ -1,7 +1,7 @@
 //! Tracing, logs and metrics of every Everring process: one setup, one set of names, one way to carry a trace on.
 //!
 //! What it is:
-//! - [`init`]: spans to OTLP/HTTP, log lines with trace ids to standard error;
+//! - [`init()`]: spans to OTLP/HTTP, log lines with trace ids to standard error;
 //! - [`context`]: the trace context in and out of HTTP headers; [`spans`]: spans of protocol messages;
 //! - [`names`]: every span, attribute and metric name, held against `observability/conventions.md` by a test;
 //! - [`ops`] and [`metrics`]: the endpoints and figures that every service has;

@@ -58,7 +58,7 @@ impl Builder {
         self
     }
 
-    /// Starts it with the process's own tracer, which [`crate::init`] has set.
+    /// Starts it with the process's own tracer, which [`crate::init()`] has set.
     pub fn start(self) -> LiveSpan {
         self.start_with(init::tracer())
     }
