@@ -115,7 +115,8 @@ impl Windows<'_> {
         report: &mut Report,
         budget: &mut Budget<'_>,
     ) -> Result<(), CheckError> {
-        if self.ended.len() < WINDOW_OPERATIONS && !(end && !self.ended.is_empty()) {
+        let is_due = self.ended.len() >= WINDOW_OPERATIONS || (end && !self.ended.is_empty());
+        if !is_due {
             return Ok(());
         }
         let patient = |operation: &&Operation| line < operation.invoked_at + OPEN_LINES_MAX;

@@ -260,11 +260,11 @@ impl<R: Rules> Replica<R> {
     /// Answers as a replica of the arc: promises the floor, reports what others had it accept.
     pub(crate) fn confirm_as_replica(
         &mut self,
-        from: NodeId,
+        (from, round): (NodeId, RoundId),
         (arc, up_to, since): (Position, u64, u64),
         position: LedgerPosition,
         after: Option<RegisterKey>,
-    ) -> Option<(Vec<(RegisterKey, Ballot)>, LedgerPosition, bool, LogPosition)> {
+    ) -> Option<(Body, LogPosition)> {
         let known = self.ring.arcs().iter().find(|known| known.high == arc)?;
         if !known.replicas.contains(&self.me) || !known.replicas.contains(&from) {
             return None;
@@ -292,7 +292,7 @@ impl<R: Rules> Replica<R> {
         entries.truncate(REPORT_ENTRIES_MAX);
         // A report vouches for what it names.
         let logged = entries.iter().filter_map(|(key, _)| self.acceptor.register(key)).map(|held| held.logged).max();
-        Some((entries, here, more, logged.unwrap_or_default()))
+        Some((Body::Confirmed { round, position: here, entries, more }, logged.unwrap_or_default()))
     }
 
     /// Takes a replica's report.

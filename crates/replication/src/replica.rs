@@ -282,9 +282,8 @@ impl<R: Rules> Replica<R> {
                 }
             }
             Body::Confirm { round, arc, up_to, since, position, after } => {
-                let report = self.confirm_as_replica(from, (arc, up_to, since), position, after);
-                if let Some((entries, position, more, wait)) = report {
-                    let reply = Body::Confirmed { round, position, entries, more };
+                let report = self.confirm_as_replica((from, round), (arc, up_to, since), position, after);
+                if let Some((reply, wait)) = report {
                     self.tell(from, reply, wait, context, out);
                 }
             }
