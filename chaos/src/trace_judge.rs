@@ -109,9 +109,11 @@ fn judge_gateway(operation: &Operation, trace: &Trace, deaths: &[Death], judgeme
 /// names those who voted, the coordinator first if it is among them; where its own disk was the slowest, it is not.
 fn coordinator_by_trace<'a>(operation: &Operation, trace: &'a Trace) -> Option<&'a str> {
     let voters = operation.receipt.as_ref()?.replicas.join(",");
-    let coordinated = |span: &&Span| span.kind == "server" && span.name.starts_with("coordinate ");
-    let mut spans = trace.spans.iter().filter(coordinated);
-    spans.find(|span| span.tag(names::REPLICAS) == Some(voters.as_str()))?.tag(names::REPLICA)
+    coordinations(trace).find(|span| span.tag(names::REPLICAS) == Some(voters.as_str()))?.tag(names::REPLICA)
+}
+
+fn coordinations(trace: &Trace) -> impl Iterator<Item = &Span> {
+    trace.spans.iter().filter(|span| span.kind == "server" && span.name.starts_with("coordinate "))
 }
 
 /// The receipt names a coordinator: its span must be there if it lived, and must not be there if it was dead.
@@ -127,11 +129,7 @@ fn judge_coordinator(
         judgement.answered_by = Some(name.to_owned());
     }
     let Some(name) = by_trace.or(operation.coordinator()) else { return };
-    let coordinated = |span: &&Span| span.kind == "server" && span.name.starts_with("coordinate ");
-    let spans: Vec<&Span> = trace
-        .spans
-        .iter()
-        .filter(coordinated)
+    let spans: Vec<&Span> = coordinations(trace)
         .filter(|span| span.tag(names::REPLICA) == Some(name) || span.instance.starts_with(&format!("{name}-")))
         .collect();
     for death in deaths.iter().filter(|death| death.name == name) {
@@ -150,10 +148,10 @@ fn judge_coordinator(
             judgement.contradictions.push(sentence);
         }
     }
-    let died = deaths.iter().any(|death| death.name == name && may_have_lost(death, operation));
     if by_trace.is_some() {
         return;
     }
+    let died = deaths.iter().any(|death| death.name == name && may_have_lost(death, operation));
     if let Some(sentence) = other_voters(operation, trace) {
         judgement.contradictions.push(sentence);
     } else if spans.is_empty() && !died {

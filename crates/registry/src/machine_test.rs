@@ -37,22 +37,22 @@ pub(crate) fn session(id: &str, node: &str) -> SessionDefinition {
 }
 
 /// A registry with the node `a`, at time zero.
-struct Bench(Registry);
+pub(crate) struct Bench(pub(crate) Registry);
 
 impl Bench {
-    fn new() -> Bench {
+    pub(crate) fn new() -> Bench {
         let mut bench = Bench(Registry::new());
         bench.done(0, Command::RegisterNode(node("a")));
         bench
     }
 
-    fn apply(&mut self, at_ms: u64, command: Command) -> Answer {
+    pub(crate) fn apply(&mut self, at_ms: u64, command: Command) -> Answer {
         let answer = self.0.apply(Instant::from_millis(at_ms), command);
         self.0.take_changes();
         answer
     }
 
-    fn done(&mut self, at_ms: u64, command: Command) {
+    pub(crate) fn done(&mut self, at_ms: u64, command: Command) {
         assert_eq!(self.apply(at_ms, command.clone()), Answer::Done, "{command:?}");
     }
 

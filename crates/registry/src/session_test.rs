@@ -2,30 +2,10 @@
 
 use std::time::Duration;
 
-use stdx::Instant;
-
-use crate::machine_test::{check, node, service, session};
+use crate::machine_test::{Bench, check, node, service, session};
 use crate::*;
 
-struct Bench(Registry);
-
 impl Bench {
-    fn new() -> Bench {
-        let mut bench = Bench(Registry::new());
-        bench.done(0, Command::RegisterNode(node("a")));
-        bench
-    }
-
-    fn apply(&mut self, at_ms: u64, command: Command) -> Answer {
-        let answer = self.0.apply(Instant::from_millis(at_ms), command);
-        self.0.take_changes();
-        answer
-    }
-
-    fn done(&mut self, at_ms: u64, command: Command) {
-        assert_eq!(self.apply(at_ms, command.clone()), Answer::Done, "{command:?}");
-    }
-
     fn lock(&mut self, at_ms: u64, session: &str) -> Answer {
         self.apply(at_ms, Command::KvLock(lock(session)))
     }
