@@ -29,6 +29,9 @@ build: ## the program, optimised
 demo: build ## a fleet under a Chaos Monkey, and a verdict (FOR=60s SEED= REPORT=file)
 	$(EVERRING) up --chaos --for $(FOR) $(if $(SEED),--seed $(SEED)) $(if $(REPORT),--report $(REPORT))
 
+replay: build ## a recorded trace (TRACE=file.csv.gz) played while the monkey kills, and a verdict (SEED= REPORT=file)
+	$(EVERRING) up --replay $(TRACE) $(if $(SEED),--seed $(SEED)) $(if $(REPORT),--report $(REPORT))
+
 test: manifests ## all tests
 	cargo test --workspace --locked --no-fail-fast
 
