@@ -9,12 +9,18 @@
 //! Sources: Dynamo (SOSP 2007) section 4.2 for tokens and 4.3 for preference lists over distinct machines; Chord
 //! (SIGCOMM 2001) for the circle and `successor(k)`.
 
+mod change;
+#[cfg(test)]
+mod change_test;
 mod identity;
 mod position;
+mod ring;
 mod tokens;
 mod view;
 
+pub use change::{ArcLoss, Change, ChangeError, Pending};
 pub use identity::{BucketId, ClusterId, Epoch, NodeId};
 pub use position::{KeyHasher, Position};
+pub use ring::{Arc, ReplicaSets, Ring};
 pub use tokens::choose_tokens;
-pub use view::{Arc, FormError, Member, Ring, View, ViewError};
+pub use view::{FormError, Member, View, ViewError};

@@ -1,5 +1,6 @@
-use std::sync::Arc as Shared;
+use std::collections::BTreeMap;
 
+use crate::change::{Change, Pending};
 use crate::{ClusterId, Epoch, NodeId, Position};
 
 /// The agreed configuration of the ring.
@@ -15,8 +16,13 @@ pub struct View {
     pub forms_with: usize,
     /// [`crate::KeyHasher::fingerprint`] of the cluster's secret.
     pub hash_fingerprint: u64,
-    /// The members, in the order in which they entered.
+    /// The members, in the order in which they entered; those too who are joining or leaving.
     pub members: Vec<Member>,
+    /// Changes of membership under way, oldest first.
+    pub pending: Vec<Pending>,
+    /// Since which epoch each arc has had its replica sets, by the token at its end. An arc that is not named has had
+    /// them since the ring formed.
+    pub arc_epochs: BTreeMap<Position, Epoch>,
 }
 
 /// One storage node's entry in a view.
@@ -47,6 +53,9 @@ pub enum ViewError {
     /// A member of a formed ring without a token.
     #[error("{0} holds no token")]
     NoToken(String),
+    /// A change that is not of this view.
+    #[error("the change {0} does not fit the view")]
+    ChangeUnsound(Epoch),
     /// Formed, but with fewer members than copies.
     #[error(
         "{members} members cannot hold {replication} copies on distinct nodes; start more nodes or lower the \
@@ -107,27 +116,19 @@ pub enum FormError {
     },
 }
 
-/// An arc of the ring, (`low`, `high`], with its replica set.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Arc {
-    /// The token before, excluded.
-    pub low: Position,
-    /// The token at its end, included.
-    pub high: Position,
-    /// The first R distinct nodes clockwise from `high`; the first is the owner, and coordinates by habit.
-    pub replicas: Shared<[NodeId]>,
-}
-
-/// A view's tokens in ring order with each arc's replica set worked out: what a lookup by table needs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ring {
-    arcs: Vec<Arc>,
-}
-
 impl View {
     /// An empty view that forms a ring of `forms_with` members.
     pub fn forming(cluster: ClusterId, replication: usize, forms_with: usize, hash_fingerprint: u64) -> View {
-        View { cluster, epoch: Epoch(0), replication, forms_with, hash_fingerprint, members: Vec::new() }
+        View {
+            cluster,
+            epoch: Epoch(0),
+            replication,
+            forms_with,
+            hash_fingerprint,
+            members: Vec::new(),
+            pending: Vec::new(),
+            arc_epochs: BTreeMap::new(),
+        }
     }
 
     /// Whether the ring is in force.
@@ -142,7 +143,8 @@ impl View {
 
     /// The member with this name.
     pub fn member_named(&self, name: &str) -> Option<&Member> {
-        self.members.iter().find(|member| member.name == name)
+        // Where one takes the place of another of that name, the newcomer is meant.
+        self.members.iter().rev().find(|member| member.name == name)
     }
 
     /// The view with `newcomer` in it: unchanged if it already belongs, formed if it is the last one awaited.
@@ -183,92 +185,73 @@ impl View {
             return Err(ViewError::NoReplication);
         }
         for (at, member) in self.members.iter().enumerate() {
-            let earlier = &self.members[..at];
-            if earlier.iter().any(|other| other.id == member.id || other.name == member.name) {
+            let mut earlier = self.members[..at].iter();
+            let alike = |other: &&Member| other.name == member.name && !self.replaces(member.id, other.id);
+            if earlier.any(|other| other.id == member.id || alike(&other)) {
                 return Err(ViewError::Duplicate(member.name.clone()));
             }
             if self.is_formed() && member.tokens.is_empty() {
                 return Err(ViewError::NoToken(member.name.clone()));
             }
         }
-        let mut tokens: Vec<Position> = self.members.iter().flat_map(|member| member.tokens.iter().copied()).collect();
+        self.validate_changes()?;
+        let heirs = self.members.iter().filter(|member| !self.is_heir(member.id));
+        let mut tokens: Vec<Position> = heirs.flat_map(|member| member.tokens.iter().copied()).collect();
         tokens.sort_unstable();
         if let Some(pair) = tokens.windows(2).find(|pair| pair[0] == pair[1]) {
             return Err(ViewError::TokenTwice(pair[0]));
         }
-        if self.is_formed() && self.members.len() < self.replication {
-            return Err(ViewError::TooFewMembers { members: self.members.len(), replication: self.replication });
+        if self.is_formed() {
+            let enough = |members: usize| members >= self.replication;
+            for members in [self.members_with(|_| false), self.members_with(|_| true)] {
+                if !enough(members) {
+                    return Err(ViewError::TooFewMembers { members, replication: self.replication });
+                }
+            }
         }
         Ok(())
     }
 
-    /// The arcs and their replica sets. Empty while nobody holds a token.
-    pub fn ring(&self) -> Ring {
-        let mut tokens: Vec<(Position, usize)> = Vec::new();
-        for (at, member) in self.members.iter().enumerate() {
-            tokens.extend(member.tokens.iter().map(|token| (*token, at)));
-        }
-        tokens.sort_unstable();
-        let count = tokens.len();
-        let arcs = (0..count).map(|at| Arc {
-            low: tokens[(at + count - 1) % count].0,
-            high: tokens[at].0,
-            replicas: self.replicas_from(&tokens, at).into(),
-        });
-        Ring { arcs: arcs.collect() }
-    }
-
-    /// The first R distinct nodes clockwise from the token at `start`, in distinct zones as long as there are any.
-    fn replicas_from(&self, tokens: &[(Position, usize)], start: usize) -> Vec<NodeId> {
-        let mut walk: Vec<usize> = Vec::new();
-        for step in 0..tokens.len() {
-            let member = tokens[(start + step) % tokens.len()].1;
-            if !walk.contains(&member) {
-                walk.push(member);
+    /// Every change is of a formed ring and about members, and no later than the view.
+    fn validate_changes(&self) -> Result<(), ViewError> {
+        for pending in &self.pending {
+            let known = match &pending.change {
+                Change::Join { node } => self.member(*node).is_some(),
+                Change::Leave { nodes, .. } => nodes.iter().all(|node| self.member(*node).is_some()),
+                Change::Replace { gone, by } => {
+                    let tokens = |id: &NodeId| self.member(*id).map(|member| &member.tokens);
+                    tokens(gone).is_some() && tokens(gone) == tokens(by)
+                }
+            };
+            if !known || pending.id > self.epoch || pending.id <= Epoch(1) {
+                return Err(ViewError::ChangeUnsound(pending.id));
             }
         }
-        let mut chosen: Vec<usize> = Vec::new();
-        for &member in &walk {
-            let zone = &self.members[member].zone;
-            let zone_taken = zone.is_some() && chosen.iter().any(|other| &self.members[*other].zone == zone);
-            if chosen.len() < self.replication && !zone_taken {
-                chosen.push(member);
-            }
+        match self.arc_epochs.values().find(|epoch| **epoch > self.epoch) {
+            Some(epoch) => Err(ViewError::ChangeUnsound(*epoch)),
+            None => Ok(()),
         }
-        // Fewer zones than copies: fill up with the nearest nodes that are left.
-        for &member in &walk {
-            if chosen.len() < self.replication && !chosen.contains(&member) {
-                chosen.push(member);
-            }
-        }
-        chosen.into_iter().map(|member| self.members[member].id).collect()
-    }
-}
-
-impl Ring {
-    /// All arcs, in ring order.
-    pub fn arcs(&self) -> &[Arc] {
-        &self.arcs
     }
 
-    /// The arc that `position` lies in; none while the ring has no token.
-    pub fn arc_of(&self, position: Position) -> Option<&Arc> {
-        let at = self.arcs.partition_point(|arc| arc.high < position);
-        self.arcs.get(at).or_else(|| self.arcs.first())
+    /// How many members count once the changes that `made` picks are made.
+    fn members_with(&self, made: impl Fn(Epoch) -> bool) -> usize {
+        self.members.iter().filter(|member| self.counts(member.id, &made)).count()
     }
 
-    /// The replica set of the arc that `position` lies in, owner first; empty while the ring has no token.
-    pub fn replicas_of(&self, position: Position) -> Shared<[NodeId]> {
-        self.arc_of(position).map_or_else(|| Shared::from([]), |arc| Shared::clone(&arc.replicas))
+    fn is_heir(&self, node: NodeId) -> bool {
+        self.pending.iter().any(|pending| matches!(pending.change, Change::Replace { by, .. } if by == node))
     }
 
-    /// The share of the circle, 0 to 1, that `node` owns (is first replica of).
-    pub fn share_of(&self, node: NodeId) -> f64 {
-        if let [only] = self.arcs.as_slice() {
-            return if only.replicas.first() == Some(&node) { 1.0 } else { 0.0 };
-        }
-        let owned = self.arcs.iter().filter(|arc| arc.replicas.first() == Some(&node));
-        owned.map(|arc| arc.low.distance_to(arc.high) as f64 / 2f64.powi(64)).sum()
+    fn replaces(&self, heir: NodeId, other: NodeId) -> bool {
+        self.pending.iter().any(|pending| pending.change == Change::Replace { gone: other, by: heir })
+    }
+
+    /// The members that take part in the ring: all but those whose place another takes.
+    pub fn ring_members(&self) -> impl Iterator<Item = &Member> {
+        let replaced = |id: NodeId| {
+            self.pending.iter().any(|pending| matches!(pending.change, Change::Replace { gone, .. } if gone == id))
+        };
+        self.members.iter().filter(move |member| !replaced(member.id))
     }
 }
 

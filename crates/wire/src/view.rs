@@ -3,7 +3,9 @@
 //! Identities and positions are 16 hexadecimal digits in a string, because JSON numbers lose bits beyond 2^53 in many
 //! readers. Unknown fields are ignored, so that an older reader survives a newer writer.
 
-use membership::{ClusterId, Epoch, Member, NodeId, Position, View, ViewError};
+use std::collections::{BTreeMap, BTreeSet};
+
+use membership::{Change, ClusterId, Epoch, Member, NodeId, Pending, Position, View, ViewError};
 use serde::{Deserialize, Serialize};
 
 /// Why a text is no view. Nothing was changed; whoever wrote the key must act.
@@ -40,6 +42,8 @@ pub fn to_json(view: &View) -> String {
         forms_with: view.forms_with,
         hash_fingerprint: format!("{:016x}", view.hash_fingerprint),
         members: members.collect(),
+        pending: view.pending.iter().map(pending_json).collect(),
+        arc_epochs: view.arc_epochs.iter().map(|(high, epoch)| (high.to_string(), epoch.0)).collect(),
     };
     serde_json::to_string(&json).expect("a struct of strings and numbers is always JSON")
 }
@@ -64,6 +68,8 @@ pub fn from_json(text: &str) -> Result<View, ViewJsonError> {
         forms_with: json.forms_with,
         hash_fingerprint: hex("hash_fingerprint", &json.hash_fingerprint)?,
         members,
+        pending: json.pending.into_iter().map(read_pending).collect::<Result<_, _>>()?,
+        arc_epochs: read_arc_epochs(&json.arc_epochs)?,
     };
     view.validate().map_err(ViewJsonError::Unsound)?;
     Ok(view)
@@ -77,6 +83,27 @@ struct ViewJson {
     forms_with: usize,
     hash_fingerprint: String,
     members: Vec<MemberJson>,
+    /// Left out while nothing changes, and so also by those who knew no changes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pending: Vec<PendingJson>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    arc_epochs: BTreeMap<String, u64>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct PendingJson {
+    id: u64,
+    #[serde(flatten)]
+    change: ChangeJson,
+    copied: Vec<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "change", rename_all = "kebab-case")]
+enum ChangeJson {
+    Join { node: String },
+    Leave { nodes: Vec<String>, lost: bool },
+    Replace { gone: String, by: String },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -85,6 +112,34 @@ struct MemberJson {
     name: String,
     zone: Option<String>,
     tokens: Vec<String>,
+}
+
+fn pending_json(pending: &Pending) -> PendingJson {
+    let texts = |nodes: &BTreeSet<NodeId>| nodes.iter().map(NodeId::to_string).collect();
+    let change = match &pending.change {
+        Change::Join { node } => ChangeJson::Join { node: node.to_string() },
+        Change::Leave { nodes, lost } => ChangeJson::Leave { nodes: texts(nodes), lost: *lost },
+        Change::Replace { gone, by } => ChangeJson::Replace { gone: gone.to_string(), by: by.to_string() },
+    };
+    PendingJson { id: pending.id.0, change, copied: texts(&pending.copied) }
+}
+
+fn read_pending(json: PendingJson) -> Result<Pending, ViewJsonError> {
+    let node = |field, text: &str| hex(field, text).map(NodeId);
+    let change = match json.change {
+        ChangeJson::Join { node: joins } => Change::Join { node: node("node", &joins)? },
+        ChangeJson::Leave { nodes, lost } => Change::Leave { nodes: read_nodes("nodes", &nodes)?, lost },
+        ChangeJson::Replace { gone, by } => Change::Replace { gone: node("gone", &gone)?, by: node("by", &by)? },
+    };
+    Ok(Pending { id: Epoch(json.id), change, copied: read_nodes("copied", &json.copied)? })
+}
+
+fn read_nodes(field: &'static str, texts: &[String]) -> Result<BTreeSet<NodeId>, ViewJsonError> {
+    texts.iter().map(|text| hex(field, text).map(NodeId)).collect()
+}
+
+fn read_arc_epochs(json: &BTreeMap<String, u64>) -> Result<BTreeMap<Position, Epoch>, ViewJsonError> {
+    json.iter().map(|(high, epoch)| Ok((Position(hex("arc_epochs", high)?), Epoch(*epoch)))).collect()
 }
 
 fn hex(field: &'static str, text: &str) -> Result<u64, ViewJsonError> {
@@ -124,6 +179,29 @@ mod tests {
              \"tokens\":[\"ffffffffffffffff\",\"0000000000000007\"]},\
              {\"id\":\"0000000000000002\",\"name\":\"n2\",\"zone\":\"b\",\"tokens\":[\"0000000000000009\"]}]}"
         );
+    }
+
+    #[test]
+    fn changes_under_way_survive_it_too() {
+        let member = |id: u64, token: u64| Member {
+            id: NodeId(id),
+            name: format!("n{id}"),
+            zone: None,
+            tokens: vec![Position(token)],
+        };
+        let members = (1..=12).map(|id| member(id, id * 100)).collect();
+        let formed = View { epoch: Epoch(1), members, ..View::forming(ClusterId(1), 2, 12, 0) };
+        let joining = formed.begin_join(member(20, 150)).expect("it may join");
+        let heir = Member { name: "n5".to_owned(), ..member(21, 1) };
+        let replacing = joining.begin_replace(NodeId(5), heir).expect("its arcs are others");
+        let view = replacing.begin_leave(BTreeSet::from([NodeId(9)]), true).expect("its arcs are others");
+        assert_eq!(from_json(&to_json(&view)).expect("our own JSON is readable"), view);
+        let text = to_json(&joining);
+        let end = "\"pending\":[{\"id\":2,\"change\":\"join\",\"node\":\"0000000000000014\",\"copied\":[]}],\
+                   \"arc_epochs\":{\"0000000000000064\":2,\"0000000000000096\":2}}";
+        assert!(text.ends_with(end), "{text}");
+        let absurd = text.replace("\"id\":2", "\"id\":99");
+        assert!(matches!(from_json(&absurd), Err(ViewJsonError::Unsound(ViewError::ChangeUnsound(Epoch(99))))));
     }
 
     #[test]

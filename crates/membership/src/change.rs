@@ -1,0 +1,421 @@
+//! Changes of membership: pure steps from one view to the next, each checked before it is taken.
+//!
+//! A change is *joint*: from its begin until its end the arcs that it touches have two replica sets, and a decision needs
+//! a majority of both. It ends when every node that is new to an arc holds what a majority of the old set held. Until
+//! then it can be abandoned, since the old set holds everything too. Changes that touch different arcs go on side by
+//! side.
+//!
+//! Each step gives every arc whose sets it alters the new view's epoch, and leaves all others alone. So an arc's epoch
+//! names its replica sets, and a change is noticed only where it matters.
+
+use std::collections::BTreeSet;
+
+use crate::ring::{Placement, ReplicaSets, is_majority};
+use crate::view::{Member, View};
+use crate::{Epoch, NodeId, Position, Ring};
+
+/// A change of membership under way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pending {
+    /// Its name: the epoch of the view in which it began.
+    pub id: Epoch,
+    /// What changes.
+    pub change: Change,
+    /// Nodes that have said that they hold all that this change makes them a replica of.
+    pub copied: BTreeSet<NodeId>,
+}
+
+/// What changes in the membership.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A member with tokens of its own enters.
+    Join {
+        /// Who.
+        node: NodeId,
+    },
+    /// Members leave; their tokens go with them.
+    Leave {
+        /// Who.
+        nodes: BTreeSet<NodeId>,
+        /// Whether they are given up with what only they hold: nobody waits for their votes.
+        lost: bool,
+    },
+    /// A new identity takes the tokens of one whose data is lost.
+    Replace {
+        /// Whose data is lost.
+        gone: NodeId,
+        /// Who takes its place.
+        by: NodeId,
+    },
+}
+
+/// Why a view cannot be changed so. The view is as it was.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ChangeError {
+    /// There is no ring yet.
+    #[error("the ring is still forming; wait until its first members have entered")]
+    NotFormed,
+    /// The identity belongs already.
+    #[error("{0} is a member already")]
+    AlreadyMember(String),
+    /// Another member is called so.
+    #[error("the ring has a member called {0} already; start the new node under a name of its own")]
+    NameTaken(String),
+    /// A token is held by another member: somebody else joined at the same moment. Choose anew.
+    #[error("the token {0} is taken")]
+    TokenTaken(Position),
+    /// A newcomer without tokens, or a removal of nobody.
+    #[error("the change names nobody, or a member without a token")]
+    Nothing,
+    /// The member is not there.
+    #[error("the ring has no member {0}; `everring ring` lists them")]
+    NoSuchMember(String),
+    /// Too few would be left.
+    #[error(
+        "{left} members would be left, which cannot hold {replication} copies on distinct nodes; add a node first \
+         (`everring ring add`)"
+    )]
+    TooFewLeft {
+        /// How many would be left.
+        left: usize,
+        /// How many are needed.
+        replication: usize,
+    },
+    /// Some arcs of the change are being changed already.
+    #[error("change {with} ({what}) is still moving some of the same arcs; wait until it is complete")]
+    Overlaps {
+        /// The change under way.
+        with: Epoch,
+        /// What it does.
+        what: String,
+    },
+    /// No change under way has this number.
+    #[error("no change {0} is under way; it may be complete by now")]
+    NoSuchChange(Epoch),
+    /// The node has nothing to copy for this change.
+    #[error("change {id} does not wait for {node}")]
+    NotAwaited {
+        /// The change.
+        id: Epoch,
+        /// The node.
+        node: NodeId,
+    },
+}
+
+/// What the removal of members would cost an arc.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ArcLoss {
+    /// The token at the arc's end.
+    pub high: Position,
+    /// Its share of the circle, in parts of a million.
+    pub share_ppm: u32,
+    /// Replicas in charge that can be reached.
+    pub reachable: Vec<NodeId>,
+    /// Replicas in charge that cannot.
+    pub unreachable: Vec<NodeId>,
+}
+
+impl View {
+    /// The view in which `newcomer` is joining.
+    ///
+    /// # Errors
+    /// The newcomer cannot join, or not now.
+    pub fn begin_join(&self, newcomer: Member) -> Result<View, ChangeError> {
+        self.check_newcomer(&newcomer)?;
+        if self.members.iter().any(|member| member.name == newcomer.name) {
+            return Err(ChangeError::NameTaken(newcomer.name));
+        }
+        let mut taken = self.members.iter().flat_map(|member| &member.tokens);
+        if let Some(token) = taken.find(|token| newcomer.tokens.contains(token)) {
+            return Err(ChangeError::TokenTaken(*token));
+        }
+        let change = Change::Join { node: newcomer.id };
+        self.begin(change, Some(newcomer))
+    }
+
+    /// The view in which the identity `newcomer` is taking the place of `gone`, whose data is lost: its tokens, and its
+    /// name.
+    ///
+    /// # Errors
+    /// The newcomer cannot take it, or not now.
+    pub fn begin_replace(&self, gone: NodeId, newcomer: Member) -> Result<View, ChangeError> {
+        let Some(member) = self.member(gone) else { return Err(ChangeError::NoSuchMember(gone.to_string())) };
+        let newcomer = Member { tokens: member.tokens.clone(), ..newcomer };
+        self.check_newcomer(&newcomer)?;
+        if self.members.iter().any(|member| member.name == newcomer.name && member.id != gone) {
+            return Err(ChangeError::NameTaken(newcomer.name));
+        }
+        if let Some(pending) = self.pending_of(gone) {
+            return Err(self.overlaps(pending));
+        }
+        self.begin(Change::Replace { gone, by: newcomer.id }, Some(newcomer))
+    }
+
+    /// The view in which `nodes` are leaving. If they are `lost`, what only they held is given up.
+    ///
+    /// # Errors
+    /// They cannot leave, or not now.
+    pub fn begin_leave(&self, nodes: BTreeSet<NodeId>, lost: bool) -> Result<View, ChangeError> {
+        if nodes.is_empty() {
+            return Err(ChangeError::Nothing);
+        }
+        for node in &nodes {
+            if self.member(*node).is_none() {
+                return Err(ChangeError::NoSuchMember(node.to_string()));
+            }
+            if let Some(pending) = self.pending_of(*node) {
+                return Err(self.overlaps(pending));
+            }
+        }
+        // Whoever is joining may yet be abandoned, so it does not count.
+        let stays = |member: &&Member| self.counts(member.id, &|_| false) && !self.is_leaving(member.id);
+        let left = self.members.iter().filter(stays).filter(|member| !nodes.contains(&member.id)).count();
+        if left < self.replication {
+            return Err(ChangeError::TooFewLeft { left, replication: self.replication });
+        }
+        self.begin(Change::Leave { nodes, lost }, None)
+    }
+
+    /// The view in which `node` is known to hold all that change `id` makes it a replica of. With the last awaited node
+    /// the change is complete.
+    ///
+    /// # Errors
+    /// There is no such change, or it does not wait for the node.
+    pub fn note_copied(&self, id: Epoch, node: NodeId) -> Result<View, ChangeError> {
+        if !self.awaited(id)?.contains(&node) {
+            return Err(ChangeError::NotAwaited { id, node });
+        }
+        let mut next = self.clone();
+        next.epoch = Epoch(self.epoch.0 + 1);
+        for pending in next.pending.iter_mut().filter(|pending| pending.id == id) {
+            pending.copied.insert(node);
+        }
+        next.complete_if_copied(id)
+    }
+
+    /// The view in which change `id` was never made: its newcomers are out, its leavers stay.
+    ///
+    /// Nothing is lost by it: whatever was decided meanwhile, a majority of the set in charge decided it too.
+    ///
+    /// # Errors
+    /// There is no such change.
+    pub fn abandon(&self, id: Epoch) -> Result<View, ChangeError> {
+        let pending = self.pending_change(id)?.clone();
+        let mut next = self.clone();
+        next.epoch = Epoch(self.epoch.0 + 1);
+        next.pending.retain(|other| other.id != id);
+        match pending.change {
+            Change::Join { node } | Change::Replace { by: node, .. } => next.remove(node),
+            Change::Leave { .. } => {}
+        }
+        next.settle_epochs(&self.ring());
+        Ok(next)
+    }
+
+    /// The nodes that must copy data before change `id` is complete; those that have said so included.
+    ///
+    /// # Errors
+    /// There is no such change.
+    pub fn awaited(&self, id: Epoch) -> Result<BTreeSet<NodeId>, ChangeError> {
+        self.pending_change(id)?;
+        let ring = self.ring();
+        let arcs = self.arcs_of_change(id, &ring);
+        Ok(arcs.iter().flat_map(|arc| arc.sets().newcomers().collect::<Vec<_>>()).collect())
+    }
+
+    /// The arcs of `ring`, which is this view's, that change `id` moves.
+    pub fn arcs_of_change<'a>(&self, id: Epoch, ring: &'a Ring) -> Vec<&'a crate::Arc> {
+        let (base, alone) = (Placement::of(self, |_| false), Placement::of(self, |made| made == id));
+        let moved = |high| base.replicas_at(high) != alone.replicas_at(high);
+        ring.arcs().iter().filter(|arc| arc.next.is_some() && moved(arc.high)).collect()
+    }
+
+    /// The change that `node` joins, leaves or is replaced by.
+    pub fn pending_of(&self, node: NodeId) -> Option<&Pending> {
+        self.pending.iter().find(|pending| pending.change.names(node))
+    }
+
+    /// Whether `node` is a member that is on its way out.
+    pub fn is_leaving(&self, node: NodeId) -> bool {
+        self.pending.iter().any(|pending| match &pending.change {
+            Change::Leave { nodes, .. } => nodes.contains(&node),
+            Change::Replace { gone, .. } => *gone == node,
+            Change::Join { .. } => false,
+        })
+    }
+
+    /// Whether `node` is on its way in.
+    pub fn is_joining(&self, node: NodeId) -> bool {
+        self.pending.iter().any(|pending| pending.change.newcomer() == Some(node))
+    }
+
+    /// The arcs of which no majority could be reached, if only `reachable` nodes can: a change of them would never end,
+    /// since the new replicas copy from a majority.
+    pub fn arcs_without_majority(&self, reachable: impl Fn(NodeId) -> bool) -> Vec<ArcLoss> {
+        let mut losses = Vec::new();
+        for arc in self.ring().arcs().iter().filter(|arc| !is_majority(&arc.replicas, &reachable)) {
+            let (here, away) = arc.replicas.iter().copied().partition(|node| reachable(*node));
+            let share_ppm = (arc.share() * 1e6) as u32;
+            losses.push(ArcLoss { high: arc.high, share_ppm, reachable: here, unreachable: away });
+        }
+        losses
+    }
+
+    /// A change in words, with the members' names.
+    pub fn describe(&self, change: &Change) -> String {
+        let name = |node: &NodeId| self.member(*node).map_or_else(|| node.to_string(), |member| member.name.clone());
+        match change {
+            Change::Join { node } => format!("{} joins", name(node)),
+            Change::Replace { gone, by } => format!("{} ({by}) takes the place of {gone}", name(by)),
+            Change::Leave { nodes, lost } => {
+                let names: Vec<String> = nodes.iter().map(name).collect();
+                format!("{} {}", names.join(", "), if *lost { "given up" } else { "leaving" })
+            }
+        }
+    }
+
+    /// Whether the member's tokens count once the changes that `made` picks are made.
+    pub(crate) fn counts(&self, node: NodeId, made: &impl Fn(Epoch) -> bool) -> bool {
+        self.pending.iter().filter(|pending| pending.change.names(node)).all(|pending| {
+            let enters = pending.change.newcomer() == Some(node);
+            enters == made(pending.id)
+        })
+    }
+
+    /// Members that are given up with their data.
+    pub(crate) fn lost(&self) -> BTreeSet<NodeId> {
+        let lost = |pending: &Pending| match &pending.change {
+            Change::Leave { nodes, lost: true } => nodes.iter().copied().collect::<Vec<_>>(),
+            _ => Vec::new(),
+        };
+        self.pending.iter().flat_map(lost).collect()
+    }
+
+    fn check_newcomer(&self, newcomer: &Member) -> Result<(), ChangeError> {
+        if !self.is_formed() {
+            return Err(ChangeError::NotFormed);
+        }
+        if self.member(newcomer.id).is_some() {
+            return Err(ChangeError::AlreadyMember(newcomer.name.clone()));
+        }
+        if newcomer.tokens.is_empty() {
+            return Err(ChangeError::Nothing);
+        }
+        Ok(())
+    }
+
+    fn begin(&self, change: Change, newcomer: Option<Member>) -> Result<View, ChangeError> {
+        if !self.is_formed() {
+            return Err(ChangeError::NotFormed);
+        }
+        let mut next = self.clone();
+        next.epoch = Epoch(self.epoch.0 + 1);
+        let id = next.epoch;
+        next.members.extend(newcomer);
+        next.pending.push(Pending { id, change, copied: BTreeSet::new() });
+        if let Some(with) = next.first_overlap(id) {
+            return Err(self.overlaps(with));
+        }
+        next.settle_epochs(&self.ring());
+        next.complete_if_copied(id)
+    }
+
+    /// An older change that moves an arc which change `id` moves too.
+    ///
+    /// Of each arc, one change at most may matter: alone, or with all the others.
+    fn first_overlap(&self, id: Epoch) -> Option<&Pending> {
+        let base = Placement::of(self, |_| false);
+        let (alone, all) = (Placement::of(self, |made| made == id), Placement::of(self, |_| true));
+        let ring = self.ring();
+        self.pending.iter().filter(|pending| pending.id != id).find(|other| {
+            let theirs = Placement::of(self, |made| made == other.id);
+            let both = Placement::of(self, |made| made == other.id || made == id);
+            ring.arcs().iter().any(|arc| {
+                let at = |placement: &Placement<'_>| placement.replicas_at(arc.high);
+                let (before, ours, other) = (at(&base), at(&alone), at(&theirs));
+                let apart = (ours == before && at(&both) == other) || (other == before && at(&both) == ours);
+                let combined = at(&all) == before || at(&all) == ours || ours == before;
+                !apart || !combined
+            })
+        })
+    }
+
+    fn complete_if_copied(self, id: Epoch) -> Result<View, ChangeError> {
+        let awaited = self.awaited(id)?;
+        let pending = self.pending_change(id)?.clone();
+        if !awaited.is_subset(&pending.copied) {
+            return Ok(self);
+        }
+        let before = self.ring();
+        let moved: Vec<Position> = self.arcs_of_change(id, &before).into_iter().map(|arc| arc.high).collect();
+        let mut next = self;
+        next.pending.retain(|other| other.id != id);
+        match pending.change {
+            Change::Join { .. } => {}
+            Change::Replace { gone, .. } => next.remove(gone),
+            Change::Leave { nodes, .. } => nodes.into_iter().for_each(|node| next.remove(node)),
+        }
+        // The sets that take over must be those that were copied to: another change must not have altered them.
+        let after = next.ring();
+        let expected = |old: &crate::Arc| match (&old.next, moved.contains(&old.high)) {
+            (Some(copied), true) => ReplicaSets { current: copied.clone(), next: None },
+            _ => old.sets(),
+        };
+        let disturbed = before.arcs().iter().any(|old| after.sets_of(old.high) != expected(old));
+        if let Some(other) = next.pending.first().filter(|_| disturbed) {
+            return Err(next.overlaps(other));
+        }
+        next.settle_epochs(&before);
+        Ok(next)
+    }
+
+    fn remove(&mut self, node: NodeId) {
+        self.members.retain(|member| member.id != node);
+    }
+
+    /// Gives the arcs whose sets differ from those `before` the epoch of this view; the others keep theirs.
+    fn settle_epochs(&mut self, before: &Ring) {
+        let ring = self.ring();
+        let mut epochs = std::mem::take(&mut self.arc_epochs);
+        epochs.retain(|high, _| ring.arcs().iter().any(|arc| arc.high == *high));
+        for arc in ring.arcs() {
+            // What it is made of: the old arc around its end, and those that end within it.
+            let within = before.arcs_ending_in(arc.low, arc.high);
+            let mut parts = within.chain(before.arc_of(arc.high)).map(|old| (old.sets(), old.epoch));
+            let first = parts.next();
+            let same = first.as_ref().is_some_and(|(sets, _)| *sets == arc.sets())
+                && parts.all(|part| first.as_ref() == Some(&part));
+            let epoch = first.filter(|_| same).map_or(self.epoch, |(_, epoch)| epoch);
+            epochs.insert(arc.high, epoch);
+        }
+        epochs.retain(|_, epoch| *epoch != Epoch(1));
+        self.arc_epochs = epochs;
+    }
+
+    fn pending_change(&self, id: Epoch) -> Result<&Pending, ChangeError> {
+        self.pending.iter().find(|pending| pending.id == id).ok_or(ChangeError::NoSuchChange(id))
+    }
+
+    fn overlaps(&self, pending: &Pending) -> ChangeError {
+        ChangeError::Overlaps { with: pending.id, what: self.describe(&pending.change) }
+    }
+}
+
+impl Change {
+    /// Whether the change is about `node`.
+    pub fn names(&self, node: NodeId) -> bool {
+        match self {
+            Change::Join { node: one } => *one == node,
+            Change::Replace { gone, by } => *gone == node || *by == node,
+            Change::Leave { nodes, .. } => nodes.contains(&node),
+        }
+    }
+
+    /// Who enters by it.
+    pub fn newcomer(&self) -> Option<NodeId> {
+        match self {
+            Change::Join { node } | Change::Replace { by: node, .. } => Some(*node),
+            Change::Leave { .. } => None,
+        }
+    }
+}
