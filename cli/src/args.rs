@@ -12,6 +12,7 @@ use crate::cluster::ChaosArgs;
 use crate::duration::parse as parse_duration;
 use crate::out::Form;
 use crate::people;
+use crate::ring;
 use crate::up::UpArgs;
 
 /// A ring of storage nodes that keeps its word while its processes are killed.
@@ -52,8 +53,8 @@ pub enum Command {
     Add(people::AddArgs),
     /// Show which node holds a key, and how that was found out.
     Route(people::RouteArgs),
-    /// Show the members of the ring.
-    Ring(people::RingArgs),
+    /// Show the members of the ring, or let some of them leave.
+    Ring(ring::RingArgs),
     /// Show all there is to know about a key: its place, its replicas, its version.
     Explain(people::KeyArgs),
     /// Ask a running fleet for a while, as many clients at once, and judge its answers.
@@ -251,6 +252,14 @@ pub struct StorageNodeArgs {
     /// The size of the log's segments, in bytes. Without it: the store's own default.
     #[arg(long, env = "EVERRING_SEGMENT_BYTES", value_name = "BYTES")]
     pub segment_bytes: Option<u64>,
+    /// How much it takes in at most while it copies what it is to hold, in bytes a second. Without it: 32 MiB.
+    #[arg(
+        long,
+        env = "EVERRING_TRANSFER_BYTES_PER_SECOND",
+        value_name = "BYTES",
+        value_parser = value_parser!(u64).range(1..)
+    )]
+    pub transfer_bytes_per_second: Option<u64>,
 }
 
 /// Where the fleet is reached.

@@ -19,6 +19,7 @@ mod lineage;
 mod load;
 mod out;
 mod people;
+mod ring;
 mod roles;
 mod signals;
 mod simulate;
@@ -56,7 +57,7 @@ fn carry_out(command: Command, logs: Option<String>) -> anyhow::Result<u8> {
         Command::Up(args) => up::run(*args, logs),
         Command::Discovery(args) => roles::discovery(args, logs).map(|()| 0),
         Command::Router(args) => roles::router(args, logs).map(|()| 0),
-        Command::StorageNode(args) => roles::storage_node(args, logs).map(|()| 0),
+        Command::StorageNode(args) => roles::storage_node(args, logs),
         Command::Gateway(args) => roles::gateway(args, logs).map(|()| 0),
         Command::Chaos(args) => cluster::run(*args, logs),
         Command::Get(args) => people::get(args),
@@ -64,7 +65,7 @@ fn carry_out(command: Command, logs: Option<String>) -> anyhow::Result<u8> {
         Command::Del(args) => people::del(args),
         Command::Add(args) => people::add(args),
         Command::Route(args) => people::route(args),
-        Command::Ring(args) => people::ring(args),
+        Command::Ring(args) => ring::run(args),
         Command::Explain(args) => people::explain(args),
         Command::Verify(args) => load::verify(args, logs),
         Command::Replay(args) => load::replay(args, logs),

@@ -12,16 +12,16 @@ use clap::{Args, ValueEnum};
 use client::gateway::{Action, Answer, AskError, Condition, Failure, GatewayClient, Reply, Request, Seen};
 use serde_json::{Value, json};
 use tokio::runtime::Builder;
-use wire::http::{RingAnswer, RouteAnswer};
+use wire::http::RouteAnswer;
 
 use crate::args::{GatewaysArgs, OutputArgs};
 use crate::out::{self, Form};
 use crate::{EXIT_USAGE, duration};
 
 /// The fleet refused, or there is no such value.
-const EXIT_REFUSED: u8 = 1;
+pub const EXIT_REFUSED: u8 = 1;
 /// A write may or may not have taken effect.
-const EXIT_UNKNOWN: u8 = 3;
+pub const EXIT_UNKNOWN: u8 = 3;
 
 /// A key, and where to ask.
 #[derive(Debug, Args)]
@@ -119,15 +119,6 @@ pub enum Lookup {
     Fingers,
 }
 
-/// `everring ring`.
-#[derive(Debug, Args)]
-pub struct RingArgs {
-    #[command(flatten)]
-    pub gateways: GatewaysArgs,
-    #[command(flatten)]
-    pub output: OutputArgs,
-}
-
 /// `everring get`: the value as it is on standard output; exit status 1 when there is none.
 ///
 /// # Errors
@@ -198,27 +189,6 @@ pub fn route(args: RouteArgs) -> anyhow::Result<u8> {
     match args.at.output.output {
         Form::Json => out::json(&route)?,
         Form::Table => out::table(&route_rows(&route))?,
-    }
-    Ok(0)
-}
-
-/// `everring ring`.
-///
-/// # Errors
-/// No gateway answers, or it refuses.
-pub fn ring(args: RingArgs) -> anyhow::Result<u8> {
-    let client = client(&args.gateways)?;
-    let ring = match block_on(async { client.ring().await })? {
-        Ok(ring) => ring,
-        Err(error) => return ask_failed(error),
-    };
-    match args.output.output {
-        Form::Json => out::json(&ring)?,
-        Form::Table => {
-            let formed = if ring.epoch == 0 { "still forming".to_owned() } else { format!("epoch {}", ring.epoch) };
-            eprintln!("cluster {}, {formed}, {} copies of each key", ring.cluster, ring.replication);
-            out::table(&ring_rows(&ring))?;
-        }
     }
     Ok(0)
 }
@@ -306,11 +276,19 @@ fn send(at: &KeyArgs, action: Action, condition: Condition, id: Option<String>) 
     block_on(async { client.send(&request).await })
 }
 
-fn client(gateways: &GatewaysArgs) -> anyhow::Result<GatewayClient> {
+/// A client of the gateways.
+///
+/// # Errors
+/// None of the addresses can be used.
+pub fn client(gateways: &GatewaysArgs) -> anyhow::Result<GatewayClient> {
     Ok(GatewayClient::new(&gateways.gateway)?)
 }
 
-fn block_on<T>(work: impl Future<Output = T>) -> anyhow::Result<T> {
+/// Runs a command's calls.
+///
+/// # Errors
+/// The system gives no threads.
+pub fn block_on<T>(work: impl Future<Output = T>) -> anyhow::Result<T> {
     let runtime = Builder::new_current_thread().enable_all().build().context("the system gives no threads")?;
     Ok(runtime.block_on(work))
 }
@@ -337,7 +315,11 @@ fn refused(at: &KeyArgs, reply: Reply) -> anyhow::Result<u8> {
 
 const NO_GATEWAY: &str = "start a fleet with `everring up`, or name its gateway with --gateway URL or EVERRING_GATEWAY";
 
-fn ask_failed(error: AskError) -> anyhow::Result<u8> {
+/// Tells why there is no answer.
+///
+/// # Errors
+/// Nobody answers.
+pub fn ask_failed(error: AskError) -> anyhow::Result<u8> {
     match error {
         AskError::Unreachable { .. } => bail!("{error}; {NO_GATEWAY}"),
         AskError::Refused { .. } => {
@@ -400,22 +382,6 @@ fn hops_text(route: &RouteAnswer) -> String {
     let way = if asked.is_empty() { "asked nobody".to_owned() } else { format!("asked {}", asked.join(", then ")) };
     let agrees = if route.agrees_with_view { "" } else { "; DIFFERS from the view" };
     format!("{} by {}, {way}{agrees}", route.owner, route.lookup)
-}
-
-fn ring_rows(ring: &RingAnswer) -> Vec<Vec<String>> {
-    let head = ["NAME", "STATE", "ALIVE", "SHARE", "TOKENS", "ZONE", "ID"].map(str::to_owned).to_vec();
-    let rows = ring.members.iter().map(|member| {
-        vec![
-            member.name.clone(),
-            member.state.clone(),
-            if member.alive { "yes" } else { "no" }.to_owned(),
-            format!("{:.1} %", member.share * 100.0),
-            member.tokens.len().to_string(),
-            member.zone.clone().unwrap_or_else(|| "-".to_owned()),
-            member.id.clone(),
-        ]
-    });
-    std::iter::once(head).chain(rows).collect()
 }
 
 fn present_rows(read: &Reply) -> Vec<Vec<String>> {

@@ -96,7 +96,7 @@ pub fn gateway(args: GatewayArgs, logs: Option<String>) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// As [`discovery()`]; also when its disk fails.
-pub fn storage_node(args: StorageNodeArgs, logs: Option<String>) -> anyhow::Result<()> {
+pub fn storage_node(args: StorageNodeArgs, logs: Option<String>) -> anyhow::Result<u8> {
     let fleet = args.fleet;
     let config = storage_node::Config {
         name: args.name.clone(),
@@ -112,6 +112,7 @@ pub fn storage_node(args: StorageNodeArgs, logs: Option<String>) -> anyhow::Resu
         ring_size: usize::from(args.ring_size),
         data_bytes_max: args.data_bytes_max,
         segment_bytes: args.segment_bytes,
+        transfer_bytes_per_second: args.transfer_bytes_per_second,
     };
     // The loop is one thread by its nature: a second one would only cost memory.
     let runtime = one_thread()?;
@@ -124,7 +125,10 @@ pub fn storage_node(args: StorageNodeArgs, logs: Option<String>) -> anyhow::Resu
     warn_of_default_secret(&fleet);
     let ended = runtime.block_on(async { Ok(node.run(signals::shutdown()?).await?) });
     finish(runtime, guard);
-    ended
+    ended.map(|farewell| match farewell {
+        storage_node::Farewell::Drained => 0,
+        storage_node::Farewell::Retired => EXIT_RETIRED,
+    })
 }
 
 /// Starts logs and traces of a role.
@@ -136,6 +140,8 @@ pub fn start_telemetry(role: &str, instance: &str, logs: Option<String>) -> anyh
     Ok(telemetry::init(Settings { log_filter: logs, ..settings })?)
 }
 
+/// The exit status of a storage node that has left the ring: whoever keeps it need not start it again.
+pub const EXIT_RETIRED: u8 = 5;
 /// The version that is told to everybody who asks.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 const NO_RUNTIME: &str = "the system gives no threads; look at its limits on processes";

@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 
 use super::plan::Role;
 use crate::lineage::PARENT_VARIABLE;
+use crate::roles::EXIT_RETIRED;
 
 /// What a child is started with. It stays the same over all its lives.
 #[derive(Clone, Debug)]
@@ -194,6 +195,7 @@ async fn keep(
     let end_stage = spec.role.end_stage();
     reached(&mut stage, spec.role.start_stage()).await;
     let mut backoff = BACKOFF_FIRST;
+    let mut retired = false;
     while *stage.borrow() < end_stage {
         let began = Instant::now();
         let ended = match spawn(&spec, &environment) {
@@ -206,6 +208,9 @@ async fn keep(
                     status = child.wait() => status,
                     () = reached(&mut stage, end_stage) => end(&mut child, &mut stage, end_stage).await,
                 };
+                if matches!(&status, Ok(status) if status.code() == Some(i32::from(EXIT_RETIRED))) {
+                    retired = true;
+                }
                 status.map_or_else(|error| format!("was lost sight of ({error})"), describe)
             }
             Err(error) => format!("could not be started ({error})"),
@@ -213,6 +218,9 @@ async fn keep(
         change(&|life| {
             *life = Life { pid: None, ready: false, last_end: Some(ended.clone()), ..life.clone() };
         });
+        if retired {
+            break;
+        }
         backoff = if began.elapsed() >= STEADY_AFTER { BACKOFF_FIRST } else { backoff };
         tokio::select! {
             () = tokio::time::sleep(backoff) => {}

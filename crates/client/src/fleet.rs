@@ -251,7 +251,7 @@ async fn pause(error: &ConsulError, backoff: &mut Backoff, index: &mut u64) {
     tokio::time::sleep(backoff.pause()).await;
 }
 
-async fn read_nodes(entries: &[ServiceEntry]) -> BTreeMap<NodeId, NodeAddress> {
+pub(crate) async fn read_nodes(entries: &[ServiceEntry]) -> BTreeMap<NodeId, NodeAddress> {
     let mut nodes: BTreeMap<NodeId, NodeAddress> = BTreeMap::new();
     for entry in entries {
         let Some((id, address)) = read_node(entry).await else {

@@ -22,4 +22,5 @@ pub mod fleet;
 mod fleet_cache;
 pub mod gateway;
 pub mod registration;
+pub mod ring_changes;
 pub mod ring_forming;

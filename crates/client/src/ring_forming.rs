@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use membership::{ClusterId, FormError, Member, NodeId, Position, View, choose_tokens};
+use membership::{Change, ChangeError, ClusterId, FormError, Member, NodeId, Position, View, choose_tokens};
 use stdx::Prng;
 use wire::view::ViewJsonError;
 
@@ -18,7 +18,7 @@ pub const INCARNATION_PREFIX: &str = "everring/incarnation/";
 
 /// How often a lost compare-and-set is tried again. Each loss means that somebody else got in, and a forming ring has
 /// few members: running out means that something rewrites the key without end.
-const ATTEMPTS_MAX: usize = 100;
+pub(crate) const ATTEMPTS_MAX: usize = 100;
 
 /// A storage node that wants to enter.
 #[derive(Clone, Debug)]
@@ -41,6 +41,8 @@ pub struct Newcomer {
     pub tokens: usize,
     /// The last view that it kept on its disk. Put back when discovery has lost the view: tokens must not change.
     pub last_view: Option<View>,
+    /// The identity of this name whose place it may take: its data is known to be lost, and its process to be gone.
+    pub replaces: Option<NodeId>,
 }
 
 /// Why a node did not enter. Unless it says otherwise the view is unchanged.
@@ -49,6 +51,9 @@ pub enum EnterError {
     /// The ring does not take this node; its people must act.
     #[error("{0}")]
     Refused(FormError),
+    /// The ring is formed, and cannot take this node, or not now.
+    #[error("{0}")]
+    Change(ChangeError),
     /// The ring that this node would start could never hold R copies.
     #[error(
         "a ring of {forms_with} nodes cannot hold {replication} copies of a key; raise the number of nodes or lower \
@@ -110,12 +115,12 @@ pub async fn enter(consul: &Consul, newcomer: &Newcomer, prng: &mut Prng) -> Res
     Err(EnterError::Contended { key: VIEW_KEY.to_owned() })
 }
 
-/// A greater incarnation than any that `node` has had: greater than the one discovery handed out last, and than
-/// `at_least`, the last one found on the node's disk (discovery may have lost its own).
+/// Tells discovery that `node` starts as `incarnation`, which its disk holds already. False: discovery has seen this start
+/// or a later one, so the disk is a copy, or older than the node's last start.
 ///
 /// # Errors
 /// See [`EnterError`].
-pub async fn next_incarnation(consul: &Consul, node: NodeId, at_least: u64) -> Result<u64, EnterError> {
+pub async fn claim_incarnation(consul: &Consul, node: NodeId, incarnation: u64) -> Result<bool, EnterError> {
     let key = format!("{INCARNATION_PREFIX}{node}");
     let mut backoff = contention_backoff();
     for _ in 0..ATTEMPTS_MAX {
@@ -124,9 +129,12 @@ pub async fn next_incarnation(consul: &Consul, node: NodeId, at_least: u64) -> R
             Some(pair) => (read_number(&key, &pair.value)?, pair.modify_index),
             None => (0, 0),
         };
-        let next = last.max(at_least) + 1;
-        if consul.kv_cas(&key, next.to_string().as_bytes(), modify_index).await.map_err(EnterError::Discovery)? {
-            return Ok(next);
+        if last >= incarnation {
+            return Ok(false);
+        }
+        let text = incarnation.to_string();
+        if consul.kv_cas(&key, text.as_bytes(), modify_index).await.map_err(EnterError::Discovery)? {
+            return Ok(true);
         }
         tokio::time::sleep(backoff.pause()).await;
     }
@@ -153,7 +161,37 @@ fn next_view(held: Option<&View>, newcomer: &Newcomer, prng: &mut Prng) -> Resul
         zone: newcomer.zone.clone(),
         tokens: choose_tokens(&taken, newcomer.tokens, prng),
     };
-    base.admit(&member, cluster, newcomer.hash_fingerprint).map_err(EnterError::Refused)
+    match base.admit(&member, cluster, newcomer.hash_fingerprint) {
+        Err(FormError::RingFormed { .. }) => base.begin_join(member).map_err(EnterError::Change),
+        Err(FormError::Amnesia { theirs, .. }) if newcomer.replaces == Some(theirs) => replace(&base, theirs, member),
+        admitted => admitted.map_err(EnterError::Refused),
+    }
+}
+
+/// The view in which the newcomer takes the place of an identity whose data is lost. Whatever waits for the lost one is
+/// given up first: it would wait for ever.
+fn replace(view: &View, gone: NodeId, newcomer: Member) -> Result<View, EnterError> {
+    if !view.is_formed() {
+        // Nothing was kept or promised yet: the entry changes hands.
+        let mut next = view.clone();
+        next.members.retain(|member| member.id != gone);
+        next.members.push(newcomer);
+        return Ok(next);
+    }
+    let waits_for = |pending: &&membership::Pending| {
+        pending.change.names(gone) || view.awaited(pending.id).is_ok_and(|awaited| awaited.contains(&gone))
+    };
+    if let Some(pending) = view.pending.iter().find(waits_for) {
+        // One that is leaving with its data lost is gone: nothing to take over.
+        let joining = pending.change == Change::Join { node: gone };
+        let back = view.abandon(pending.id).map_err(EnterError::Change)?;
+        return if joining {
+            back.begin_join(newcomer).map_err(EnterError::Change)
+        } else {
+            replace(&back, gone, newcomer)
+        };
+    }
+    view.begin_replace(gone, newcomer).map_err(EnterError::Change)
 }
 
 fn start_view(newcomer: &Newcomer, prng: &mut Prng) -> Result<View, EnterError> {
@@ -166,7 +204,7 @@ fn start_view(newcomer: &Newcomer, prng: &mut Prng) -> Result<View, EnterError> 
     Ok(View::forming(cluster, replication, forms_with, newcomer.hash_fingerprint))
 }
 
-fn read_view(value: &[u8]) -> Result<View, EnterError> {
+pub(crate) fn read_view(value: &[u8]) -> Result<View, EnterError> {
     wire::view::from_json(&String::from_utf8_lossy(value)).map_err(EnterError::View)
 }
 
@@ -192,6 +230,7 @@ mod tests {
             forms_with: 2,
             tokens: TOKENS,
             last_view: None,
+            replaces: None,
         }
     }
 

@@ -5,8 +5,8 @@
 //! then it can be abandoned, since the old set holds everything too. Changes that touch different arcs go on side by
 //! side.
 //!
-//! Each step gives every arc whose sets it alters the new view's epoch, and leaves all others alone. So an arc's epoch
-//! names its replica sets, and a change is noticed only where it matters.
+//! Each step gives every arc whose sets or ends it alters the new view's epoch, and leaves all others alone. So an arc's
+//! epoch names its replica sets and which keys it is about, and a change is noticed only where it matters.
 
 use std::collections::BTreeSet;
 
@@ -184,6 +184,10 @@ impl View {
     pub fn note_copied(&self, id: Epoch, node: NodeId) -> Result<View, ChangeError> {
         if !self.awaited(id)?.contains(&node) {
             return Err(ChangeError::NotAwaited { id, node });
+        }
+        if self.pending_change(id)?.copied.contains(&node) {
+            // Said twice: nothing changes.
+            return Ok(self.clone());
         }
         let mut next = self.clone();
         next.epoch = Epoch(self.epoch.0 + 1);
@@ -373,19 +377,17 @@ impl View {
         self.members.retain(|member| member.id != node);
     }
 
-    /// Gives the arcs whose sets differ from those `before` the epoch of this view; the others keep theirs.
+    /// Gives the arcs whose sets or ends differ from those `before` the epoch of this view; the others keep theirs.
+    ///
+    /// The ends too, since what is said of an arc as a whole (it is confirmed, it is copied) must not be taken for said of
+    /// a longer one.
     fn settle_epochs(&mut self, before: &Ring) {
         let ring = self.ring();
         let mut epochs = std::mem::take(&mut self.arc_epochs);
         epochs.retain(|high, _| ring.arcs().iter().any(|arc| arc.high == *high));
         for arc in ring.arcs() {
-            // What it is made of: the old arc around its end, and those that end within it.
-            let within = before.arcs_ending_in(arc.low, arc.high);
-            let mut parts = within.chain(before.arc_of(arc.high)).map(|old| (old.sets(), old.epoch));
-            let first = parts.next();
-            let same = first.as_ref().is_some_and(|(sets, _)| *sets == arc.sets())
-                && parts.all(|part| first.as_ref() == Some(&part));
-            let epoch = first.filter(|_| same).map_or(self.epoch, |(_, epoch)| epoch);
+            let same = |old: &&crate::Arc| (old.low, old.high) == (arc.low, arc.high) && old.sets() == arc.sets();
+            let epoch = before.arc_of(arc.high).filter(same).map_or(self.epoch, |old| old.epoch);
             epochs.insert(arc.high, epoch);
         }
         epochs.retain(|_, epoch| *epoch != Epoch(1));

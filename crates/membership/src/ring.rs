@@ -28,8 +28,8 @@ pub struct Arc {
     pub replicas: Shared<[NodeId]>,
     /// While a change is pending: the replica set that it leads to.
     pub next: Option<Shared<[NodeId]>>,
-    /// The view's epoch in which the arc got these sets. Nodes with one arc epoch agree on the sets, whatever else in
-    /// their views differs.
+    /// The view's epoch in which the arc got these sets and ends. Nodes with one arc epoch agree on both, whatever else
+    /// in their views differs.
     pub epoch: Epoch,
 }
 
@@ -183,7 +183,7 @@ impl Ring {
     }
 
     /// The arcs whose ends lie in (`low`, `high`].
-    pub(crate) fn arcs_ending_in(&self, low: Position, high: Position) -> impl Iterator<Item = &Arc> {
+    pub fn arcs_ending_in(&self, low: Position, high: Position) -> impl Iterator<Item = &Arc> {
         let count = self.arcs.len();
         let start = self.arcs.partition_point(|arc| arc.high <= low);
         (0..count).map(move |step| &self.arcs[(start + step) % count]).take_while(move |arc| arc.high.in_arc(low, high))

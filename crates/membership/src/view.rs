@@ -20,8 +20,8 @@ pub struct View {
     pub members: Vec<Member>,
     /// Changes of membership under way, oldest first.
     pub pending: Vec<Pending>,
-    /// Since which epoch each arc has had its replica sets, by the token at its end. An arc that is not named has had
-    /// them since the ring formed.
+    /// Since which epoch each arc has had its replica sets and its extent, by the token at its end. An arc that is not
+    /// named has had them since the ring formed.
     pub arc_epochs: BTreeMap<Position, Epoch>,
 }
 

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 
+use membership::{Epoch, Position};
+
 use crate::message::{LogPosition, Record, State};
 use crate::rules::Rules;
 use crate::types::{Ballot, RegisterKey};
@@ -24,8 +26,8 @@ pub(crate) struct Register {
     /// Where the log holds it.
     pub logged: LogPosition,
     /// A ballot of our own that a majority promised with the accept of `accepted`: the next write may skip its prepare
-    /// as long as `accepted` is still what that majority accepted.
-    pub granted: Option<Ballot>,
+    /// as long as `accepted` is still what that majority accepted, in the arc epoch in which it did.
+    pub granted: Option<(Epoch, Ballot)>,
     /// The highest ballot at which something is known to be chosen; what is held is known to be chosen when it is
     /// `accepted`. In memory only.
     pub chosen: Ballot,
@@ -55,6 +57,10 @@ pub(crate) struct Acceptor {
     log_end: LogPosition,
     synced: LogPosition,
     live_bytes: usize,
+    /// The newest view that was acted on.
+    epoch: Epoch,
+    /// Where the log says so.
+    epoch_logged: LogPosition,
 }
 
 impl Acceptor {
@@ -70,6 +76,8 @@ impl Acceptor {
             log_end: LogPosition(0),
             synced: LogPosition(0),
             live_bytes: 0,
+            epoch: Epoch(0),
+            epoch_logged: LogPosition(0),
         }
     }
 
@@ -83,6 +91,7 @@ impl Acceptor {
                 self.ceiling = self.ceiling.max(ceiling);
                 self.ceiling_durable = self.ceiling;
             }
+            Record::Epoch(epoch) => self.epoch = self.epoch.max(epoch),
             Record::Accepted { key, ballot, state } => {
                 let register = self.registers.entry(key.clone()).or_default();
                 // A cleaned log holds copies: the higher ballot is the newer, whatever the order.
@@ -124,11 +133,6 @@ impl Acceptor {
         self.floor
     }
 
-    /// Refuses everything up to `floor` from now on.
-    pub fn raise_floor(&mut self, floor: u64) {
-        self.floor = self.floor.max(floor);
-    }
-
     /// Notes that something is chosen at `ballot`, whether or not it is what is held.
     pub fn note_chosen(&mut self, key: &RegisterKey, ballot: Ballot) {
         let register = self.registers.entry(key.clone()).or_default();
@@ -141,6 +145,25 @@ impl Acceptor {
         if self.counter.saturating_add(CEILING_MARGIN) > self.ceiling {
             self.raise_ceiling(persist);
         }
+    }
+
+    /// The newest view that was ever acted on here.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Notes that the view of `epoch` is acted on from now on.
+    pub fn note_epoch(&mut self, epoch: Epoch, persist: &mut Vec<(LogPosition, Record)>) {
+        if epoch > self.epoch {
+            self.epoch = epoch;
+            self.epoch_logged = self.append(Record::Epoch(epoch), persist);
+        }
+    }
+
+    /// How far the log must be synced before anything may be said in the view in force: a restart must not fall behind
+    /// it.
+    pub fn epoch_wait(&self) -> LogPosition {
+        self.epoch_logged
     }
 
     /// The next counter for a ballot of our own.
@@ -169,6 +192,11 @@ impl Acceptor {
             self.ceiling_durable = self.ceiling_durable.max(ceiling);
             self.ceilings_pending.pop_front();
         }
+    }
+
+    /// The position of the last record.
+    pub fn log_end(&self) -> LogPosition {
+        self.log_end
     }
 
     /// How far the log is synced.
@@ -225,7 +253,8 @@ impl Acceptor {
         state: &State,
         persist: &mut Vec<(LogPosition, Record)>,
     ) -> bool {
-        let news = self.registers.get(key).is_none_or(|register| register.accepted < ballot);
+        let held = self.registers.get(key).map_or(Ballot::ZERO, |register| register.accepted);
+        let news = held < ballot;
         if news {
             self.take(key, ballot, state, persist);
         }
@@ -262,18 +291,96 @@ impl Acceptor {
         self.registers.get(key)
     }
 
-    /// Notes that a majority accepted `accepted` and promised `next` to us.
-    pub fn grant(&mut self, key: &RegisterKey, accepted: Ballot, next: Ballot) {
+    /// Notes that a quorum of the arc epoch `epoch` accepted `accepted` and promised `next` to us.
+    pub fn grant(&mut self, key: &RegisterKey, epoch: Epoch, accepted: Ballot, next: Ballot) {
         if let Some(register) = self.registers.get_mut(key) {
-            register.granted = (register.accepted == accepted).then_some(next);
+            register.granted = (register.accepted == accepted).then_some((epoch, next));
         }
     }
 
     /// Uses up the granted ballot, if it still stands: the ballot, and the state to build on.
-    pub fn take_grant(&mut self, key: &RegisterKey) -> Option<(Ballot, State)> {
+    pub fn take_grant(&mut self, key: &RegisterKey, epoch: Epoch) -> Option<(Ballot, State)> {
         let register = self.registers.get_mut(key)?;
-        let granted = register.granted.take()?;
-        (register.promised == granted).then(|| (granted, register.state.clone()))
+        let (granted_in, granted) = register.granted.take()?;
+        let stands = register.promised == granted && granted_in == epoch;
+        stands.then(|| (granted, register.state.clone()))
+    }
+
+    /// Registers of the arc (`low`, `high`] after `after`, in ring order from its beginning.
+    pub fn of_arc<'a>(
+        &'a self,
+        (low, high): (Position, Position),
+        after: Option<&RegisterKey>,
+    ) -> impl Iterator<Item = (&'a RegisterKey, &'a Register)> {
+        let [near, far] = stretches(low, high);
+        let beyond = after.map(|key| (low.distance_to(key.position), key.clone()));
+        // A stretch that does not hold `after` lies wholly before or wholly behind it.
+        let past = move |key: &RegisterKey| {
+            beyond.as_ref().is_none_or(|(ahead, after)| (low.distance_to(key.position), key) > (*ahead, after))
+        };
+        let held = [near, far].into_iter().flat_map({
+            let after = after.cloned();
+            move |stretch| self.of_stretch(stretch, after.clone())
+        });
+        held.filter(move |(key, _)| past(key))
+    }
+
+    /// The same in the order of keys: of an arc that reaches over the end of the numbers, its end comes first.
+    pub fn of_arc_by_key<'a>(
+        &'a self,
+        (low, high): (Position, Position),
+        after: Option<&RegisterKey>,
+    ) -> impl Iterator<Item = (&'a RegisterKey, &'a Register)> {
+        let [near, far] = stretches(low, high);
+        let after = after.cloned();
+        let held = [far, near].into_iter().flat_map({
+            let after = after.clone();
+            move |stretch| self.of_stretch(stretch, after.clone())
+        });
+        held.filter(move |(key, _)| after.as_ref().is_none_or(|after| *key > after))
+    }
+
+    /// Registers of one stretch of positions; past `after`, if that lies in it.
+    fn of_stretch<'a>(
+        &'a self,
+        stretch: Option<(u64, Option<u64>)>,
+        after: Option<RegisterKey>,
+    ) -> impl Iterator<Item = (&'a RegisterKey, &'a Register)> {
+        let lowest = |position: u64| RegisterKey { position: Position(position), ..RegisterKey::FIRST };
+        let range = stretch.and_then(|(start, end)| {
+            let here = |key: &RegisterKey| key.position.0 >= start && end.is_none_or(|end| key.position.0 < end);
+            let from = after.filter(here).map_or_else(|| Bound::Included(lowest(start)), Bound::Excluded);
+            let until = end.map_or(Bound::Unbounded, |end| Bound::Excluded(lowest(end)));
+            let empty = match (&from, &until) {
+                (Bound::Included(from) | Bound::Excluded(from), Bound::Excluded(until)) => from >= until,
+                _ => false,
+            };
+            (!empty).then(|| self.registers.range((from, until)))
+        });
+        range.into_iter().flatten().filter(|(_, register)| register.accepted > Ballot::ZERO)
+    }
+
+    /// Drops up to `most` registers after `after` for which `goes` holds: how many went, and where to go on; none when
+    /// the end was reached.
+    pub fn release(
+        &mut self,
+        after: Option<RegisterKey>,
+        most: usize,
+        goes: impl Fn(&RegisterKey) -> bool,
+    ) -> (u64, Option<RegisterKey>) {
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let looked: Vec<RegisterKey> =
+            self.registers.range((start, Bound::Unbounded)).take(most).map(|(key, _)| key.clone()).collect();
+        let more = if looked.len() == most { looked.last().cloned() } else { None };
+        let mut gone = 0;
+        for key in looked.iter().filter(|key| goes(key)) {
+            if let Some(register) = self.registers.remove(key) {
+                let bytes = if register.accepted == Ballot::ZERO { 0 } else { size_of(key, &register.state) };
+                self.live_bytes -= bytes;
+                gone += u64::from(register.accepted > Ballot::ZERO);
+            }
+        }
+        (gone, more)
     }
 
     /// Registers after `after` in ring order.
@@ -292,13 +399,14 @@ impl Acceptor {
         self.live_bytes
     }
 
-    /// Whether a record of the log is the newest of its register. A ceiling never is: see [`Acceptor::rewrite`].
+    /// Whether a record of the log is the newest of its register. A ceiling or an epoch never is: see
+    /// [`Acceptor::rewrite`].
     pub fn is_current(&self, record: &Record) -> bool {
         match record {
             Record::Accepted { key, ballot, .. } => {
                 self.registers.get(key).is_some_and(|register| register.accepted == *ballot)
             }
-            Record::Ceiling(_) => false,
+            Record::Ceiling(_) | Record::Epoch(_) => false,
         }
     }
 
@@ -309,6 +417,9 @@ impl Acceptor {
         }
         // The ceiling in force may have stood there. What is durable stays so until the copy is.
         self.append(Record::Ceiling(self.ceiling), persist);
+        if self.epoch > Epoch(0) {
+            self.append(Record::Epoch(self.epoch), persist);
+        }
     }
 
     fn raise_ceiling(&mut self, persist: &mut Vec<(LogPosition, Record)>) {
@@ -322,6 +433,14 @@ impl Acceptor {
         persist.push((self.log_end, record));
         self.log_end
     }
+}
+
+/// The positions of the arc (`low`, `high`] as up to two stretches from a first position to an excluded last one, in the
+/// order of the ring: an arc may reach over the end of the numbers.
+fn stretches(low: Position, high: Position) -> [Option<(u64, Option<u64>)>; 2] {
+    let wraps = low >= high;
+    let near = low.0.checked_add(1).map(|start| (start, if wraps { None } else { high.0.checked_add(1) }));
+    [near, wraps.then(|| (0, high.0.checked_add(1)))]
 }
 
 fn size_of(key: &RegisterKey, state: &State) -> usize {

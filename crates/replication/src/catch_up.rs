@@ -79,7 +79,7 @@ impl<R: Rules> Replica<R> {
         if let Some(at) = self.catch_up.timer_at.take() {
             self.timers.remove(&(at, Timer::CatchUp));
         }
-        if !self.view.is_formed() {
+        if !self.view.is_formed() || self.awaits_newer_view() {
             return;
         }
         if self.catch_up.scans.is_empty() && self.lagging() == 0 {
@@ -119,7 +119,7 @@ impl<R: Rules> Replica<R> {
             }
         }
         for (node, body) in due {
-            self.tell(node, body, LogPosition(0), TraceContext::NONE, out);
+            self.tell((node, self.view.epoch), body, LogPosition(0), TraceContext::NONE, out);
         }
     }
 

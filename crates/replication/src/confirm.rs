@@ -15,16 +15,20 @@
 //! What has to be so for an answer at once, without a message: what we hold of the register is known to be chosen; no
 //! operation of ours is under way on it; `w` or the last finished confirmation is as new as the session.
 //!
+//! *A confirmation belongs to one arc epoch.* While the arc is changing it needs a majority of both replica sets; in the
+//! next epoch it counts no more. That no ballot up to `c` is chosen in a later epoch either is argued in decision 0053.
+//!
 //! *A strict read of a session* whose time lies above what is held takes its time from a confirmation, too, one that
 //! began after it arrived; other strict reads ask for their key alone, as they always did.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
-use membership::{NodeId, Position};
+use membership::{Epoch, NodeId, Position, ReplicaSets, Ring};
 use stdx::{Instant, TraceContext};
 
-use crate::io::{Outbox, Ticket};
+use crate::io::{Event, Outbox, Ticket};
 use crate::ledger::LedgerPosition;
 use crate::message::{Body, LogPosition, RoundId};
 use crate::replica::{Replica, Timer};
@@ -109,6 +113,9 @@ struct ArcView {
 #[derive(Debug, Default)]
 pub(crate) struct Confirmations {
     arcs: BTreeMap<Position, ArcView>,
+    /// Of each arc, the counter up to which our own rounds may have been cut short: what they had accepted is reported to
+    /// us like that of others, and late messages of theirs are refused.
+    cut_short: BTreeMap<Position, u64>,
     rounds: BTreeMap<RoundId, Position>,
     begun: u64,
     /// Rounds begun for reports alone; for counting.
@@ -117,28 +124,76 @@ pub(crate) struct Confirmations {
 
 impl<R: Rules> Replica<R> {
     /// The arc of a register, by its upper end.
-    pub(crate) fn arc_of(&self, key: &RegisterKey) -> Position {
+    pub(crate) fn arc_end(&self, key: &RegisterKey) -> Position {
         self.ring.arc_of(key.position).map_or(key.position, |arc| arc.high)
     }
 
-    /// Forgets all confirmations: another view is in force. What was promised to others then holds everywhere.
-    pub(crate) fn forget_confirmations(&mut self, out: &mut Outbox) {
-        let floor = self.ledger.forget();
-        self.acceptor.raise_floor(floor);
-        let gone = std::mem::take(&mut self.confirmations);
-        for (_, arc) in gone.arcs {
-            if let Some(running) = arc.running {
-                self.timers.remove(&(running.timer_at, Timer::Confirm(running.round)));
+    /// Another view is in force than `before`: forgets what was confirmed in arc epochs that are over, and begins again
+    /// for those who wait. What was promised to others stands on.
+    pub(crate) fn follow_confirmations(&mut self, before: &Ring, out: &mut Outbox) {
+        self.ledger.follow(before, &self.ring, R::FLOORS_OUTLIVE_EPOCH);
+        let epoch_in = |ring: &Ring, high| ring.arc_of(high).filter(|arc| arc.high == high).map(|arc| arc.epoch);
+        let over = |high: &Position| epoch_in(before, *high) != epoch_in(&self.ring, *high);
+        let highs: Vec<Position> = self.confirmations.arcs.keys().copied().filter(over).collect();
+        let mut patients = Vec::new();
+        for high in highs {
+            let known = self.confirmations.arcs.get(&high).map(|arc| (arc.positions.clone(), arc.confirmed));
+            patients.append(&mut self.drop_confirmations(high));
+            if let Some((positions, confirmed)) = known.filter(|_| !R::CONFIRMATIONS_END_WITH_EPOCH) {
+                let kept = ArcView { positions, confirmed, ..ArcView::default() };
+                self.confirmations.arcs.insert(high, kept);
             }
-            for patient in arc.patient {
-                self.begin_read(patient.waiting, out);
+        }
+        // Our rounds of an epoch that is over were cut short.
+        let counter = self.acceptor.counter();
+        self.confirmations.cut_short.retain(|high, _| epoch_in(&self.ring, *high).is_some());
+        for arc in self.ring.arcs().iter().filter(|arc| arc.is_held_by(self.me)) {
+            if epoch_in(before, arc.high) != Some(arc.epoch) {
+                self.confirmations.cut_short.insert(arc.high, counter);
+            }
+        }
+        self.begin_reads_again(patients, out);
+    }
+
+    /// A round of ours was given up after it had proposed something at `counter`. It may yet be chosen, so what we confirm
+    /// from now on must tell.
+    pub(crate) fn note_cut_short(&mut self, key: &RegisterKey, counter: u64, out: &mut Outbox) {
+        let high = self.arc_end(key);
+        let known = self.confirmations.cut_short.entry(high).or_default();
+        *known = (*known).max(counter);
+        let asked_up_to = self.confirmations.arcs.get(&high).map_or(0, |arc| arc.asked_up_to);
+        let patients = self.drop_confirmations(high);
+        // Reads were answered below it: our writes stay above.
+        self.confirmations.arcs.insert(high, ArcView { asked_up_to, ..ArcView::default() });
+        self.begin_reads_again(patients, out);
+    }
+
+    /// Forgets what was confirmed of an arc, and what is being; those who waited for it.
+    fn drop_confirmations(&mut self, high: Position) -> Vec<Patient> {
+        let Some(arc) = self.confirmations.arcs.remove(&high) else { return Vec::new() };
+        if let Some(running) = arc.running {
+            self.confirmations.rounds.remove(&running.round);
+            self.timers.remove(&(running.timer_at, Timer::Confirm(running.round)));
+        }
+        arc.patient
+    }
+
+    fn begin_reads_again(&mut self, patients: Vec<Patient>, out: &mut Outbox) {
+        for Patient { waiting, .. } in patients {
+            if waiting.ticket.is_some_and(|ticket| !self.is_open(ticket)) {
+                continue;
+            }
+            if self.holds(waiting.operation.key()) {
+                self.begin_read(waiting, out);
+            } else {
+                self.end_elsewhere(waiting, out);
             }
         }
     }
 
     /// Whether our own write of this register may use the ballot: it lies above every confirmation that we began.
     pub(crate) fn lies_above_confirmations(&self, key: &RegisterKey, ballot: Ballot) -> bool {
-        let arc = self.confirmations.arcs.get(&self.arc_of(key));
+        let arc = self.confirmations.arcs.get(&self.arc_end(key));
         !R::NEW_WRITES_ABOVE || arc.is_none_or(|arc| ballot.counter > arc.asked_up_to)
     }
 
@@ -158,7 +213,7 @@ impl<R: Rules> Replica<R> {
     fn serve(&mut self, patient: Patient, out: &mut Outbox) {
         let Patient { waiting, arrived } = patient;
         let key = waiting.operation.key().clone();
-        let arc = self.arc_of(&key);
+        let arc = self.arc_end(&key);
         let confirmed = self.confirmations.arcs.get(&arc).and_then(|arc| arc.confirmed);
         let fresh = confirmed.is_some_and(|(up_to, began)| {
             let new_enough = waiting.sequential || began >= arrived || !R::CONFIRM_AFTER_ARRIVAL;
@@ -181,7 +236,7 @@ impl<R: Rules> Replica<R> {
             self.confirmations.arcs.entry(arc).or_default().patient.push(Patient { waiting, arrived });
             return self.begin_confirmation(arc, out);
         }
-        if !known {
+        if !known || !self.is_copied(arc) {
             return self.begin_query(key, waiting, out);
         }
         let state = self.acceptor.accepted(&key).1;
@@ -195,7 +250,7 @@ impl<R: Rules> Replica<R> {
 
     /// The time at which a read happened that shows what was chosen at `shown`.
     pub(crate) fn time_of_read(&self, key: &RegisterKey, waiting: &Waiting, shown: Ballot) -> Ballot {
-        let confirmed = self.confirmations.arcs.get(&self.arc_of(key)).and_then(|arc| arc.confirmed);
+        let confirmed = self.confirmations.arcs.get(&self.arc_end(key)).and_then(|arc| arc.confirmed);
         let up_to = confirmed.map_or(0, |(up_to, _)| up_to);
         if shown >= waiting.since { shown } else { Ballot::end_of(up_to.max(waiting.since.counter)) }
     }
@@ -203,7 +258,7 @@ impl<R: Rules> Replica<R> {
     /// Whether a read that was answered by a query has a time: its session has seen nothing newer than what it shows,
     /// or the arc is confirmed up to what it has seen.
     pub(crate) fn has_time(&self, key: &RegisterKey, waiting: &Waiting, shown: Ballot) -> bool {
-        let confirmed = self.confirmations.arcs.get(&self.arc_of(key)).and_then(|arc| arc.confirmed);
+        let confirmed = self.confirmations.arcs.get(&self.arc_end(key)).and_then(|arc| arc.confirmed);
         let covered = confirmed.is_some_and(|(up_to, _)| up_to >= waiting.since.counter);
         shown >= waiting.since || covered || !R::CONFIRM_TO_SESSION || !R::STRICT_IN_SESSION
     }
@@ -214,7 +269,7 @@ impl<R: Rules> Replica<R> {
     }
 
     /// Begins to confirm the arc, unless a confirmation is under way; those who wait are looked at when it ends.
-    fn begin_confirmation(&mut self, arc: Position, out: &mut Outbox) {
+    pub(crate) fn begin_confirmation(&mut self, arc: Position, out: &mut Outbox) {
         if self.confirmations.arcs.get(&arc).is_some_and(|view| view.running.is_some()) {
             return;
         }
@@ -241,17 +296,30 @@ impl<R: Rules> Replica<R> {
         });
         self.confirmations.rounds.insert(round, arc);
         self.timers.insert((timer_at, Timer::Confirm(round)));
-        for node in self.arc_replicas(arc) {
+        self.ask_all_to_confirm(arc, out);
+    }
+
+    /// How many confirmations have begun: one that begins from now on has this number or a higher one.
+    pub(crate) fn confirmations_begun(&self) -> u64 {
+        self.confirmations.begun
+    }
+
+    /// Whose promises confirm the arc, and in which arc epoch.
+    fn arc_sets(&self, arc: Position) -> (ReplicaSets, Epoch) {
+        let known = self.ring.arc_of(arc).filter(|known| known.high == arc);
+        known.map_or((ReplicaSets::none(), Epoch(0)), |known| (known.sets(), known.epoch))
+    }
+
+    fn ask_all_to_confirm(&mut self, arc: Position, out: &mut Outbox) {
+        let nodes: Vec<NodeId> = self.arc_sets(arc).0.iter().collect();
+        for node in nodes {
             self.ask_to_confirm(arc, node, out);
         }
     }
 
-    fn arc_replicas(&self, arc: Position) -> Vec<NodeId> {
-        self.ring.replicas_of(arc).to_vec()
-    }
-
     fn ask_to_confirm(&mut self, arc: Position, node: NodeId, out: &mut Outbox) {
-        let since = self.acceptor.floor();
+        let cut_short = self.confirmations.cut_short.get(&arc).copied().unwrap_or(0);
+        let since = self.acceptor.floor().max(cut_short);
         let Some(view) = self.confirmations.arcs.get(&arc) else { return };
         let Some(running) = &view.running else { return };
         let report = running.reports.get(&node);
@@ -266,8 +334,8 @@ impl<R: Rules> Replica<R> {
             position: view.positions.get(&node).copied().unwrap_or_default(),
             after: report.and_then(|report| report.after.clone()),
         };
-        let context = running.context;
-        self.tell(node, body, LogPosition(0), context, out);
+        let (context, epoch) = (running.context, self.arc_sets(arc).1);
+        self.tell((node, epoch), body, LogPosition(0), context, out);
     }
 
     /// Answers as a replica of the arc: promises the floor, reports what others had it accept.
@@ -278,15 +346,17 @@ impl<R: Rules> Replica<R> {
         position: LedgerPosition,
         after: Option<RegisterKey>,
     ) -> Option<ReportPage> {
-        let known = self.ring.arcs().iter().find(|known| known.high == arc)?;
-        if !known.replicas.contains(&self.me) || !known.replicas.contains(&from) {
+        let known = self.ring.arc_of(arc).filter(|known| known.high == arc)?;
+        if !known.is_held_by(self.me) || !known.is_held_by(from) {
             return None;
         }
+        let ends = (known.low, known.high);
         self.ledger.promise(arc, from, if R::KEEP_FLOOR { up_to } else { 0 }, since);
         let start = self.acceptor.floor();
-        let here = LedgerPosition { start, count: self.ledger.count(arc) };
-        let remembered =
-            if position.start == start { self.ledger.accepted_since(arc, position.count, from, since) } else { None };
+        // Counted from 1, so that 0 asks for the whole arc: it also holds what was accepted in earlier arc epochs.
+        let here = LedgerPosition { start, count: self.ledger.count(arc) + 1 };
+        let told = position.count.checked_sub(1).filter(|_| position.start == start);
+        let remembered = told.and_then(|count| self.ledger.accepted_since(arc, count, from, since));
         // A position of another start, or one long past, is answered with the whole arc.
         let all: Box<dyn Iterator<Item = (RegisterKey, Ballot)> + '_> = match remembered {
             Some(registers) => {
@@ -294,10 +364,8 @@ impl<R: Rules> Replica<R> {
                 Box::new(registers.into_iter().filter(wanted))
             }
             None => {
-                let ring = &self.ring;
-                let of_arc = move |key: &RegisterKey| ring.arc_of(key.position).is_some_and(|of| of.high == arc);
-                let held = self.acceptor.after(after.as_ref());
-                Box::new(held.filter(move |(key, _)| of_arc(key)).map(|(key, held)| (key.clone(), held.accepted)))
+                let held = self.acceptor.of_arc_by_key(ends, after.as_ref());
+                Box::new(held.map(|(key, held)| (key.clone(), held.accepted)))
             }
         };
         let mut entries: Vec<(RegisterKey, Ballot)> = all.take(REPORT_ENTRIES_MAX + 1).collect();
@@ -318,14 +386,15 @@ impl<R: Rules> Replica<R> {
         out: &mut Outbox,
     ) {
         let Some(arc) = self.confirmations.rounds.get(&round).copied() else { return };
-        let replicas = self.arc_replicas(arc);
+        let sets = self.arc_sets(arc).0;
+        let (me, copies) = (self.me, !self.is_copied(arc));
         let Some(running) = self.confirmations.arcs.get_mut(&arc).and_then(|view| view.running.as_mut()) else {
             return;
         };
         let report = running.reports.entry(from).or_default();
         let beyond = entries.last().map(|(key, _)| key.clone());
         // A page that does not get on is an old one that came late or twice.
-        if report.complete || !replicas.contains(&from) || (more && beyond <= report.after) {
+        if report.complete || !sets.contains(from) || (more && beyond <= report.after) {
             return;
         }
         // What is accepted between two pages is told from the first page's position on, next time.
@@ -335,17 +404,19 @@ impl<R: Rules> Replica<R> {
         for entry in entries {
             running.voters.entry(entry).or_default().insert(from);
         }
-        let complete = running.reports.values().filter(|report| report.complete).count();
+        let complete = |node: NodeId| running.reports.get(&node).is_some_and(|report| report.complete);
+        // What a newcomer holds without knowing whether it is chosen must be settled too before it counts.
+        let enough = confirms::<R>(&sets, complete) && (!copies || complete(me));
         if more {
             self.ask_to_confirm(arc, from, out);
-        } else if complete > replicas.len() / 2 {
-            self.judge_reported(arc, replicas.len() / 2 + 1);
+        } else if enough {
+            self.judge_reported(arc, &sets);
         }
         self.confirm_continue(arc, out);
     }
 
     /// What a majority has reported: which of it is known to be chosen, and which is unfinished.
-    fn judge_reported(&mut self, arc: Position, majority: usize) {
+    fn judge_reported(&mut self, arc: Position, sets: &ReplicaSets) {
         let now = self.now;
         let Some(running) = self.confirmations.arcs.get_mut(&arc).and_then(|view| view.running.as_mut()) else {
             return;
@@ -362,8 +433,8 @@ impl<R: Rules> Replica<R> {
         let mut chosen = Vec::new();
         let mut unfinished = BTreeMap::new();
         for (key, ballot) in highest {
-            let voters = running.voters.get(&(key.clone(), ballot)).map_or(0, BTreeSet::len);
-            if voters >= majority {
+            let voters = running.voters.get(&(key.clone(), ballot));
+            if voters.is_some_and(|voters| confirms::<R>(sets, |node| voters.contains(&node))) {
                 chosen.push((key.clone(), ballot));
             } else {
                 unfinished.insert(key.clone(), ballot);
@@ -430,9 +501,12 @@ impl<R: Rules> Replica<R> {
             }
         }
         view.confirmed = Some((running.up_to, running.began));
+        let patients = std::mem::take(&mut view.patient);
         self.confirmations.rounds.remove(&running.round);
         self.timers.remove(&(running.timer_at, Timer::Confirm(running.round)));
-        for patient in std::mem::take(&mut view.patient) {
+        out.events.push(Event::ArcConfirmed { high: arc, up_to: running.up_to });
+        self.transfer_confirmed(arc, running.began, out);
+        for patient in patients {
             // Those whose deadline has passed were answered.
             if patient.waiting.ticket.is_some_and(|ticket| self.is_open(ticket)) {
                 self.serve(patient, out);
@@ -445,9 +519,10 @@ impl<R: Rules> Replica<R> {
         let around = self.jittered(RESEND_AFTER);
         let at = self.now + around;
         let open: BTreeSet<Ticket> = self.open_tickets(&arc);
+        let copies = !self.is_copied(arc);
         let Some(view) = self.confirmations.arcs.get_mut(&arc) else { return };
         view.patient.retain(|patient| patient.waiting.ticket.is_some_and(|ticket| open.contains(&ticket)));
-        if view.patient.is_empty() {
+        if view.patient.is_empty() && !copies {
             // Nobody waits for it any more. What was promised to us stays promised.
             view.running = None;
             self.confirmations.rounds.remove(&round);
@@ -456,9 +531,7 @@ impl<R: Rules> Replica<R> {
         let Some(running) = view.running.as_mut() else { return };
         running.timer_at = at;
         self.timers.insert((at, Timer::Confirm(round)));
-        for node in self.arc_replicas(arc) {
-            self.ask_to_confirm(arc, node, out);
-        }
+        self.ask_all_to_confirm(arc, out);
         self.confirm_continue(arc, out);
     }
 
@@ -485,4 +558,10 @@ impl<R: Rules> Replica<R> {
         let time = self.time_of_read(&key, &waiting, shown);
         self.end(waiting.ticket, outcome, Receipt { time, ..receipt }, out);
     }
+}
+
+/// Whether the nodes for which `says_yes` holds confirm an arc that has these sets.
+fn confirms<R: Rules>(sets: &ReplicaSets, says_yes: impl Fn(NodeId) -> bool) -> bool {
+    let current = ReplicaSets { current: Arc::clone(&sets.current), next: None };
+    if R::CONFIRM_JOINTLY { sets.is_quorum(says_yes) } else { current.is_quorum(says_yes) }
 }

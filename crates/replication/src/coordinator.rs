@@ -9,7 +9,7 @@ use crate::apply::apply;
 use crate::io::{Event, Outbox, Ticket};
 use crate::message::{Body, LogPosition, RoundId, State};
 use crate::replica::{Replica, Timer};
-use crate::round::{Phase, Round, Waiting};
+use crate::round::{Phase, Round, Waiting, is_quorum};
 use crate::rules::Rules;
 use crate::types::{Ballot, Operation, Outcome, Receipt, Refusal, RegisterKey, Version};
 
@@ -47,10 +47,11 @@ impl<R: Rules> Replica<R> {
         let waiting: Vec<Waiting> = lane.queue.drain(..batch).collect();
         let id = self.next_round_id();
         let since = waiting.iter().map(|waiting| waiting.since).max().unwrap_or(Ballot::ZERO);
-        let round = Round::new(key.clone(), self.replicas_of(key), waiting, 0);
+        let (sets, epoch) = self.sets_of(key);
+        let round = Round::new(key.clone(), (sets, epoch), waiting, 0);
         self.rounds.insert(id, round);
         self.lanes.entry(key.clone()).or_default().round = Some(id);
-        let grant = self.acceptor.take_grant(key);
+        let grant = self.acceptor.take_grant(key, epoch);
         match grant.filter(|(ballot, _)| *ballot > since && self.lies_above_confirmations(key, *ballot)) {
             Some((ballot, state)) => self.begin_accept(id, ballot, state, out),
             None => self.begin_prepare(id, out),
@@ -72,6 +73,7 @@ impl<R: Rules> Replica<R> {
         let counter = if writes { self.acceptor.tick(&mut out.persist) } else { 0 };
         let next = if writes { Ballot { counter, node: self.me } } else { Ballot::ZERO };
         let Some(round) = self.rounds.get_mut(&id) else { return };
+        round.proposed = ballot.counter;
         let mut state = base;
         let mut outcomes = Vec::with_capacity(round.waiting.len());
         for (index, waiting) in round.waiting.iter_mut().enumerate() {
@@ -91,7 +93,7 @@ impl<R: Rules> Replica<R> {
     /// A read: what does a majority hold?
     pub(crate) fn begin_query(&mut self, key: RegisterKey, waiting: Waiting, out: &mut Outbox) {
         let id = self.next_round_id();
-        let round = Round::new(key.clone(), self.replicas_of(&key), vec![waiting], 0);
+        let round = Round::new(key.clone(), self.sets_of(&key), vec![waiting], 0);
         self.rounds.insert(id, round);
         self.lanes.entry(key).or_default().reads.push(id);
         let id = self.enter(id, Phase::Querying { reports: BTreeMap::new() }, RESEND_AFTER);
@@ -130,9 +132,9 @@ impl<R: Rules> Replica<R> {
             }
             Phase::BackingOff => return,
         };
-        let context = round.context;
+        let (context, epoch) = (round.context, round.epoch);
         let wanted = |node: &NodeId| only.is_none_or(|one| one == *node) && !round.has_answered(*node);
-        let nodes: Vec<NodeId> = round.replicas.iter().copied().filter(wanted).collect();
+        let nodes: Vec<NodeId> = round.sets.iter().filter(wanted).collect();
         for node in nodes {
             let body = match &body {
                 // Our own report must carry the state: the others leave it out when they hold the same.
@@ -141,7 +143,7 @@ impl<R: Rules> Replica<R> {
                 }
                 body => body.clone(),
             };
-            self.tell(node, body, LogPosition(0), context, out);
+            self.tell((node, epoch), body, LogPosition(0), context, out);
         }
     }
 
@@ -155,7 +157,7 @@ impl<R: Rules> Replica<R> {
 
     pub(crate) fn handle_promise(&mut self, from: NodeId, id: RoundId, accepted: (Ballot, State), out: &mut Outbox) {
         let Some(round) = self.rounds.get_mut(&id) else { return };
-        if round.has_answered(from) || !round.replicas.contains(&from) {
+        if round.has_answered(from) || !round.sets.contains(from) {
             return;
         }
         let Phase::Preparing { ballot, best } = &mut round.phase else { return };
@@ -165,21 +167,21 @@ impl<R: Rules> Replica<R> {
         }
         let (ballot, base) = (*ballot, best.1.clone());
         round.votes.push(from);
-        if round.votes.len() >= round.majority() {
+        if round.is_decided::<R>() {
             self.begin_accept(id, ballot, base, out);
         }
     }
 
     pub(crate) fn handle_accepted(&mut self, from: NodeId, id: RoundId, out: &mut Outbox) {
         let Some(round) = self.rounds.get_mut(&id) else { return };
-        if round.has_answered(from) || !round.replicas.contains(&from) {
+        if round.has_answered(from) || !round.sets.contains(from) {
             return;
         }
         if !matches!(round.phase, Phase::Accepting { .. }) {
             return;
         }
         round.votes.push(from);
-        if round.votes.len() >= round.majority() {
+        if round.is_decided::<R>() {
             self.finish_accept(id, out);
         }
     }
@@ -187,12 +189,12 @@ impl<R: Rules> Replica<R> {
     fn finish_accept(&mut self, id: RoundId, out: &mut Outbox) {
         let Some(round) = self.forget_round(id) else { return };
         let Phase::Accepting { ballot, state, next, outcomes } = round.phase else { return };
-        self.acceptor.grant(&round.key, ballot, next);
+        self.acceptor.grant(&round.key, round.epoch, ballot, next);
         self.note_chosen(&round.key, ballot);
         for node in &round.refusals {
             // It refused what is now chosen: it may take it all the same, and would lag otherwise.
             let learn = Body::Learn { key: round.key.clone(), ballot, state: state.clone() };
-            self.tell(*node, learn, LogPosition(0), round.context, out);
+            self.tell((*node, round.epoch), learn, LogPosition(0), round.context, out);
         }
         let receipt = Receipt { time: ballot, ..self.receipt(&round.votes, round.rounds) };
         for (waiting, outcome) in round.waiting.into_iter().zip(outcomes) {
@@ -204,7 +206,7 @@ impl<R: Rules> Replica<R> {
     pub(crate) fn handle_nack(&mut self, from: NodeId, id: RoundId, seen: u64, disk_full: bool, out: &mut Outbox) {
         self.acceptor.observe(seen, &mut out.persist);
         let Some(round) = self.rounds.get_mut(&id) else { return };
-        if round.has_answered(from) || !round.replicas.contains(&from) {
+        if round.has_answered(from) || !round.sets.contains(from) {
             return;
         }
         if !matches!(round.phase, Phase::Preparing { .. } | Phase::Accepting { .. }) {
@@ -215,8 +217,8 @@ impl<R: Rules> Replica<R> {
         out.events.push(Event::Contention { by: from });
         // As long as a majority can still say yes, a refusal changes nothing; one that stays silent is not waited for
         // longer than the next timer.
-        let hopeless = |node: &&NodeId| round.refusals.contains(node) || self.down.contains(node);
-        if round.replicas.len() - round.replicas.iter().filter(hopeless).count() >= round.majority() {
+        let hopeless = |node: NodeId| round.refusals.contains(&node) || self.down.contains(&node);
+        if round.may_be_decided::<R>(hopeless) {
             return;
         }
         if round.disk_full {
@@ -235,6 +237,9 @@ impl<R: Rules> Replica<R> {
 
     fn give_up_for_disk(&mut self, id: RoundId, out: &mut Outbox) {
         let Some(round) = self.forget_round(id) else { return };
+        if round.proposed > 0 {
+            self.note_cut_short(&round.key, round.proposed, out);
+        }
         let receipt = self.receipt(&[], round.rounds);
         // What only reads shared the round by chance: they go on without the writes, in a round that full disks take.
         let (writes, reads): (Vec<Waiting>, Vec<Waiting>) = round.waiting.into_iter().partition(is_write);
@@ -256,7 +261,7 @@ impl<R: Rules> Replica<R> {
         out: &mut Outbox,
     ) {
         let Some(round) = self.rounds.get_mut(&id) else { return };
-        if !round.replicas.contains(&from) {
+        if !round.sets.contains(from) {
             return;
         }
         let Phase::Querying { reports } = &mut round.phase else { return };
@@ -269,9 +274,10 @@ impl<R: Rules> Replica<R> {
     fn judge_reports(&mut self, id: RoundId, out: &mut Outbox) {
         let Some(round) = self.rounds.get(&id) else { return };
         let Phase::Querying { reports } = &round.phase else { return };
-        let enough = if R::READ_MAJORITY { round.majority() } else { 1 };
-        let agreeing = |ballot: Ballot| reports.values().filter(|(reported, _)| *reported == ballot).count();
-        let chosen = reports.values().map(|(ballot, _)| *ballot).find(|ballot| agreeing(*ballot) >= enough);
+        let agrees = |node: NodeId, ballot: Ballot| reports.get(&node).is_some_and(|(reported, _)| *reported == ballot);
+        let is_chosen =
+            |ballot: &Ballot| !R::READ_MAJORITY || is_quorum::<R>(&round.sets, |node| agrees(node, *ballot));
+        let chosen = reports.values().map(|(ballot, _)| *ballot).find(is_chosen);
         if let Some(ballot) = chosen {
             let sent = reports.values().find_map(|(reported, state)| state.as_ref().filter(|_| *reported == ballot));
             // The others leave the state out when it is the one that we hold; else our own report is on its way with
@@ -282,8 +288,8 @@ impl<R: Rules> Replica<R> {
             }
             return;
         }
-        let all_asked = round.replicas.iter().all(|node| reports.contains_key(node) || self.down.contains(node));
-        if all_asked && reports.len() >= round.majority() {
+        let all_asked = round.sets.iter().all(|node| reports.contains_key(&node) || self.down.contains(&node));
+        if all_asked && is_quorum::<R>(&round.sets, |node| reports.contains_key(&node)) {
             self.settle(id, out);
         }
     }
@@ -297,7 +303,7 @@ impl<R: Rules> Replica<R> {
                 voters.push(*node);
             } else if *reported < ballot && *node != self.me {
                 let learn = Body::Learn { key: round.key.clone(), ballot, state: state.clone() };
-                self.tell(*node, learn, LogPosition(0), round.context, out);
+                self.tell((*node, round.epoch), learn, LogPosition(0), round.context, out);
             }
         }
         if !self.disk_full && ballot > Ballot::ZERO {
@@ -340,6 +346,9 @@ impl<R: Rules> Replica<R> {
         }
         if orphaned {
             if let Some(round) = self.forget_round(id) {
+                if round.proposed > 0 {
+                    self.note_cut_short(&round.key, round.proposed, out);
+                }
                 self.advance_lane(&round.key, out);
             }
         } else if backing_off {
@@ -368,7 +377,7 @@ impl<R: Rules> Replica<R> {
     }
 
     /// Takes a round out of the books.
-    fn forget_round(&mut self, id: RoundId) -> Option<Round> {
+    pub(crate) fn forget_round(&mut self, id: RoundId) -> Option<Round> {
         let round = self.rounds.remove(&id)?;
         self.timers.remove(&(round.resend_at, Timer::Round(id)));
         if let Some(lane) = self.lanes.get_mut(&round.key) {

@@ -1,6 +1,6 @@
 //! The core's two faces: what it is told, and what it wants done.
 
-use membership::{NodeId, View};
+use membership::{NodeId, Position, View};
 use stdx::{Instant, TraceContext};
 
 use crate::message::{LogPosition, Message, Record};
@@ -30,6 +30,8 @@ pub enum Input {
     Message {
         /// The sender.
         from: NodeId,
+        /// The number of the sender's start; of two processes with one identity the later one is heeded.
+        incarnation: u64,
         /// What it says.
         message: Message,
         /// The trace it belongs to.
@@ -92,6 +94,41 @@ pub enum Event {
     EpochDiffers {
         /// The peer.
         peer: NodeId,
+    },
+    /// A newer view was taken from a peer: others of this process may want it too.
+    ViewLearned(View),
+    /// An arc's data was copied from a majority of its replicas.
+    ArcCopied {
+        /// The token at its end.
+        high: Position,
+        /// Registers of it that are held here now.
+        registers: u64,
+        /// The most that a source held when it had told all.
+        total: u64,
+    },
+    /// An arc is confirmed: nothing that others propose at a counter up to this one is chosen from now on.
+    ArcConfirmed {
+        /// The token at its end.
+        high: Position,
+        /// Up to which counter.
+        up_to: u64,
+    },
+    /// Registers of arcs that are not ours any more were dropped.
+    Released {
+        /// How many.
+        registers: u64,
+    },
+    /// A peer spoke that is older than another process of its identity.
+    PeerFenced {
+        /// The identity.
+        peer: NodeId,
+        /// The older start.
+        incarnation: u64,
+    },
+    /// A later start of this very node is at work: this process must end, and takes part in nothing any more.
+    Superseded {
+        /// The later start's number.
+        by: u64,
     },
 }
 

@@ -3,10 +3,13 @@
 //! A floor is a counter that a coordinator was promised: from then on this replica refuses every prepare and accept of
 //! the arc up to it, from all *other* coordinators, and from earlier starts of the same one. Floors are in memory only:
 //! after a restart the ceiling, which lies above every floor that was promised, stands in for them.
+//!
+//! A promise outlives the arc epoch in which it was made: there it becomes a floor against everybody, its owner too, who
+//! starts its rounds again at higher ballots. What was accepted is counted anew in each arc epoch.
 
 use std::collections::{BTreeMap, VecDeque};
 
-use membership::{NodeId, Position};
+use membership::{NodeId, Position, Ring};
 
 use crate::types::{Ballot, RegisterKey};
 
@@ -18,7 +21,7 @@ const ACCEPTANCES_MAX: usize = 1_024;
 pub struct LedgerPosition {
     /// Which start of the acceptor: the counter that it began above. Another start's positions mean nothing.
     pub start: u64,
-    /// How many acceptances came before.
+    /// How many acceptances came before, and 1; 0 for a place before everything that is held.
     pub count: u64,
 }
 
@@ -32,6 +35,8 @@ struct Floor {
 
 #[derive(Debug, Default)]
 struct ArcLedger {
+    /// What was promised in earlier arc epochs, by this replica or by those that it copied the arc from.
+    inherited: u64,
     floors: BTreeMap<NodeId, Floor>,
     acceptances: VecDeque<(RegisterKey, Ballot)>,
     /// How many acceptances were forgotten at the front.
@@ -45,11 +50,23 @@ pub(crate) struct Ledger(BTreeMap<Position, ArcLedger>);
 impl Ledger {
     /// The floor that stands against a ballot, if one does.
     pub fn bar(&self, arc: Position, ballot: Ballot) -> Option<u64> {
-        let floors = self.0.get(&arc)?.floors.iter();
-        let against = floors.filter(|(owner, floor)| {
+        let ledger = self.0.get(&arc)?;
+        let against = ledger.floors.iter().filter(|(owner, floor)| {
             ballot.counter <= floor.up_to && (**owner != ballot.node || ballot.counter <= floor.since)
         });
-        against.map(|(_, floor)| floor.up_to).max()
+        let inherited = (ballot.counter <= ledger.inherited).then_some(ledger.inherited);
+        against.map(|(_, floor)| floor.up_to).chain(inherited).max()
+    }
+
+    /// The highest floor of the arc, whoever it was promised to.
+    pub fn highest(&self, arc: Position) -> u64 {
+        self.0.get(&arc).map_or(0, ArcLedger::highest)
+    }
+
+    /// Takes over a floor that holds against everybody.
+    pub fn inherit(&mut self, arc: Position, floor: u64) {
+        let ledger = self.0.entry(arc).or_default();
+        ledger.inherited = ledger.inherited.max(floor);
     }
 
     /// Promises a floor to `owner`, who began above `since`.
@@ -95,19 +112,37 @@ impl Ledger {
         Some(registers)
     }
 
-    /// Forgets all arcs, which a new view may cut otherwise; the highest floor, which must then hold for everything.
-    pub fn forget(&mut self) -> u64 {
-        let floors = self.0.values().flat_map(|ledger| ledger.floors.values());
-        let highest = floors.map(|floor| floor.up_to).max().unwrap_or(0);
-        self.0.clear();
-        highest
+    /// Another ring is in force. An arc with an epoch of its own inherits the floors of what it is made of; whether it
+    /// does is a rule's matter.
+    pub fn follow(&mut self, before: &Ring, after: &Ring, inherits: bool) {
+        let mut old = std::mem::take(&mut self.0);
+        let highest: BTreeMap<Position, u64> = old.iter().map(|(high, ledger)| (*high, ledger.highest())).collect();
+        for arc in after.arcs() {
+            let was = before.arc_of(arc.high).filter(|was| was.high == arc.high && was.epoch == arc.epoch);
+            if was.is_some() {
+                self.0.extend(old.remove_entry(&arc.high));
+                continue;
+            }
+            // What it is made of: the old arc around its end, and those that end within it.
+            let parts = before.arcs_ending_in(arc.low, arc.high).chain(before.arc_of(arc.high));
+            let inherited = parts.filter_map(|part| highest.get(&part.high).copied()).max().unwrap_or(0);
+            if inherits && inherited > 0 {
+                self.inherit(arc.high, inherited);
+            }
+        }
+    }
+}
+
+impl ArcLedger {
+    fn highest(&self) -> u64 {
+        self.floors.values().map(|floor| floor.up_to).chain([self.inherited]).max().unwrap_or(0)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use membership::BucketId;
+    use membership::{BucketId, ClusterId, Epoch, Member, View};
 
     use super::*;
 
@@ -132,7 +167,37 @@ mod tests {
         assert_eq!(ledger.bar(Position(1), ballot(1, 2)), None, "another arc");
         ledger.promise(ARC, NodeId(1), 8, 2);
         assert_eq!(ledger.bar(ARC, ballot(10, 2)), Some(10), "a late message lowers nothing");
-        assert_eq!(ledger.forget(), 10);
+        assert_eq!(ledger.highest(ARC), 10);
+    }
+
+    #[test]
+    fn a_floor_outlives_the_arc_epoch_and_the_cutting_of_the_arc() {
+        let member = |id: u64, token: u64| {
+            let (id, name) = (NodeId(id), format!("n{id}"));
+            Member { id, name, zone: None, tokens: vec![Position(token)] }
+        };
+        let base = View::forming(ClusterId(1), 3, 5, 0);
+        let members = (1..=5).map(|id| member(id, id * 100)).collect();
+        let one = View { epoch: Epoch(1), members, ..base };
+        let mut ledger = Ledger::default();
+        let (split, whole) = (Position(300), Position(500));
+        ledger.promise(split, NodeId(3), 10, 0);
+        ledger.promise(whole, NodeId(5), 7, 0);
+        ledger.note(split, key(250), ballot(11, 4));
+        ledger.note(whole, key(450), ballot(11, 4));
+        let two = one.begin_join(member(6, 250)).expect("it may join");
+        ledger.follow(&one.ring(), &two.ring(), true);
+        for part in [Position(250), split] {
+            assert_eq!(ledger.bar(part, ballot(10, 4)), Some(10), "both parts of the arc inherit it");
+            assert_eq!(ledger.bar(part, ballot(10, 3)), Some(10), "and now it stands against its owner too");
+            assert_eq!(ledger.bar(part, ballot(11, 4)), None);
+            assert_eq!(ledger.count(part), 0, "acceptances are counted anew");
+        }
+        assert_eq!(ledger.bar(whole, ballot(7, 5)), None, "an arc that did not change is left alone");
+        assert_eq!(ledger.count(whole), 1);
+        let back = two.abandon(Epoch(2)).expect("it is under way");
+        ledger.follow(&two.ring(), &back.ring(), true);
+        assert_eq!(ledger.bar(split, ballot(10, 4)), Some(10), "nor is it lost when the parts become one again");
     }
 
     #[test]

@@ -21,7 +21,9 @@ mod message;
 mod replica;
 mod round;
 mod rules;
+mod transfer;
 mod types;
+mod view_change;
 
 pub use apply::VALUE_BYTES_MAX;
 pub use io::{Answer, Effects, Envelope, Event, Input, Outbox, Ticket};
@@ -30,6 +32,7 @@ pub use memory::{REQUESTS_AGE_MAX_MS, REQUESTS_MAX, Remembered, RequestMemory};
 pub use message::{Body, LogPosition, Message, Record, RoundId, State};
 pub use replica::{OPERATIONS_MAX, Replica};
 pub use rules::{Correct, Rules, planted};
+pub use transfer::TransferStatus;
 pub use types::{
     Ballot, Change, Condition, Effect, Operation, Outcome, Receipt, Refusal, RegisterKey, RequestId, Value, Version,
     Write,

@@ -1,7 +1,9 @@
 //! What replicas say to each other. Every message names the register and the coordinator's round, so that a late or
 //! repeated one is recognised and a lost one can be sent again.
 
-use membership::{Epoch, Position};
+use std::sync::Arc;
+
+use membership::{Epoch, Position, View};
 
 use crate::ledger::LedgerPosition;
 use crate::memory::RequestMemory;
@@ -25,7 +27,8 @@ pub struct State {
 /// A message between two replicas.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// The sender's epoch. A receiver with another epoch does not act on the body.
+    /// Of a question about a register or an arc, and of its answer: the arc's epoch in the sender's view. A receiver for
+    /// which the arc has another epoch does not act on the body. Of all else: the epoch of the sender's view.
     pub epoch: Epoch,
     /// The sender's Lamport counter; the receiver advances its own past it.
     pub counter: u64,
@@ -131,7 +134,8 @@ pub enum Body {
         arc: Position,
         /// Up to which counter.
         up_to: u64,
-        /// The counter above which the asker started; what it did before, it has forgotten.
+        /// The counter above which the asker started, or above which none of its rounds was cut short; what it did
+        /// before, it does not know to the end.
         since: u64,
         /// Report what was accepted from here on; a position that the receiver cannot read asks for the whole arc.
         position: LedgerPosition,
@@ -149,8 +153,55 @@ pub enum Body {
         /// Whether more follow.
         more: bool,
     },
-    /// The sender holds another view: fetch it. Sent instead of acting.
-    OtherEpoch,
+    /// The sender holds another view, of the message's epoch. Sent instead of acting; a receiver whose view is newer
+    /// sends it back.
+    OtherEpoch {
+        /// The sender's view, if it takes it for newer.
+        view: Option<Arc<View>>,
+    },
+    /// Which registers of an arc do you hold? Asked of a replica in charge by one that is to be a replica too.
+    Copy {
+        /// The asker's round.
+        round: RoundId,
+        /// The token at the arc's end.
+        high: Position,
+        /// Start after this register; none for the beginning.
+        after: Option<RegisterKey>,
+    },
+    /// One page of the answer.
+    CopyPage {
+        /// The round it answers.
+        round: RoundId,
+        /// Registers in ring order with the ballot accepted here.
+        entries: Vec<(RegisterKey, Ballot)>,
+        /// Whether more follow.
+        more: bool,
+        /// On the last page: how many registers of the arc are held here.
+        total: u64,
+        /// Every ballot up to this counter may have been promised against; the asker refuses what the sender would.
+        floor: u64,
+    },
+    /// What do you hold of these registers? Asked for those of a page in which the asker lags.
+    Fetch {
+        /// The asker's round.
+        round: RoundId,
+        /// The token at the arc's end.
+        high: Position,
+        /// The registers.
+        keys: Vec<RegisterKey>,
+    },
+    /// The answer: as many of them as one message may carry, in the order in which they were asked for.
+    Fetched {
+        /// The round it answers.
+        round: RoundId,
+        /// Each register with what is accepted here.
+        entries: Vec<(RegisterKey, Ballot, State)>,
+    },
+    /// A later start of the receiver is known here, so its messages are not heeded any more: it has a twin.
+    Fenced {
+        /// The later start's number.
+        incarnation: u64,
+    },
 }
 
 /// What a replica keeps on disk. The log's records, in the order in which they were made.
@@ -167,6 +218,8 @@ pub enum Record {
     },
     /// No counter above this one has been promised or used: after a restart everything up to it is refused.
     Ceiling(u64),
+    /// The replica acts on the view of this epoch. After a restart it acts on no earlier one.
+    Epoch(Epoch),
 }
 
 /// The number of a log record, from 1, in the order in which the core made them. 0 is "before the first".

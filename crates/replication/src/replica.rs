@@ -2,21 +2,22 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::marker::PhantomData;
-use std::sync::Arc;
 use std::time::Duration;
 
-use membership::{NodeId, Ring, View};
+use membership::{Epoch, NodeId, ReplicaSets, Ring, View};
 use stdx::{Instant, Prng, TraceContext};
 
 use crate::acceptor::{Acceptor, Vote};
 use crate::catch_up::CatchUp;
 use crate::confirm::{Confirmations, ReportPage};
-use crate::io::{Answer, Envelope, Event, Input, Outbox, Ticket};
+use crate::io::{Answer, Envelope, Input, Outbox, Ticket};
 use crate::ledger::Ledger;
 use crate::message::{Body, LogPosition, Message, Record, RoundId};
 use crate::round::{Round, Waiting};
 use crate::rules::{Correct, Rules};
+use crate::transfer::{Page, Transfer};
 use crate::types::{Ballot, Change, Condition, Operation, Outcome, Receipt, Refusal, RegisterKey};
+use crate::view_change::Membership;
 
 /// Operations that may wait at one node; past it the answer is [`Refusal::Overloaded`].
 pub const OPERATIONS_MAX: usize = 8_192;
@@ -38,12 +39,14 @@ pub struct Replica<R: Rules = Correct> {
     pub(crate) catch_up: CatchUp,
     pub(crate) ledger: Ledger,
     pub(crate) confirmations: Confirmations,
+    pub(crate) transfer: Transfer,
+    pub(crate) membership: Membership,
     round_last: RoundId,
     open: BTreeMap<Ticket, (RegisterKey, Instant)>,
     held: BTreeMap<LogPosition, Vec<Envelope>>,
     /// Messages to ourselves, handled before `handle` returns, so that nothing recurses.
-    inbox: VecDeque<(Body, TraceContext)>,
-    draining: bool,
+    inbox: VecDeque<(Message, TraceContext)>,
+    pub(crate) draining: bool,
     rules: PhantomData<R>,
 }
 
@@ -69,13 +72,18 @@ pub(crate) enum Timer {
     CatchUp,
     /// A confirmation asks again, or finishes what was reported.
     Confirm(RoundId),
+    /// A copy asks for its next page, or again.
+    Transfer,
+    /// The next registers that are not ours any more are looked for.
+    Release,
 }
 
 impl<R: Rules> Replica<R> {
     /// A replica without data, in a view that may be still forming. Restore the log's records next, then call
     /// [`Replica::begin`].
     pub fn new(me: NodeId, view: View, mut prng: Prng) -> Replica<R> {
-        let ring = view.ring();
+        // Nobody owns anything while the ring is forming: who has entered so far would be taken for its replicas.
+        let ring = if view.is_formed() { view.ring() } else { Ring::default() };
         // Rounds are numbered from a random start: an answer to a round of the process before the restart must not pass
         // for one of ours. (Half of the numbers are left to count in.)
         let round_last = RoundId(prng.next_u64() >> 1);
@@ -94,6 +102,8 @@ impl<R: Rules> Replica<R> {
             catch_up: CatchUp::default(),
             ledger: Ledger::default(),
             confirmations: Confirmations::default(),
+            transfer: Transfer::default(),
+            membership: Membership::default(),
             round_last,
             open: BTreeMap::new(),
             held: BTreeMap::new(),
@@ -112,6 +122,7 @@ impl<R: Rules> Replica<R> {
     pub fn begin(&mut self, now: Instant, out: &mut Outbox) {
         self.now = now;
         self.acceptor.begin::<R>(&mut out.persist);
+        self.begin_in_view(out);
         self.catch_up_start(out);
         self.settle_inbox(out);
     }
@@ -119,6 +130,9 @@ impl<R: Rules> Replica<R> {
     /// Takes one input and says what is to be done.
     pub fn handle(&mut self, now: Instant, input: Input, out: &mut Outbox) {
         self.now = self.now.max(now);
+        if self.membership.superseded {
+            return;
+        }
         match input {
             Input::Operation { ticket, operation, deadline, wall_ms, context } => {
                 let (operation, since, sequential) = match operation {
@@ -133,7 +147,12 @@ impl<R: Rules> Replica<R> {
                 self.acceptor.observe(since.counter, &mut out.persist);
                 self.handle_operation(waiting, out);
             }
-            Input::Message { from, message, context } => self.handle_message(from, message, context, out),
+            Input::Message { from, incarnation, message, context } => {
+                if from != self.me && self.is_heeded(from, incarnation, context, out) {
+                    self.acceptor.observe(message.counter, &mut out.persist);
+                    self.handle_message(from, message, context, out);
+                }
+            }
             Input::Synced(position) => self.handle_synced(position, out),
             Input::DiskFull(full) => self.disk_full = full,
             Input::PeerLost(node) => {
@@ -143,8 +162,11 @@ impl<R: Rules> Replica<R> {
                 if self.down.remove(&node) {
                     self.ask_again(node, out);
                 }
+                self.transfer_continue(out);
             }
-            Input::View(view) => self.handle_view(view, out),
+            Input::View(view) => {
+                self.handle_view(view, out);
+            }
             Input::Tick => {}
             Input::Drain => self.draining = true,
         }
@@ -162,6 +184,11 @@ impl<R: Rules> Replica<R> {
     /// The view in force here.
     pub fn view(&self) -> &View {
         &self.view
+    }
+
+    /// The arc of a position here, with its replica sets and its epoch.
+    pub fn arc_of(&self, position: membership::Position) -> Option<&membership::Arc> {
+        self.ring.arc_of(position)
     }
 
     /// How many registers are held, deletions included.
@@ -198,7 +225,7 @@ impl<R: Rules> Replica<R> {
 
     fn handle_operation(&mut self, mut waiting: Waiting, out: &mut Outbox) {
         let key = waiting.operation.key().clone();
-        let refusal = if !self.ring.replicas_of(key.position).contains(&self.me) {
+        let refusal = if !self.holds(&key) {
             Some(Refusal::NotReplica(self.view.epoch))
         } else if self.draining {
             Some(Refusal::Draining)
@@ -248,27 +275,26 @@ impl<R: Rules> Replica<R> {
         }
     }
 
+    /// A message from a node, ourselves included.
     fn handle_message(&mut self, from: NodeId, message: Message, context: TraceContext, out: &mut Outbox) {
-        if from == self.me || self.view.member(from).is_none() {
-            // Not of this ring. A node that believes otherwise learns it from discovery.
-            return;
-        }
-        self.acceptor.observe(message.counter, &mut out.persist);
-        if message.epoch != self.view.epoch {
-            out.events.push(Event::EpochDiffers { peer: from });
-            if message.body != Body::OtherEpoch {
-                self.tell(from, Body::OtherEpoch, LogPosition(0), context, out);
+        if let Some(epoch) = self.arc_epoch_asked(&message.body)
+            && epoch != Some(message.epoch)
+            && self.refuses_other_epoch(&message.body)
+        {
+            if from != self.me {
+                self.refuse_other_epoch(from, (message.epoch, epoch), context, out);
             }
             return;
         }
-        self.handle_body(from, message.body, context, out);
+        self.handle_body(from, message, context, out);
     }
 
-    fn handle_body(&mut self, from: NodeId, body: Body, context: TraceContext, out: &mut Outbox) {
+    fn handle_body(&mut self, from: NodeId, message: Message, context: TraceContext, out: &mut Outbox) {
+        let Message { epoch, body, .. } = message;
         match body {
             Body::Prepare { .. } | Body::Accept { .. } | Body::Query { .. } => {
                 if let Some((reply, wait)) = self.vote(body, out) {
-                    self.tell(from, reply, wait, context, out);
+                    self.tell((from, epoch), reply, wait, context, out);
                 }
             }
             Body::Promise { round, accepted } => self.handle_promise(from, round, accepted, out),
@@ -285,7 +311,7 @@ impl<R: Rules> Replica<R> {
                 let report = self.confirm_as_replica(from, (arc, up_to, since), position, after);
                 if let Some(ReportPage { entries, position, more, wait }) = report {
                     let reply = Body::Confirmed { round, position, entries, more };
-                    self.tell(from, reply, wait, context, out);
+                    self.tell((from, epoch), reply, wait, context, out);
                 }
             }
             Body::Confirmed { round, position, entries, more } => {
@@ -293,10 +319,20 @@ impl<R: Rules> Replica<R> {
             }
             Body::Digest { round, after } => {
                 let page = self.digest_page(from, round, after.as_ref());
-                self.tell(from, page, LogPosition(0), context, out);
+                self.tell((from, self.view.epoch), page, LogPosition(0), context, out);
             }
             Body::DigestPage { round, entries, more } => self.handle_digest_page(from, round, entries, more),
-            Body::OtherEpoch => out.events.push(Event::EpochDiffers { peer: from }),
+            Body::OtherEpoch { view } => self.handle_other_epoch(from, epoch, view, out),
+            Body::Copy { .. } | Body::Fetch { .. } => {
+                if let Some(page) = self.give(body) {
+                    self.tell((from, epoch), page, LogPosition(0), context, out);
+                }
+            }
+            Body::CopyPage { round, entries, more, total, floor } => {
+                self.handle_copy_page(from, round, Page { entries, more, total, floor }, out);
+            }
+            Body::Fetched { round, entries } => self.handle_fetched(from, round, entries, out),
+            Body::Fenced { incarnation } => self.handle_fenced(incarnation, out),
         }
     }
 
@@ -307,7 +343,7 @@ impl<R: Rules> Replica<R> {
                 if !self.holds(&key) {
                     return None;
                 }
-                let bar = self.ledger.bar(self.arc_of(&key), ballot);
+                let bar = self.ledger.bar(self.arc_end(&key), ballot);
                 let vote = bar.map_or_else(|| self.acceptor.prepare(&key, ballot), Vote::No);
                 let (ballot, state, _) = self.acceptor.accepted(&key);
                 (round, vote, Body::Promise { round, accepted: (ballot, state) })
@@ -321,7 +357,7 @@ impl<R: Rules> Replica<R> {
                 if self.disk_full && next != Ballot::ZERO {
                     return Some((Body::Nack { round, seen: 0, disk_full: true }, LogPosition(0)));
                 }
-                let (arc, before) = (self.arc_of(&key), self.acceptor.register(&key).map(|held| held.accepted));
+                let (arc, before) = (self.arc_end(&key), self.acceptor.register(&key).map(|held| held.accepted));
                 // What is accepted already is only answered again.
                 let bar = self.ledger.bar(arc, ballot).filter(|_| before != Some(ballot));
                 let accept = || self.acceptor.accept::<R>(&key, ballot, &state, next, &mut out.persist);
@@ -349,15 +385,23 @@ impl<R: Rules> Replica<R> {
 
     /// Whether this node is a replica of the register in its view.
     pub(crate) fn holds(&self, key: &RegisterKey) -> bool {
-        self.ring.replicas_of(key.position).contains(&self.me)
+        self.ring.arc_of(key.position).is_some_and(|arc| arc.is_held_by(self.me))
     }
 
-    /// Says `body` to `to` (ourselves included), once the log is synced to `wait`.
-    pub(crate) fn tell(&mut self, to: NodeId, body: Body, wait: LogPosition, context: TraceContext, out: &mut Outbox) {
+    /// Says `body` to `to` (ourselves included), once the log is synced to `wait`. The epoch is the arc's that the
+    /// message is about.
+    pub(crate) fn tell(
+        &mut self,
+        (to, epoch): (NodeId, Epoch),
+        body: Body,
+        wait: LogPosition,
+        context: TraceContext,
+        out: &mut Outbox,
+    ) {
         let counter = self.acceptor.counter();
         // Whatever leaves names a counter, and a counter may only be used once the ceiling above it is on disk.
-        let wait = wait.max(self.acceptor.ceiling_wait(counter));
-        let message = Message { epoch: self.view.epoch, counter, body };
+        let wait = wait.max(self.acceptor.ceiling_wait(counter)).max(self.acceptor.epoch_wait());
+        let message = Message { epoch, counter, body };
         let envelope = Envelope { to, message, context };
         if R::VOTE_AFTER_SYNC && wait > self.acceptor.synced() {
             self.held.entry(wait).or_default().push(envelope);
@@ -368,7 +412,7 @@ impl<R: Rules> Replica<R> {
 
     fn release(&mut self, envelope: Envelope, out: &mut Outbox) {
         if envelope.to == self.me {
-            self.inbox.push_back((envelope.message.body, envelope.context));
+            self.inbox.push_back((envelope.message, envelope.context));
         } else {
             out.send.push(envelope);
         }
@@ -385,21 +429,9 @@ impl<R: Rules> Replica<R> {
     }
 
     fn settle_inbox(&mut self, out: &mut Outbox) {
-        while let Some((body, context)) = self.inbox.pop_front() {
-            self.handle_body(self.me, body, context, out);
+        while let Some((message, context)) = self.inbox.pop_front() {
+            self.handle_message(self.me, message, context, out);
         }
-    }
-
-    fn handle_view(&mut self, view: View, out: &mut Outbox) {
-        // Membership is fixed once the ring has formed: this only ever takes the first formed view. A later one would
-        // need joint quorums, and acting on it without them could lose writes.
-        if self.view.is_formed() || !view.is_formed() || view.validate().is_err() {
-            return;
-        }
-        self.ring = view.ring();
-        self.view = view;
-        self.forget_confirmations(out);
-        self.catch_up_start(out);
     }
 
     fn handle_timers(&mut self, out: &mut Outbox) {
@@ -413,6 +445,8 @@ impl<R: Rules> Replica<R> {
                 Timer::Round(round) => self.handle_round_timer(round, out),
                 Timer::CatchUp => self.catch_up_continue(out),
                 Timer::Confirm(round) => self.handle_confirm_timer(round, out),
+                Timer::Transfer => self.transfer_continue(out),
+                Timer::Release => self.release_continue(out),
             }
         }
     }
@@ -462,7 +496,8 @@ impl<R: Rules> Replica<R> {
         around.mul_f64(0.5 + self.prng.unit())
     }
 
-    pub(crate) fn replicas_of(&self, key: &RegisterKey) -> Arc<[NodeId]> {
-        self.ring.replicas_of(key.position)
+    /// Whose votes decide on the register, and in which arc epoch.
+    pub(crate) fn sets_of(&self, key: &RegisterKey) -> (ReplicaSets, Epoch) {
+        self.ring.arc_of(key.position).map_or((ReplicaSets::none(), Epoch(0)), |arc| (arc.sets(), arc.epoch))
     }
 }

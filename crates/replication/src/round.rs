@@ -1,13 +1,13 @@
 //! One round of a coordinator: a quorum asked for a promise, a vote or a report on one register.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use membership::NodeId;
+use membership::{Epoch, NodeId, ReplicaSets};
 use stdx::{Instant, TraceContext};
 
 use crate::io::Ticket;
 use crate::message::State;
+use crate::rules::Rules;
 use crate::types::{Ballot, Operation, Outcome, RegisterKey};
 
 /// An operation that waits for its answer.
@@ -75,12 +75,16 @@ pub(crate) enum Phase {
 pub(crate) struct Round {
     /// The register.
     pub key: RegisterKey,
-    /// The register's replica set.
-    pub replicas: Arc<[NodeId]>,
+    /// Whose votes decide.
+    pub sets: ReplicaSets,
+    /// The arc epoch that it belongs to; in the next one it starts again.
+    pub epoch: Epoch,
     /// Who waits for it.
     pub waiting: Vec<Waiting>,
     /// Where it stands.
     pub phase: Phase,
+    /// The counter of the last ballot at which it proposed a state; 0 for none.
+    pub proposed: u64,
     /// Replicas that said yes, in the order in which they did.
     pub votes: Vec<NodeId>,
     /// Replicas that said no.
@@ -99,13 +103,15 @@ pub(crate) struct Round {
 
 impl Round {
     /// A round for these operations that has not asked anyone yet.
-    pub fn new(key: RegisterKey, replicas: Arc<[NodeId]>, waiting: Vec<Waiting>, rounds: u32) -> Round {
+    pub fn new(key: RegisterKey, (sets, epoch): (ReplicaSets, Epoch), waiting: Vec<Waiting>, rounds: u32) -> Round {
         let context = waiting.first().map_or(TraceContext::NONE, |first| first.context);
         Round {
             key,
-            replicas,
+            sets,
+            epoch,
             waiting,
             phase: Phase::BackingOff,
+            proposed: 0,
             votes: Vec::new(),
             refusals: Vec::new(),
             disk_full: false,
@@ -141,14 +147,27 @@ impl Round {
         stays.iter().filter(|stay| !**stay).count()
     }
 
-    /// How many replicas decide.
-    pub fn majority(&self) -> usize {
-        self.replicas.len() / 2 + 1
+    /// Whether the replicas that said yes decide.
+    pub fn is_decided<R: Rules>(&self) -> bool {
+        is_quorum::<R>(&self.sets, |node| self.votes.contains(&node))
+    }
+
+    /// Whether it can still be decided although the nodes for which `hopeless` holds will not say yes.
+    pub fn may_be_decided<R: Rules>(&self, hopeless: impl Fn(NodeId) -> bool) -> bool {
+        is_quorum::<R>(&self.sets, |node| !hopeless(node))
     }
 
     /// Whether `node` has answered this phase.
     pub fn has_answered(&self, node: NodeId) -> bool {
         let reported = matches!(&self.phase, Phase::Querying { reports } if reports.contains_key(&node));
         reported || self.votes.contains(&node) || self.refusals.contains(&node)
+    }
+}
+
+/// Whether the nodes for which `says_yes` holds decide.
+pub(crate) fn is_quorum<R: Rules>(sets: &ReplicaSets, says_yes: impl Fn(NodeId) -> bool) -> bool {
+    match &sets.next {
+        Some(next) if !R::JOINT_QUORUM => next.iter().filter(|node| says_yes(**node)).count() * 2 > next.len(),
+        _ => sets.is_quorum(says_yes),
     }
 }

@@ -36,6 +36,30 @@ pub trait Rules: Copy + Default + std::fmt::Debug + 'static {
     const STRICT_IN_SESSION: bool = true;
     /// The session's time is heeded.
     const SESSION_TIME: bool = true;
+    /// While a change is pending, a decision needs a majority of both replica sets.
+    const JOINT_QUORUM: bool = true;
+    /// A message of another arc epoch is not acted on.
+    const REFUSE_OTHER_EPOCH: bool = true;
+    /// A newcomer copies from replicas that have the change's epoch already, so that no write slips in behind the copy.
+    const COPY_FROM_NEW_EPOCH: bool = true;
+    /// A newcomer copies from a majority of the replicas in charge.
+    const COPY_FROM_MAJORITY: bool = true;
+    /// A newcomer says that it holds an arc only when it has copied it.
+    const COPY_BEFORE_SWITCH: bool = true;
+    /// A replica drops an arc only when the new set is in charge.
+    const RELEASE_AFTER_SWITCH: bool = true;
+    /// After a restart no view is acted on that is older than the last one.
+    const KEEP_EPOCH: bool = true;
+    /// Of two processes with one identity, the one that started earlier is not heeded.
+    const FENCE_TWINS: bool = true;
+    /// While a change is pending, an arc is confirmed by a majority of both replica sets.
+    const CONFIRM_JOINTLY: bool = true;
+    /// What was confirmed in one arc epoch is forgotten in the next.
+    const CONFIRMATIONS_END_WITH_EPOCH: bool = true;
+    /// A floor that was promised in one arc epoch stands in the next.
+    const FLOORS_OUTLIVE_EPOCH: bool = true;
+    /// A newcomer counts only when all that it holds is known to be chosen.
+    const COPY_CONFIRMED: bool = true;
 }
 
 /// All rules kept.
@@ -91,5 +115,29 @@ pub mod planted {
         StrictOutOfSession breaks STRICT_IN_SESSION;
         #[doc = "Forgets what the session has seen."]
         SessionTimeDropped breaks SESSION_TIME;
+        #[doc = "Decides by a majority of the new set alone while a change is pending."]
+        SingleQuorum breaks JOINT_QUORUM;
+        #[doc = "Acts on what a coordinator with an older or newer view asks."]
+        StaleCoordinator breaks REFUSE_OTHER_EPOCH;
+        #[doc = "Copies from members that are still in the old epoch."]
+        CopyFromOldEpoch breaks COPY_FROM_NEW_EPOCH;
+        #[doc = "Copies an arc from a single replica."]
+        CopyFromOne breaks COPY_FROM_MAJORITY;
+        #[doc = "Counts as a holder of an arc before it has copied it."]
+        SwitchBeforeCopy breaks COPY_BEFORE_SWITCH;
+        #[doc = "Drops an arc at the source when its change begins."]
+        ReleaseBeforeSwitch breaks RELEASE_AFTER_SWITCH;
+        #[doc = "Acts on an old view after a restart."]
+        EpochForgotten breaks KEEP_EPOCH;
+        #[doc = "Heeds two processes that have one identity."]
+        TwinHeeded breaks FENCE_TWINS;
+        #[doc = "Confirms an arc by a majority of the old set alone while a change is pending."]
+        ConfirmedByOldSet breaks CONFIRM_JOINTLY;
+        #[doc = "Keeps what was confirmed, and from where others report on, over a change of the arc."]
+        ConfirmationKept breaks CONFIRMATIONS_END_WITH_EPOCH;
+        #[doc = "Drops the promised floors when the arc changes."]
+        FloorsDropped breaks FLOORS_OUTLIVE_EPOCH;
+        #[doc = "Counts what was copied as a vote, chosen or not."]
+        CopyUnconfirmed breaks COPY_CONFIRMED;
     }
 }

@@ -18,6 +18,11 @@ pub struct RegisterKey {
     pub key: Bytes,
 }
 
+impl RegisterKey {
+    /// Before every register of position 0.
+    pub(crate) const FIRST: RegisterKey = RegisterKey { position: Position(0), bucket: BucketId(0), key: Bytes::new() };
+}
+
 /// A Lamport timestamp that orders all attempts on all registers: counter first, then the coordinator's identity.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ballot {

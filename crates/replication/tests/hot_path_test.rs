@@ -106,7 +106,7 @@ impl Trio {
         while let Some((from, envelope)) = self.network.pop_front() {
             if !self.dead.contains(&from) && !self.dead.contains(&envelope.to) {
                 let Envelope { to, message, context } = envelope;
-                self.tell(to, Input::Message { from, message, context });
+                self.tell(to, Input::Message { from, incarnation: 1, message, context });
             }
         }
     }
@@ -324,9 +324,12 @@ fn another_epochs_message_is_answered_but_not_acted_on() {
     }
     let (from, envelope) = trio.network.pop_front().expect("an accept is on its way");
     trio.network.clear();
-    trio.tell(envelope.to, Input::Message { from, message: envelope.message, context: TraceContext::NONE });
+    trio.tell(
+        envelope.to,
+        Input::Message { from, incarnation: 1, message: envelope.message, context: TraceContext::NONE },
+    );
     let (_, reply) = trio.network.front().expect("an answer");
-    assert_eq!(reply.message.body, Body::OtherEpoch);
+    assert_eq!(reply.message.body, Body::OtherEpoch { view: None }, "our view is the older one");
     assert!(trio.answer(ticket).is_none());
 }
 

@@ -100,7 +100,7 @@ impl Trio {
 
     fn deliver_one(&mut self) -> bool {
         let Some((from, Envelope { to, message, context })) = self.network.pop_front() else { return false };
-        self.tell(to, Input::Message { from, message, context });
+        self.tell(to, Input::Message { from, incarnation: 1, message, context });
         true
     }
 

@@ -191,7 +191,7 @@ async fn calls_lookups_and_messages_reach_the_other_side() {
     let hop = a.peers.lookup(b_id, Position(9), Some(Position(8)), LONG, context).await;
     assert_eq!(hop, Ok(Some(NextHop::Ask(chord::Peer { position: Position(8), node: b_id }))));
 
-    let message = replication::Message { epoch: Epoch(1), counter: 2, body: Body::OtherEpoch };
+    let message = replication::Message { epoch: Epoch(1), counter: 2, body: Body::OtherEpoch { view: None } };
     let sent = Frame { context, payload: Payload::Replica(message) };
     assert!(a.peers.send(b_id, sent.clone()));
     match b_events.recv().await {

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::ops::Bound;
 
+use membership::{Arc, Epoch, NodeId, ReplicaSets, View};
 use replication::{Ballot, RegisterKey, RequestId, State};
 
 /// A broken invariant: its name, and both sides of the contradiction.
@@ -20,27 +22,61 @@ impl fmt::Display for Violation {
     }
 }
 
-/// Everything that was ever accepted and chosen on one register, seen from outside of all nodes.
+/// A register's replica sets through the epochs of its arc, and what was accepted and chosen on it, seen from outside of
+/// all nodes.
 #[derive(Debug, Default)]
 struct Register {
+    /// The arc epochs so far with their sets, oldest first.
+    history: Vec<(Epoch, ReplicaSets)>,
     /// What was accepted at each ballot.
     accepted: BTreeMap<Ballot, State>,
+    /// In which arc epoch each node first accepted (or copied) it.
+    since: BTreeMap<(Ballot, NodeId), Epoch>,
     /// The nodes whose disks hold it.
-    durable: BTreeMap<Ballot, Vec<usize>>,
+    durable: BTreeMap<Ballot, BTreeSet<NodeId>>,
     /// The ballots at which something was chosen.
     chosen: BTreeSet<Ballot>,
+    /// Up to where each coordinator has confirmed the register's arc.
+    confirmed: BTreeMap<NodeId, u64>,
 }
 
-/// The observer of all registers.
+/// The observer of all registers and of all views.
 #[derive(Debug, Default)]
 pub(crate) struct Registers {
     registers: BTreeMap<RegisterKey, Register>,
+    /// The newest view that each node's disk says it acts on.
+    reached: BTreeMap<NodeId, Epoch>,
 }
 
 impl Registers {
-    /// Node `node` accepted (or learned) `state` at `ballot`.
-    pub fn accepted(&mut self, key: &RegisterKey, ballot: Ballot, state: &State) -> Result<(), Violation> {
+    /// The ring has a new view: what are the register's sets now?
+    pub fn view(&mut self, key: &RegisterKey, arc: &Arc) -> Result<(), Violation> {
         let register = self.registers.entry(key.clone()).or_default();
+        match register.history.last() {
+            Some((epoch, sets)) if *epoch == arc.epoch => invariant_one_owner_set_per_arc_epoch(key, arc, sets),
+            _ => {
+                register.history.push((arc.epoch, arc.sets()));
+                Ok(())
+            }
+        }
+    }
+
+    /// A node acts on some view: its sets must be those that the ring once gave the arc's epoch.
+    pub fn acts_on(&self, key: &RegisterKey, arc: &Arc) -> Result<(), Violation> {
+        let history = self.registers.get(key).map(|register| register.history.as_slice()).unwrap_or_default();
+        let known = history.iter().find(|(epoch, _)| *epoch == arc.epoch);
+        known.map_or(Ok(()), |(_, sets)| invariant_one_owner_set_per_arc_epoch(key, arc, sets))
+    }
+
+    /// Node `node` accepted (or learned, or copied) `state` at `ballot`, in the arc epoch `epoch`.
+    pub fn accepted(
+        &mut self,
+        key: &RegisterKey,
+        (ballot, state): (Ballot, &State),
+        (node, epoch): (NodeId, Epoch),
+    ) -> Result<(), Violation> {
+        let register = self.registers.entry(key.clone()).or_default();
+        register.since.entry((ballot, node)).or_insert(epoch);
         match register.accepted.get(&ballot) {
             Some(other) => invariant_one_state_per_ballot(ballot, other, state),
             None => {
@@ -51,32 +87,34 @@ impl Registers {
         }
     }
 
-    /// Node `node`'s disk holds what it accepted at `ballot`. A majority of disks makes it chosen.
-    pub fn durable(
-        &mut self,
-        key: &RegisterKey,
-        ballot: Ballot,
-        node: usize,
-        majority: usize,
-    ) -> Result<(), Violation> {
+    /// Node `node`'s disk holds what it accepted at `ballot`. A quorum of disks makes it chosen.
+    pub fn durable(&mut self, key: &RegisterKey, ballot: Ballot, node: NodeId) -> Result<(), Violation> {
         let register = self.registers.entry(key.clone()).or_default();
-        let disks = register.durable.entry(ballot).or_default();
-        if !disks.contains(&node) {
-            disks.push(node);
-        }
-        if disks.len() < majority || register.chosen.contains(&ballot) {
+        register.durable.entry(ballot).or_default().insert(node);
+        register.note_chosen(ballot, &self.reached)
+    }
+
+    /// Node `node`'s disk says that it acts on the view `epoch`, and so on no earlier one.
+    pub fn reached(&mut self, node: NodeId, epoch: Epoch) -> Result<(), Violation> {
+        let reached = self.reached.entry(node).or_default();
+        if epoch <= *reached {
             return Ok(());
         }
-        // To extend each other is transitive, so the neighbours stand for all.
-        let state = &register.accepted[&ballot];
-        if let Some(before) = register.chosen.range(..ballot).next_back() {
-            invariant_chosen_states_extend_each_other(&register.accepted[before], state)?;
+        *reached = epoch;
+        for register in self.registers.values_mut() {
+            let held: Vec<Ballot> =
+                register.durable.iter().filter(|(_, nodes)| nodes.contains(&node)).map(|(ballot, _)| *ballot).collect();
+            for ballot in held {
+                register.note_chosen(ballot, &self.reached)?;
+            }
         }
-        if let Some(after) = register.chosen.range(ballot..).next() {
-            invariant_chosen_states_extend_each_other(state, &register.accepted[after])?;
-        }
-        register.chosen.insert(ballot);
         Ok(())
+    }
+
+    /// Coordinator `node` has confirmed the register's arc up to this counter.
+    pub fn confirmed(&mut self, key: &RegisterKey, node: NodeId, up_to: u64) {
+        let confirmed = self.registers.entry(key.clone()).or_default().confirmed.entry(node).or_default();
+        *confirmed = (*confirmed).max(up_to);
     }
 
     /// A client was told that its write is done.
@@ -85,6 +123,75 @@ impl Registers {
         let chosen =
             register.into_iter().flat_map(|held| held.chosen.iter().rev().map(|ballot| &held.accepted[ballot]));
         invariant_an_acknowledged_write_is_on_a_majority_of_disks(chosen, request)
+    }
+}
+
+impl Register {
+    /// Whether what is accepted at `ballot` is chosen in some arc epoch: a quorum of its sets holds it on disk since that
+    /// epoch or before, held nothing newer when that epoch came, and acts on that epoch.
+    fn is_chosen(&self, ballot: Ballot, reached: &BTreeMap<NodeId, Epoch>) -> bool {
+        let Some(holders) = self.durable.get(&ballot) else { return false };
+        self.history.iter().enumerate().any(|(at, (epoch, sets))| {
+            sets.is_quorum(|node| {
+                let since = self.since.get(&(ballot, node)).copied().unwrap_or_default();
+                // Who was out of the sets in between may have dropped it.
+                let stayed = self.history[..at].iter().all(|(past, sets)| *past < since || sets.contains(node));
+                holders.contains(&node)
+                    && since <= *epoch
+                    && stayed
+                    && self.newer_since(ballot, node).is_none_or(|newer| newer >= *epoch)
+                    && reached.get(&node).is_some_and(|reached| reached >= epoch)
+            })
+        })
+    }
+
+    /// The arc epoch in which the node accepted something newer than `ballot`, if it did: from the next one on it holds
+    /// that, and no longer what it had accepted at `ballot`.
+    fn newer_since(&self, ballot: Ballot, node: NodeId) -> Option<Epoch> {
+        let newer = self.durable.range((Bound::Excluded(ballot), Bound::Unbounded));
+        let held = newer.filter(|(_, holders)| holders.contains(&node));
+        held.filter_map(|(newer, _)| self.since.get(&(*newer, node)).copied()).min()
+    }
+
+    fn note_chosen(&mut self, ballot: Ballot, reached: &BTreeMap<NodeId, Epoch>) -> Result<(), Violation> {
+        if self.chosen.contains(&ballot) || !self.is_chosen(ballot, reached) {
+            return Ok(());
+        }
+        // To extend each other is transitive, so the neighbours stand for all.
+        let state = &self.accepted[&ballot];
+        if let Some(before) = self.chosen.range(..ballot).next_back() {
+            invariant_chosen_states_extend_each_other(&self.accepted[before], state)?;
+        }
+        match self.chosen.range(ballot..).next() {
+            Some(after) => invariant_chosen_states_extend_each_other(state, &self.accepted[after])?,
+            // Below another chosen ballot nobody can see it as the last word.
+            None => invariant_nothing_new_is_chosen_below_a_confirmation(ballot, &self.confirmed)?,
+        }
+        self.chosen.insert(ballot);
+        Ok(())
+    }
+}
+
+/// Nodes for which an arc has one epoch agree on its replica sets, whatever else they know.
+fn invariant_one_owner_set_per_arc_epoch(key: &RegisterKey, arc: &Arc, known: &ReplicaSets) -> Result<(), Violation> {
+    if arc.sets() == *known {
+        return Ok(());
+    }
+    let found = format!("epoch {} of {} has the sets {:?} and {known:?}", arc.epoch, key.position, arc.sets());
+    Err(Violation { invariant: "one_owner_set_per_arc_epoch", found })
+}
+
+/// Of the replicas in charge of an arc, a majority has its disk.
+pub(crate) fn invariant_no_arc_without_its_majority(
+    view: &View,
+    has_disk: impl Fn(NodeId) -> bool,
+) -> Result<(), Violation> {
+    match view.arcs_without_majority(has_disk).first() {
+        None => Ok(()),
+        Some(loss) => {
+            let found = format!("the arc to {} has only {:?} in epoch {}", loss.high, loss.reachable, view.epoch);
+            Err(Violation { invariant: "no_arc_without_its_majority", found })
+        }
     }
 }
 
@@ -122,6 +229,18 @@ fn invariant_chosen_states_extend_each_other(older: &State, newer: &State) -> Re
     let found =
         format!("version {} was chosen, then version {} without request {missing:x}", older.version, newer.version);
     Err(Violation { invariant: "chosen_states_extend_each_other", found })
+}
+
+/// Once a coordinator has confirmed an arc up to a counter, nothing of others becomes the arc's last word at or below it,
+/// in whatever arc epoch: reads of the old state have been answered at that counter.
+fn invariant_nothing_new_is_chosen_below_a_confirmation(
+    ballot: Ballot,
+    confirmed: &BTreeMap<NodeId, u64>,
+) -> Result<(), Violation> {
+    let broken = confirmed.iter().find(|(node, up_to)| **node != ballot.node && ballot.counter <= **up_to);
+    let Some((node, up_to)) = broken else { return Ok(()) };
+    let found = format!("ballot {ballot} is chosen, but {node} had confirmed its arc up to {up_to}");
+    Err(Violation { invariant: "nothing_new_is_chosen_below_a_confirmation", found })
 }
 
 /// What a client was told is done lies on a majority of disks.

@@ -9,7 +9,8 @@
 //! names a run: the same seed gives the same event log, byte for byte.
 //!
 //! What this is *not*: it opens no socket and no file, and it does not run the shells. What only a shell does (HTTP,
-//! discovery, processes) is tested on real processes. Membership is fixed; nodes crash and return.
+//! discovery, processes) is tested on real processes. Nodes join, leave, crash and return while keys move; a node that
+//! lost its disk comes back as a new member; discovery itself is a value that changes by compare-and-set.
 //!
 //! Sources: FoundationDB's simulation (SIGMOD 2021), TigerBeetle's VOPR; swarm testing (ISSTA 2012).
 //!
@@ -86,6 +87,18 @@ pub fn run(seed: u64, options: Options) -> Report {
         Some(Planted::OldConfirmation) => run_with::<broken::OldConfirmation, Ring>(seed, options),
         Some(Planted::UnchosenShown) => run_with::<broken::UnchosenShown, Ring>(seed, options),
         Some(Planted::SessionTimeDropped) => run_with::<broken::SessionTimeDropped, Ring>(seed, options),
+        Some(Planted::SingleQuorum) => run_with::<broken::SingleQuorum, Ring>(seed, options),
+        Some(Planted::StaleCoordinator) => run_with::<broken::StaleCoordinator, Ring>(seed, options),
+        Some(Planted::CopyFromOldEpoch) => run_with::<broken::CopyFromOldEpoch, Ring>(seed, options),
+        Some(Planted::CopyFromOne) => run_with::<broken::CopyFromOne, Ring>(seed, options),
+        Some(Planted::SwitchBeforeCopy) => run_with::<broken::SwitchBeforeCopy, Ring>(seed, options),
+        Some(Planted::ReleaseBeforeSwitch) => run_with::<broken::ReleaseBeforeSwitch, Ring>(seed, options),
+        Some(Planted::EpochForgotten) => run_with::<broken::EpochForgotten, Ring>(seed, options),
+        Some(Planted::TwinHeeded) => run_with::<broken::TwinHeeded, Ring>(seed, options),
+        Some(Planted::ConfirmedByOldSet) => run_with::<broken::ConfirmedByOldSet, Ring>(seed, options),
+        Some(Planted::ConfirmationKept) => run_with::<broken::ConfirmationKept, Ring>(seed, options),
+        Some(Planted::FloorsDropped) => run_with::<broken::FloorsDropped, Ring>(seed, options),
+        Some(Planted::CopyUnconfirmed) => run_with::<broken::CopyUnconfirmed, Ring>(seed, options),
         Some(Planted::PublishedChord) => run_with::<replication::Correct, chord::rules::Published2001>(seed, options),
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use chord::Config;
-use membership::{NodeId, Position, View};
+use membership::{Epoch, NodeId, Position, View};
 use replication::{Ballot, Effects, Input, LogPosition, Outbox, Record, RegisterKey, Replica};
 use stdx::{Instant, Prng};
 use store::{AppendError, DropError, Log, LogConfig, OpenError, SegmentId, SimDisk, framed_len};
@@ -28,6 +28,8 @@ pub(crate) struct SimNode<R: replication::Rules, C: chord::Rules> {
     pub gone: bool,
     /// Whether its disk will fail at one of the next calls.
     pub doomed: bool,
+    /// The last view that it kept beside its log, which is not synced, and the one before.
+    pub kept_views: [View; 2],
 }
 
 /// The part that a crash destroys.
@@ -53,7 +55,26 @@ pub(crate) struct Running<R: replication::Rules, C: chord::Rules> {
     /// When the node's next timer is scheduled.
     pub tick_at: Option<Instant>,
     /// Accepted records that are not yet durable, in log order.
-    pub unsynced: VecDeque<(LogPosition, RegisterKey, Ballot)>,
+    pub unsynced: VecDeque<(LogPosition, Durable)>,
+}
+
+/// What a record makes durable, as far as the observer wants to know.
+#[derive(Clone, Debug)]
+pub(crate) enum Durable {
+    /// A state at a ballot.
+    Accepted(RegisterKey, Ballot),
+    /// A view that is acted on.
+    Acting(Epoch),
+}
+
+impl Durable {
+    pub fn of(record: &Record) -> Option<Durable> {
+        match record {
+            Record::Accepted { key, ballot, .. } => Some(Durable::Accepted(key.clone(), *ballot)),
+            Record::Epoch(epoch) => Some(Durable::Acting(*epoch)),
+            Record::Ceiling(_) => None,
+        }
+    }
 }
 
 /// The disk failed: the process must end.
@@ -74,7 +95,8 @@ impl<R: replication::Rules, C: chord::Rules> SimNode<R, C> {
         let disk = SimDisk::new(prng.next_u64());
         let tokens = view.member(id).map(|member| member.tokens.clone()).unwrap_or_default();
         let (running, paused_until) = (None, None);
-        SimNode { id, tokens, disk, running, incarnation: 0, paused_until, gone: false, doomed: false }
+        let kept_views = [view.clone(), view.clone()];
+        SimNode { id, tokens, disk, running, incarnation: 0, paused_until, gone: false, doomed: false, kept_views }
     }
 
     /// Starts the node on what its disk holds; also answers the accepted records found there.
@@ -84,10 +106,11 @@ impl<R: replication::Rules, C: chord::Rules> SimNode<R, C> {
         view: &View,
         (segment_bytes, ring): (u64, Config),
         prng: &mut Prng,
-    ) -> Result<(Effects, Vec<(RegisterKey, Ballot)>), StartFailed> {
+    ) -> Result<(Effects, Vec<Durable>), StartFailed> {
         assert!(self.running.is_none(), "a node is started once at a time");
         self.incarnation += 1;
         let mut replica = Replica::new(self.id, view.clone(), prng.fork());
+        replica.set_incarnation(self.incarnation);
         let config = LogConfig { segment_bytes, ..LogConfig::new(self.id.0) };
         let mut restored: Vec<(u64, Record)> = Vec::new();
         let log = Log::open(self.disk.clone(), config, &mut |sequence, body| {
@@ -100,9 +123,7 @@ impl<R: replication::Rules, C: chord::Rules> SimNode<R, C> {
         })?;
         let mut held = Vec::new();
         for (sequence, record) in restored {
-            if let Record::Accepted { key, ballot, .. } = &record {
-                held.push((key.clone(), *ballot));
-            }
+            held.extend(Durable::of(&record));
             replica.restore(LogPosition(sequence), record);
         }
         let mut out = Outbox::default();
@@ -131,6 +152,11 @@ impl<R: replication::Rules, C: chord::Rules> SimNode<R, C> {
         out.drain()
     }
 
+    /// The epoch of the view that it acts on; none while it is down.
+    pub fn acting_epoch(&self) -> Option<Epoch> {
+        self.running.as_ref().map(|running| running.replica.view().epoch)
+    }
+
     /// The process ends, and what it had handed to the disk stays.
     pub fn kill(&mut self) {
         self.running = None;
@@ -148,6 +174,9 @@ impl<R: replication::Rules, C: chord::Rules> SimNode<R, C> {
         }
         self.paused_until = None;
         self.doomed = false;
+        if prng.one_in(2) {
+            self.kept_views[0] = self.kept_views[1].clone();
+        }
         self.disk.crash();
     }
 
@@ -171,8 +200,8 @@ impl<R: replication::Rules, C: chord::Rules> Running<R, C> {
                     unreachable!("runs are too small for it: {error}")
                 }
             }
-            if let Record::Accepted { key, ballot, .. } = record {
-                self.unsynced.push_back((*position, key.clone(), *ballot));
+            if let Some(durable) = Durable::of(record) {
+                self.unsynced.push_back((*position, durable));
             }
             self.waiting.pop_front();
         }

@@ -32,6 +32,30 @@ pub enum Planted {
     UnchosenShown,
     /// Forgets what the session has seen.
     SessionTimeDropped,
+    /// Decides by the new replica set alone while a change is pending.
+    SingleQuorum,
+    /// Acts on what a coordinator with another view asks.
+    StaleCoordinator,
+    /// Copies an arc from members that are still in the old epoch.
+    CopyFromOldEpoch,
+    /// Copies an arc from a single replica.
+    CopyFromOne,
+    /// Counts a newcomer before it has copied.
+    SwitchBeforeCopy,
+    /// Drops an arc at the source when its change begins.
+    ReleaseBeforeSwitch,
+    /// Acts on an old view after a restart.
+    EpochForgotten,
+    /// Starts a copy of a data directory whose node runs, and heeds both.
+    TwinHeeded,
+    /// Confirms an arc by the old replica set alone while a change is pending.
+    ConfirmedByOldSet,
+    /// Keeps what was confirmed of an arc over its change.
+    ConfirmationKept,
+    /// Drops the promised floors when an arc changes.
+    FloorsDropped,
+    /// Counts what was copied as a vote, chosen or not.
+    CopyUnconfirmed,
     /// Keeps the ring by the Chord protocol as it was published in 2001.
     PublishedChord,
 }
@@ -46,7 +70,7 @@ pub struct UnknownPlanted {
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Planted; 15] = [
+    pub const ALL: [Planted; 27] = [
         Planted::AckBeforeSync,
         Planted::MinorityRead,
         Planted::RetryTwice,
@@ -61,6 +85,18 @@ impl Planted {
         Planted::OldConfirmation,
         Planted::UnchosenShown,
         Planted::SessionTimeDropped,
+        Planted::SingleQuorum,
+        Planted::StaleCoordinator,
+        Planted::CopyFromOldEpoch,
+        Planted::CopyFromOne,
+        Planted::SwitchBeforeCopy,
+        Planted::ReleaseBeforeSwitch,
+        Planted::EpochForgotten,
+        Planted::TwinHeeded,
+        Planted::ConfirmedByOldSet,
+        Planted::ConfirmationKept,
+        Planted::FloorsDropped,
+        Planted::CopyUnconfirmed,
         Planted::PublishedChord,
     ];
 
@@ -81,6 +117,18 @@ impl Planted {
             Planted::OldConfirmation => "old-confirmation",
             Planted::UnchosenShown => "unchosen-shown",
             Planted::SessionTimeDropped => "session-time-dropped",
+            Planted::SingleQuorum => "single-quorum",
+            Planted::StaleCoordinator => "stale-coordinator",
+            Planted::CopyFromOldEpoch => "copy-from-old-epoch",
+            Planted::CopyFromOne => "copy-from-one",
+            Planted::SwitchBeforeCopy => "switch-before-copy",
+            Planted::ReleaseBeforeSwitch => "release-before-switch",
+            Planted::EpochForgotten => "epoch-forgotten",
+            Planted::TwinHeeded => "twin-heeded",
+            Planted::ConfirmedByOldSet => "confirmed-by-old-set",
+            Planted::ConfirmationKept => "confirmation-kept",
+            Planted::FloorsDropped => "floors-dropped",
+            Planted::CopyUnconfirmed => "copy-unconfirmed",
             Planted::PublishedChord => "published-chord",
         }
     }

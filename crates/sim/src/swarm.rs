@@ -57,6 +57,14 @@ pub struct Swarm {
     pub segment_bytes: u64,
     /// How often a node looks whether its log is worth cleaning; none for never.
     pub clean_every: Option<Duration>,
+    /// The mean time between changes of membership; none for a fixed ring.
+    pub changes_every: Option<Duration>,
+    /// Of the changes that are begun, one in so many is abandoned.
+    pub abandon_one_in: u64,
+    /// How slowly news of a view travels at most.
+    pub news_max: Duration,
+    /// Whether somebody starts a copy of a data directory whose node runs.
+    pub twin: bool,
     /// Whether broken connections are noticed; else only silence tells.
     pub resets: bool,
     /// Whether any replica is asked first, so that coordinators compete; else the owner is, mostly.
@@ -84,6 +92,7 @@ impl Swarm {
         let sync_failure_every = sometimes(8, 200..2_000);
         let fill_every = sometimes(4, 100..1_000);
         let clean_every = sometimes(2, 10..100);
+        let changes_every = sometimes(2, 80..700);
         let lossy = |prng: &mut Prng, worst: f64| if prng.one_in(2) { prng.unit() * worst } else { 0.0 };
         let mut swarm = Swarm {
             nodes: 5,
@@ -111,6 +120,10 @@ impl Swarm {
             fill_every,
             segment_bytes: [32, 64, 128][prng.index(3)] * 1024,
             clean_every,
+            changes_every,
+            abandon_one_in: 3 + prng.below(10),
+            news_max: Duration::from_millis(if prng.one_in(3) { 600 } else { 20 }),
+            twin: prng.one_in(6),
             resets: !prng.one_in(3),
             competing: prng.one_in(3),
             hedge: Duration::from_millis(5 + prng.below(60)),
@@ -183,6 +196,14 @@ impl fmt::Display for Swarm {
         )?;
         writeln!(f, "failing sync {}, full disk {}", every(&self.sync_failure_every), every(&self.fill_every))?;
         writeln!(f, "segment_bytes={} cleaning {}", self.segment_bytes, every(&self.clean_every))?;
+        writeln!(
+            f,
+            "changes {} (abandoned 1 in {}), news up to {:?}, twin={}",
+            every(&self.changes_every),
+            self.abandon_one_in,
+            self.news_max,
+            self.twin
+        )?;
         writeln!(f, "resets={} competing={} sessions={}", self.resets, self.competing, self.sessions)
     }
 }

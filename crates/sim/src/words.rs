@@ -39,13 +39,35 @@ impl fmt::Display for Words<'_> {
                 write!(f, "page r{} {}{}", short(round), entries.len(), if *more { " more" } else { "" })?;
                 entries.iter().try_for_each(|(key, ballot)| write!(f, " {} b{ballot}", text(&key.key)))
             }
-            Body::OtherEpoch => f.write_str("other epoch"),
             Body::Confirm { round, arc, up_to, since, .. } => {
                 write!(f, "confirm r{} {arc} to {up_to} since {since}", short(round))
             }
             Body::Confirmed { round, entries, more, .. } => {
                 write!(f, "confirmed r{} {} entries more={more}", short(round), entries.len())
             }
+            Body::OtherEpoch { view } => {
+                write!(f, "other epoch{}", view.as_ref().map_or(String::new(), |view| format!(", view {}", view.epoch)))
+            }
+            Body::Copy { round, high, after } => {
+                let after = after.as_ref().map_or(String::new(), |key| text(&key.key));
+                write!(f, "copy r{} to {high} {after}", short(round))
+            }
+            Body::CopyPage { round, entries, more, total, .. } => {
+                write!(f, "copies r{} {}{}", short(round), entries.len(), if *more { " more" } else { "" })?;
+                entries.iter().try_for_each(|(key, ballot)| write!(f, " {} b{ballot}", text(&key.key)))?;
+                write!(f, " of {total}")
+            }
+            Body::Fetch { round, keys, .. } => {
+                write!(f, "fetch r{}", short(round))?;
+                keys.iter().try_for_each(|key| write!(f, " {}", text(&key.key)))
+            }
+            Body::Fetched { round, entries } => {
+                write!(f, "fetched r{}", short(round))?;
+                entries
+                    .iter()
+                    .try_for_each(|(key, ballot, state)| write!(f, " {} b{ballot} {}", text(&key.key), Held(state)))
+            }
+            Body::Fenced { incarnation } => write!(f, "fenced by {incarnation}"),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The whole fleet in one thread and in virtual time.
 
+mod changes;
 mod clients;
 mod endings;
 mod faults;
@@ -40,7 +41,7 @@ const RING_IDEAL_MAX: Duration = Duration::from_secs(30);
 #[derive(Clone, Debug)]
 enum Happening {
     /// Bytes from another node reach a node.
-    Arrive { from: NodeId, to: usize, bytes: Bytes },
+    Arrive { from: (NodeId, u64), to: usize, bytes: Bytes },
     /// A client's operation reaches a node.
     Ask { client: usize, to: usize, call: u64, bytes: Bytes },
     /// An answer reaches a client.
@@ -79,6 +80,22 @@ enum Happening {
     Heal { links: Vec<(usize, usize)> },
     /// Every node loses power at once.
     PowerCut,
+    /// Somebody changes the membership.
+    Change,
+    /// News of the newest view reaches a node.
+    ViewNews { node: usize },
+    /// And a client's gateway.
+    GatewayNews { client: usize },
+    /// A node looks whether it has copied what it was to copy.
+    KeepHouse { node: usize, incarnation: u64 },
+    /// A node's word that it holds what a change gives it reaches discovery.
+    NoteCopied { node: NodeId, change: Epoch },
+    /// A node that belongs to the ring no more ends.
+    Retire { node: usize },
+    /// Somebody starts a copy of a node's data directory.
+    Twin,
+    /// A node whose disk was lost is set up anew.
+    Replace { gone: NodeId },
     /// One node's disk is lost.
     LoseDisk,
     /// A node's next sync fails.
@@ -119,6 +136,18 @@ pub struct Counts {
     pub rings_healed: u64,
     /// Times at which a member began a ring of its own beside a living one.
     pub second_rings: u64,
+    /// Changes of membership that were begun.
+    pub changes_begun: u64,
+    /// Of these, how many were completed.
+    pub changes_done: u64,
+    /// Arcs that were copied.
+    pub arcs_copied: u64,
+    /// Confirmations of arcs that ended.
+    pub arcs_confirmed: u64,
+    /// Registers that were dropped since others were in charge of them.
+    pub released: u64,
+    /// Second processes of one identity that were refused.
+    pub twins_refused: u64,
     /// Events simulated.
     pub events: u64,
     /// Virtual time that passed, in milliseconds.
@@ -137,6 +166,12 @@ impl Counts {
         self.ring_checks += other.ring_checks;
         self.rings_healed += other.rings_healed;
         self.second_rings += other.second_rings;
+        self.changes_begun += other.changes_begun;
+        self.changes_done += other.changes_done;
+        self.arcs_copied += other.arcs_copied;
+        self.arcs_confirmed += other.arcs_confirmed;
+        self.released += other.released;
+        self.twins_refused += other.twins_refused;
         self.events += other.events;
         self.simulated_ms += other.simulated_ms;
     }
@@ -152,8 +187,10 @@ pub(crate) struct World<R: replication::Rules, C: chord::Rules> {
     agenda: BTreeMap<(Instant, u64), Happening>,
     prng: Prng,
     network: Network,
+    /// The newest view, as discovery holds it.
     view: View,
-    ring: Ring,
+    /// The ring as each client's gateway knows it.
+    gateways: Vec<Ring>,
     nodes: Vec<SimNode<R, C>>,
     /// What came while a node was stopped.
     backlog: Vec<VecDeque<Happening>>,
@@ -201,7 +238,7 @@ impl<R: replication::Rules, C: chord::Rules> World<R, C> {
             order: 0,
             agenda: BTreeMap::new(),
             network: Network::new(prng.fork()),
-            ring: view.ring(),
+            gateways: vec![view.ring(); swarm.clients],
             nodes: (1..=swarm.nodes).map(|id| SimNode::new(NodeId(id as u64), &view, &mut prng)).collect(),
             view,
             backlog: vec![VecDeque::new(); swarm.nodes],
@@ -237,6 +274,7 @@ impl<R: replication::Rules, C: chord::Rules> World<R, C> {
     }
 
     fn run_phases(&mut self) -> Result<(), Violation> {
+        self.note_view();
         for node in 0..self.nodes.len() {
             self.at(Duration::ZERO, Happening::Start { node });
         }
@@ -252,6 +290,7 @@ impl<R: replication::Rules, C: chord::Rules> World<R, C> {
             let found = format!("an operation is unanswered {SETTLE_MAX:?} after the faults stopped");
             return Err(Violation { invariant: "every_operation_ends", found });
         }
+        self.expect_changes_complete()?;
         self.expect_ideal_ring("the ring has not healed")?;
         self.look_up_everything()?;
         self.ask_for_unknown_ends()?;
@@ -269,6 +308,10 @@ impl<R: replication::Rules, C: chord::Rules> World<R, C> {
         self.plan_fault(self.swarm.power_cut_every, |_| Happening::PowerCut);
         self.plan_fault(self.swarm.sync_failure_every, |world| Happening::FailSync { node: world.any_node() });
         self.plan_fault(self.swarm.fill_every, |_| Happening::Fill);
+        self.plan_fault(self.swarm.changes_every, |_| Happening::Change);
+        if self.swarm.twin {
+            self.plan_fault(Some(Duration::from_millis(200)), |_| Happening::Twin);
+        }
         if self.swarm.lose_disk {
             self.plan_fault(Some(Duration::from_millis(300)), |_| Happening::LoseDisk);
         }
@@ -310,6 +353,14 @@ impl<R: replication::Rules, C: chord::Rules> World<R, C> {
             Happening::Partition => self.partition(),
             Happening::Heal { links } => self.heal(&links),
             Happening::PowerCut => self.power_cut(),
+            Happening::Change => self.change(),
+            Happening::ViewNews { node } => self.view_news(node),
+            Happening::GatewayNews { client } => self.gateways[client] = self.view.ring(),
+            Happening::KeepHouse { node, incarnation } => self.keep_house(node, incarnation),
+            Happening::NoteCopied { node, change } => self.note_copied(node, change),
+            Happening::Retire { node } => self.retire(node),
+            Happening::Twin => self.start_twin(),
+            Happening::Replace { gone } => self.replace(gone),
             Happening::LoseDisk => self.lose_disk(),
             Happening::FailSync { node } => self.fail_sync(node),
             Happening::Fill => self.fill(),
@@ -346,19 +397,24 @@ impl<R: replication::Rules, C: chord::Rules> World<R, C> {
         WALL_START_MS + self.now.as_millis()
     }
 
+    /// The process of an identity. If it has two (which a planted bug allows), now one and now the other.
     fn index_of(&self, id: NodeId) -> usize {
-        id.0 as usize - 1
+        let mut processes = (0..self.nodes.len()).filter(|node| self.nodes[*node].id == id);
+        let first = processes.next().expect("only nodes that exist are spoken of");
+        let turn = (self.order % 2) as usize;
+        processes.next().filter(|_| turn == 1).unwrap_or(first)
     }
 
     /// Every token of the view, as the shell takes them for seeds: nobody is asked who is alive.
     fn everyone(&self) -> Vec<Peer> {
-        let members = self.view.members.iter();
+        let members = self.view.ring_members();
         members.flat_map(|m| m.tokens.iter().map(|position| Peer { position: *position, node: m.id })).collect()
     }
 
-    /// The nodes that take part at all.
+    /// The nodes that belong to the ring and have their disks.
     fn present(&self) -> BTreeSet<NodeId> {
-        self.nodes.iter().filter(|node| !node.gone).map(|node| node.id).collect()
+        let lives = |id: &NodeId| self.nodes.iter().any(|node| node.id == *id && !node.gone);
+        self.view.ring_members().map(|member| member.id).filter(lives).collect()
     }
 
     fn note(&mut self, checked: Result<(), Violation>) {

@@ -50,7 +50,7 @@ impl Node {
 
     fn hear(&mut self, from: NodeId, body: Body) {
         let message = Message { epoch: Epoch(1), counter: 1, body };
-        self.tell(Input::Message { from, message, context: TraceContext::NONE });
+        self.tell(Input::Message { from, incarnation: 1, message, context: TraceContext::NONE });
     }
 
     fn ask(&mut self, operation: Operation) {

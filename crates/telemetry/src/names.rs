@@ -167,6 +167,12 @@ names! {
         NODE_WAITING = "everring_node_waiting_operations", "gauge, operations";
         /// Whether the disk of a storage node takes no more writes.
         NODE_DISK_FULL = "everring_node_disk_full", "gauge, 0 or 1";
+        /// Arcs that a storage node is still to copy, to become a replica of them.
+        NODE_COPY_ARCS = "everring_node_copy_arcs", "gauge, arcs";
+        /// Registers that a storage node has copied since its start.
+        NODE_COPIED_REGISTERS = "everring_node_copied_registers", "gauge, registers";
+        /// Bytes that a storage node has copied since its start.
+        NODE_COPIED_BYTES = "everring_node_copied_bytes", "gauge, bytes";
         /// Whether a storage node holds all that it should.
         NODE_READY = "everring_node_ready", "gauge, 0 or 1";
         /// Faults injected, by kind.

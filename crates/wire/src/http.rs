@@ -468,7 +468,7 @@ pub struct RouteAnswer {
     pub replicas: Vec<String>,
     /// That view's epoch.
     pub epoch: u64,
-    /// A membership change under way; always null while membership is fixed.
+    /// The changes of membership under way, in words; null while there are none.
     pub pending_change: Option<String>,
     /// Whether the owner found is the one that the view names. A ring under repair may differ for a while.
     pub agrees_with_view: bool,
@@ -509,7 +509,7 @@ pub struct RingMember {
     pub name: String,
     /// Its failure domain, where known.
     pub zone: Option<String>,
-    /// `member`, or `joining` while the ring is forming.
+    /// `member`, `joining` (also while the ring is forming) or `leaving`.
     pub state: String,
     /// Whether the answering process is connected to it now.
     pub alive: bool,

@@ -198,7 +198,7 @@ mod tests {
         assert_eq!(from_json(&to_json(&view)).expect("our own JSON is readable"), view);
         let text = to_json(&joining);
         let end = "\"pending\":[{\"id\":2,\"change\":\"join\",\"node\":\"0000000000000014\",\"copied\":[]}],\
-                   \"arc_epochs\":{\"0000000000000064\":2,\"0000000000000096\":2}}";
+                   \"arc_epochs\":{\"0000000000000064\":2,\"0000000000000096\":2,\"00000000000000c8\":2}}";
         assert!(text.ends_with(end), "{text}");
         let absurd = text.replace("\"id\":2", "\"id\":99");
         assert!(matches!(from_json(&absurd), Err(ViewJsonError::Unsound(ViewError::ChangeUnsound(Epoch(99))))));

@@ -10,9 +10,10 @@ use std::time::Duration;
 use client::consul::{Blocking, Consul, HealthQuery, ServiceRegistration, Status};
 use client::fleet::{Directory, Fleet, STORAGE_NODE_SERVICE, VIEW_KEY};
 use client::registration::Registration;
-use client::ring_forming::{EnterError, Newcomer, TOKENS, enter, next_incarnation};
+use client::ring_changes::note_copied;
+use client::ring_forming::{EnterError, Newcomer, TOKENS, claim_incarnation, enter};
 use common::{Fixture, LONG, within};
-use membership::{Epoch, FormError, NodeId, Position, View};
+use membership::{ChangeError, ClusterId, Epoch, FormError, NodeId, Position, View};
 use stdx::Prng;
 
 fn newcomer(id: u64) -> Newcomer {
@@ -26,6 +27,7 @@ fn newcomer(id: u64) -> Newcomer {
         forms_with: 5,
         tokens: TOKENS,
         last_view: None,
+        replaces: None,
     }
 }
 
@@ -74,8 +76,26 @@ async fn nodes_that_race_all_get_in_with_tokens_of_their_own() {
     assert_eq!((view.epoch, view.members.len()), (Epoch(1), 5));
     let tokens: BTreeSet<Position> = view.members.iter().flat_map(|member| member.tokens.clone()).collect();
     assert_eq!(tokens.len(), 5 * TOKENS);
-    let late = enter(&discovery.consul, &newcomer(6), &mut Prng::from_seed(1)).await;
-    assert!(matches!(late, Err(EnterError::Refused(FormError::RingFormed { .. }))));
+    let late = enter(&discovery.consul, &newcomer(6), &mut Prng::from_seed(1)).await.expect("a formed ring takes it");
+    assert!(late.is_joining(NodeId(6)) && late.epoch == Epoch(2), "{late:?}");
+    let later = enter(&discovery.consul, &newcomer(7), &mut Prng::from_seed(1)).await;
+    assert!(matches!(later, Err(EnterError::Change(ChangeError::Overlaps { .. }))), "{later:?}");
+    let namesake = Newcomer { name: "n2".to_owned(), ..newcomer(8) };
+    let refused = enter(&discovery.consul, &namesake, &mut Prng::from_seed(1)).await;
+    assert!(matches!(refused, Err(EnterError::Refused(FormError::Amnesia { .. }))), "{refused:?}");
+    for wrong in
+        [Newcomer { cluster: Some(ClusterId(99)), ..newcomer(8) }, Newcomer { hash_fingerprint: 1, ..newcomer(8) }]
+    {
+        let refused = enter(&discovery.consul, &wrong, &mut Prng::from_seed(1)).await;
+        assert!(matches!(refused, Err(EnterError::Refused(_))), "{refused:?}");
+    }
+    let heir = Newcomer { replaces: Some(NodeId(2)), ..namesake };
+    let waits = enter(&discovery.consul, &heir, &mut Prng::from_seed(1)).await;
+    assert!(matches!(waits, Err(EnterError::Change(ChangeError::Overlaps { .. }))), "{waits:?}");
+    let joined = note_copied(&discovery.consul, NodeId(6), &[Epoch(2)]).await.expect("it is awaited");
+    assert_eq!(joined.map(|view| (view.epoch, view.pending.len())), Some((Epoch(3), 0)));
+    let replaced = enter(&discovery.consul, &heir, &mut Prng::from_seed(1)).await.expect("its turn has come");
+    assert!(replaced.is_leaving(NodeId(2)) && replaced.is_joining(NodeId(8)), "{replaced:?}");
     discovery.consul.kv_put(VIEW_KEY, b"not a view").await.expect("written");
     let spoilt = enter(&discovery.consul, &newcomer(1), &mut Prng::from_seed(1)).await;
     assert!(matches!(spoilt, Err(EnterError::View(_))));
@@ -85,11 +105,14 @@ async fn nodes_that_race_all_get_in_with_tokens_of_their_own() {
 #[tokio::test]
 async fn incarnations_only_grow() {
     let discovery = Fixture::start();
-    let next = async |at_least| next_incarnation(&discovery.consul, NodeId(7), at_least).await.expect("a number");
-    assert_eq!(next(0).await, 1);
-    assert_eq!(next(0).await, 2);
-    assert_eq!(next(9).await, 10, "the disk knew of a greater one");
-    assert_eq!(next(3).await, 11);
+    let claim = async |incarnation| {
+        claim_incarnation(&discovery.consul, NodeId(7), incarnation).await.expect("discovery answers")
+    };
+    assert!(claim(1).await);
+    assert!(!claim(1).await, "a copy of the data directory starts under the same number");
+    assert!(claim(2).await);
+    assert!(claim(9).await, "starts without discovery were counted by the disk alone");
+    assert!(!claim(3).await, "a directory from a backup");
     discovery.stop().await;
 }
 

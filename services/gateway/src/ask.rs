@@ -65,7 +65,7 @@ impl Gateway {
     /// Has the operation coordinated by one of its replicas, and returns by `deadline` at the latest.
     pub async fn ask(&self, operation: &Operation, deadline: Instant, words: Words<'_>) -> Asked {
         let fleet = self.fleet();
-        let replicas = fleet.ring.replicas_of(operation.key().position).to_vec();
+        let replicas = fleet.ring.sets_of(operation.key().position).iter().collect::<Vec<_>>();
         let now = self.clock.now();
         let (mut dispatch, mut out) = {
             let mut hedging = self.hedging();

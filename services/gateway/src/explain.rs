@@ -54,12 +54,17 @@ impl Incoming<'_> {
 /// The ring as this process sees it.
 fn ring(fleet: &Fleet, nodes: &dyn Nodes) -> RingAnswer {
     let view = &fleet.view;
-    let state = if view.is_formed() { "member" } else { "joining" };
+    let state = |member: &membership::Member| {
+        if !view.is_formed() || view.is_joining(member.id) {
+            return "joining";
+        }
+        if view.is_leaving(member.id) { "leaving" } else { "member" }
+    };
     let members = view.members.iter().map(|member| RingMember {
         id: member.id.to_string(),
         name: member.name.clone(),
         zone: member.zone.clone(),
-        state: state.to_owned(),
+        state: state(member).to_owned(),
         alive: nodes.is_up(member.id),
         share: fleet.ring.share_of(member.id),
         tokens: member.tokens.iter().map(Position::to_string).collect(),
@@ -68,9 +73,28 @@ fn ring(fleet: &Fleet, nodes: &dyn Nodes) -> RingAnswer {
         cluster: view.cluster.to_string(),
         epoch: view.epoch.0,
         replication: view.replication,
-        pending_change: None,
+        pending_change: pending_change(fleet),
         members: members.collect(),
     }
+}
+
+/// The changes of membership under way, in words.
+fn pending_change(fleet: &Fleet) -> Option<String> {
+    let view = &fleet.view;
+    let word = |pending: &membership::Pending| {
+        let copied = pending.copied.len();
+        let of = view.awaited(pending.id).map_or(copied, |awaited| awaited.len());
+        format!("{} (change {}; {copied} of {of} have copied)", view.describe(&pending.change), pending.id)
+    };
+    let words: Vec<String> = view.pending.iter().map(word).collect();
+    (!words.is_empty()).then(|| words.join("; "))
+}
+
+/// The replica set that the arc of a position is changing to.
+fn pending_change_at(fleet: &Fleet, position: Position) -> Option<String> {
+    let next = fleet.ring.arc_of(position)?.next.as_ref()?;
+    let names: Vec<String> = next.iter().map(|node| fleet.name_of(*node)).collect();
+    Some(format!("to {}", names.join(", ")))
 }
 
 /// The owner by the table of all tokens: the view that the data path itself goes by, so nobody is asked.
@@ -86,7 +110,7 @@ fn by_table(fleet: &Fleet, position: Position) -> Result<RouteAnswer, Refuse> {
         owner,
         replicas,
         epoch: fleet.view.epoch.0,
-        pending_change: None,
+        pending_change: pending_change_at(fleet, position),
         agrees_with_view: true,
         hops: Vec::new(),
     })

@@ -24,10 +24,11 @@ pub(crate) struct Host {
 
 impl Host {
     /// The cores of a node that has restored nothing yet.
-    pub fn new(me: NodeId, view: View) -> Host {
+    pub fn new(me: NodeId, incarnation: u64, view: View) -> Host {
         // The seed is the only chance that the cores get; they are deterministic from here on.
         let mut prng = Prng::from_seed(rand::random());
-        let replica = Replica::new(me, view, prng.fork());
+        let mut replica = Replica::new(me, view, prng.fork());
+        replica.set_incarnation(incarnation);
         Host { me, replica, members: BTreeMap::new(), lowest: None, prng }
     }
 
@@ -164,5 +165,5 @@ fn tokens(view: &View) -> Vec<Peer> {
         let node = member.id;
         member.tokens.iter().map(|position| Peer { position: *position, node }).collect::<Vec<_>>()
     };
-    view.members.iter().flat_map(of).collect()
+    view.ring_members().flat_map(of).collect()
 }

@@ -59,6 +59,9 @@ impl Collector for StatusMetrics {
             (names::NODE_LAGGING, "Registers known to lag", status.catch_up_remaining as i64),
             (names::NODE_WAITING, "Operations that wait for their answer", status.waiting as i64),
             (names::NODE_DISK_FULL, "1 when the disk takes no more writes", i64::from(status.disk_full)),
+            (names::NODE_COPY_ARCS, "Arcs that are still to be copied", status.copying.left() as i64),
+            (names::NODE_COPIED_REGISTERS, "Registers copied since the start", status.copying.registers as i64),
+            (names::NODE_COPIED_BYTES, "Bytes copied since the start", status.copying.bytes as i64),
             (names::NODE_READY, "1 when the node holds all that it should", ready),
         ];
         for (name, help, value) in gauges {

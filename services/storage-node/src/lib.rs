@@ -10,7 +10,8 @@
 //! Invariants:
 //! - nothing is said that vouches for a record before the record is synced (the core holds it back);
 //! - one process uses a data directory; a directory of another cluster or node is refused;
-//! - a node that lost its data is refused under its old name: it must not vote as if it remembered;
+//! - a node that lost its data, or started on a copy of it, comes back as a new member: it must not vote as if it
+//!   remembered;
 //! - when the disk fails, the process ends.
 
 mod host;
@@ -21,5 +22,5 @@ mod span_book;
 mod start;
 mod status;
 
-pub use serve::{Config, Node, StartError, run};
-pub use status::{State, Status};
+pub use serve::{Config, Farewell, Node, StartError, run};
+pub use status::{Copying, State, Status};

@@ -4,19 +4,22 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use client::fleet::Fleet;
-use membership::NodeId;
+use client::consul::Consul;
+use client::fleet::{Directory, Fleet};
+use client::ring_changes;
+use membership::{NodeId, Position};
 use replication::{Answer, Effects, Event, Input, LogPosition, Record, Ticket};
 use runtime::{Clock, ConnectionId, LogEvent, LogThread, PeerEvent, Peers};
 use stdx::{Instant, TraceContext};
 use store::{SegmentId, framed_len};
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 use wire::codec::encode_record;
 use wire::node::{Frame, OperationCall, Payload, Sender};
 
 use crate::host::Host;
 use crate::span_book::SpanBook;
-use crate::status::{Board, State, Status};
+use crate::status::{Board, Copying, State, Status};
 
 /// How often the status is written and old spans are swept.
 const HOUSEKEEPING_EVERY: Duration = Duration::from_millis(200);
@@ -26,6 +29,8 @@ const CLEANING_EVERY: Duration = Duration::from_secs(2);
 const CLEANING_RESERVE_BYTES: u64 = 64 * 1024;
 /// How often the ring's members are told again who is known to live: they forget whom they found silent.
 const SEEDS_EVERY: Duration = Duration::from_secs(5);
+/// How long a node that is told to end, and is leaving the ring, waits until others hold what it held.
+const LEAVE_MAX: Duration = Duration::from_secs(60);
 /// How long a drain waits for the operations in flight.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
 
@@ -41,7 +46,14 @@ pub(crate) struct Parts {
     pub log: LogThread,
     pub log_events: mpsc::UnboundedReceiver<LogEvent>,
     pub fleet: watch::Receiver<Arc<Fleet>>,
+    pub discovery: Discovery,
     pub board: Board,
+}
+
+/// Where views come from and go to.
+pub(crate) struct Discovery {
+    pub consul: Consul,
+    pub directory: Directory,
 }
 
 /// A node at work.
@@ -54,6 +66,11 @@ pub(crate) struct NodeLoop {
     log_end: LogPosition,
     disk_full: bool,
     draining: bool,
+    /// Whether the ring has a view in which this node is no member any more.
+    retired: bool,
+    superseded: Option<u64>,
+    /// Word to discovery of what was copied, while it is under way.
+    noting: Option<JoinHandle<()>>,
     cleaned_at: Instant,
     seeded_at: Instant,
 }
@@ -63,6 +80,10 @@ pub(crate) struct NodeLoop {
 pub(crate) enum Ended {
     /// It was asked to, and all that was in flight is answered (or was waited for long enough).
     Drained,
+    /// It belongs to the ring no more: others hold all that it held.
+    Retired,
+    /// A later start of this node is at work; its number.
+    Superseded(u64),
     /// The disk failed; the sentence says how.
     DiskFailed(String),
 }
@@ -77,6 +98,9 @@ impl NodeLoop {
             log_end: LogPosition(0),
             disk_full: false,
             draining: false,
+            retired: false,
+            superseded: None,
+            noting: None,
             cleaned_at: parts.clock.now(),
             seeded_at: parts.clock.now(),
             parts,
@@ -90,6 +114,8 @@ impl NodeLoop {
         let mut shutdown = std::pin::pin!(shutdown);
         let mut housekeeping = tokio::time::interval(HOUSEKEEPING_EVERY);
         let mut drain_until: Option<Instant> = None;
+        let mut told_to_end = false;
+        let mut leave_until: Option<Instant> = None;
         self.follow_fleet();
         loop {
             let now = self.parts.clock.now();
@@ -108,10 +134,19 @@ impl NodeLoop {
                 Ok(()) = self.parts.fleet.changed() => self.follow_fleet(),
                 () = tokio::time::sleep_until(due) => self.tick(),
                 _ = housekeeping.tick() => self.keep_house(),
-                () = &mut shutdown, if !self.draining => {
-                    self.begin_drain();
-                    drain_until = Some(now + DRAIN_MAX);
+                () = &mut shutdown, if !told_to_end => {
+                    told_to_end = true;
+                    leave_until = self.is_leaving().then(|| now + LEAVE_MAX);
                 }
+            }
+            if let Some(by) = self.superseded {
+                return Ended::Superseded(by);
+            }
+            // Told to end while it is leaving, it serves on until others hold all that it held.
+            let left = leave_until.is_none_or(|until| self.parts.clock.now() >= until);
+            if !self.draining && (self.retired || (told_to_end && left)) {
+                self.begin_drain();
+                drain_until = Some(now + DRAIN_MAX);
             }
             let late = drain_until.is_some_and(|until| self.parts.clock.now() >= until);
             if self.draining && (self.callers.is_empty() || late) {
@@ -119,7 +154,7 @@ impl NodeLoop {
                 self.parts.peers.flush(Duration::from_millis(500)).await;
                 self.parts.peers.close();
                 self.parts.log.stop();
-                return Ended::Drained;
+                return if self.retired { Ended::Retired } else { Ended::Drained };
             }
         }
     }
@@ -155,9 +190,9 @@ impl NodeLoop {
         match frame.payload {
             Payload::Replica(message) => {
                 // Only a node that said who it is votes.
-                let Some(peer) = from.node_id() else { return };
+                let Sender::Node { id: peer, incarnation, .. } = *from else { return };
                 let context = self.spans.arrived(now, peer, &message.body, &self.parts.name, frame.context);
-                self.tell_replica(Input::Message { from: peer, message, context });
+                self.tell_replica(Input::Message { from: peer, incarnation, message, context });
             }
             Payload::Chord(envelope) => {
                 if from.node_id() == Some(envelope.from.node) {
@@ -229,8 +264,32 @@ impl NodeLoop {
         let addresses = fleet.nodes.iter().map(|(id, node)| (*id, node.peer)).collect();
         self.parts.peers.set_addresses(addresses);
         self.names = fleet.view.members.iter().map(|member| (member.id, member.name.clone())).collect();
+        self.retired |= fleet.view.is_formed() && fleet.view.member(self.parts.id).is_none();
         self.tell_replica(Input::View((*fleet.view).clone()));
         self.seed_ring();
+    }
+
+    fn is_leaving(&self) -> bool {
+        self.parts.host.replica.view().is_leaving(self.parts.id)
+    }
+
+    /// Tells discovery of changes for which all is copied; the change is complete with the last one's word.
+    fn note_copied(&mut self) {
+        let changes = self.parts.host.replica.copied_changes();
+        let under_way = self.noting.as_ref().is_some_and(|noting| !noting.is_finished());
+        if changes.is_empty() || under_way {
+            return;
+        }
+        let (id, consul) = (self.parts.id, self.parts.discovery.consul.clone());
+        let directory = self.parts.discovery.directory.clone();
+        self.noting = Some(tokio::spawn(async move {
+            match ring_changes::note_copied(&consul, id, &changes).await {
+                Ok(Some(view)) => directory.learn(view),
+                Ok(None) => {}
+                // Said again the next time that the house is kept.
+                Err(error) => tracing::warn!(error = stdx::error_chain(&error), "discovery was not told of a copy"),
+            }
+        }));
     }
 
     /// Enters the ring with every token, and says who else is known to live.
@@ -275,10 +334,27 @@ impl NodeLoop {
             match event {
                 Event::CaughtUp => tracing::info!("caught up with the other replicas"),
                 Event::CatchUp { remaining } => tracing::info!(remaining, "catching up"),
-                Event::EpochDiffers { peer } => tracing::warn!(peer = %self.name_of(peer), "holds another view"),
+                Event::EpochDiffers { peer } => tracing::debug!(peer = %self.name_of(peer), "holds another view"),
+                Event::ViewLearned(view) => self.parts.discovery.directory.learn(view),
+                Event::ArcCopied { high, registers, total } => self.log_copied(high, registers, total),
+                Event::ArcConfirmed { high, up_to } => tracing::trace!(%high, up_to, "an arc is confirmed"),
+                Event::Released { registers } => tracing::info!(registers, "others hold them now: dropped"),
+                Event::PeerFenced { peer, incarnation } => {
+                    tracing::warn!(peer = %self.name_of(peer), incarnation, "an older start of this node still speaks");
+                }
+                Event::Superseded { by } => {
+                    tracing::error!(by, "a later start of this node is at work; ending");
+                    self.superseded = Some(by);
+                }
                 Event::Contention { by } => tracing::debug!(by = %self.name_of(by), "a ballot was refused"),
             }
         }
+    }
+
+    fn log_copied(&self, high: Position, registers: u64, total: u64) {
+        let status = self.parts.host.replica.transfer_status();
+        let (copied, of, bytes) = (status.arcs_copied, status.arcs, status.bytes);
+        tracing::info!(arc = %high, registers, at_source = total, arcs_copied = copied, of, bytes, "an arc is copied");
     }
 
     fn answer(&mut self, answer: Answer) {
@@ -306,13 +382,16 @@ impl NodeLoop {
         if now.since(self.seeded_at) >= SEEDS_EVERY {
             self.seed_ring();
         }
+        self.note_copied();
         self.parts.board.write(self.status());
     }
 
     fn status(&self) -> Status {
         let replica = &self.parts.host.replica;
         let epoch = replica.view().epoch.0;
-        let state = match (self.draining, epoch, replica.has_caught_up()) {
+        let transfer = replica.transfer_status();
+        let holds_all = replica.has_caught_up() && !replica.view().is_joining(self.parts.id);
+        let state = match (self.draining, epoch, holds_all) {
             (true, _, _) => State::Draining,
             (_, 0, _) => State::Starting,
             (_, _, false) => State::CatchingUp,
@@ -330,6 +409,13 @@ impl NodeLoop {
             live_bytes: replica.live_bytes(),
             log_bytes: self.parts.log.sizes().total_bytes,
             catch_up_remaining: replica.lagging(),
+            copying: Copying {
+                arcs: transfer.arcs,
+                arcs_copied: transfer.arcs_copied,
+                registers: transfer.registers,
+                bytes: transfer.bytes,
+            },
+            leaving: replica.view().is_leaving(self.parts.id),
             waiting: replica.waiting(),
             disk_full: self.disk_full,
             successors: successors.map(|peer| self.name_of(peer.node)).collect(),

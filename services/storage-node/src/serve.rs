@@ -11,7 +11,8 @@ use tokio::sync::mpsc;
 use wire::node::{Hello, PROTOCOL, Sender};
 
 use crate::host::Host;
-use crate::node_loop::{Ended, NodeLoop, Parts};
+use crate::node_loop::{Discovery, Ended, NodeLoop, Parts};
+use crate::start::Claim;
 use crate::status::Board;
 use crate::{http, start};
 
@@ -42,6 +43,8 @@ pub struct Config {
     pub data_bytes_max: Option<u64>,
     /// The size of the log's segments, in bytes; none for the store's own default.
     pub segment_bytes: Option<u64>,
+    /// How much it takes in at most while it copies arcs that it is to hold, in bytes a second; none for the default.
+    pub transfer_bytes_per_second: Option<u64>,
 }
 
 /// Why a storage node did not start, or ended by itself. Nothing was left half done.
@@ -94,6 +97,36 @@ pub enum StartError {
     /// A thread or server could not be started.
     #[error("the node cannot start its own parts")]
     Start(#[source] std::io::Error),
+    /// The data directory is that of a node that has left the ring.
+    #[error(
+        "the node whose data {} holds has left the ring, and others hold its records; to join again start on an empty \
+         directory",
+        path.display()
+    )]
+    Retired {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Another process runs under the identity in the data directory.
+    #[error(
+        "another process is at work under the identity in {}; it is a copy of a data directory in use: stop that \
+         process first, or start {name} on an empty directory",
+        path.display()
+    )]
+    Twin {
+        /// The directory.
+        path: PathBuf,
+        /// Who we are.
+        name: String,
+    },
+    /// A later start of this node is at work, so this one had to end.
+    #[error(
+        "a later start of this node (number {by}) is at work; this process has ended, so that only one speaks for it"
+    )]
+    Superseded {
+        /// The later start.
+        by: u64,
+    },
     /// The disk failed while the node ran: it must start again from what the disk really holds.
     #[error("the node had to stop: {0}")]
     DiskFailed(String),
@@ -112,11 +145,20 @@ pub struct Node {
     met_discovery: bool,
 }
 
+/// How a storage node ended well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Farewell {
+    /// It was told to end, and may come back.
+    Drained,
+    /// It has left the ring: others hold all that it held, and its data directory is of no more use.
+    Retired,
+}
+
 /// Runs a storage node until `shutdown` is told, and drains it then.
 ///
 /// # Errors
 /// See [`StartError`].
-pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), StartError> {
+pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<Farewell, StartError> {
     Node::enter(config).await?.run(shutdown).await
 }
 
@@ -133,11 +175,18 @@ impl Node {
         let mut claimed = start::claim(&config, start::cluster_of(&config.cluster_secret))?;
         let directory = Directory::start(consul.clone(), Some(start::fleet_file(&config)));
         let last_view = Some(directory.current()).filter(|fleet| fleet.is_known()).map(|fleet| (*fleet.view).clone());
-        let handed_out = start::incarnation(&consul, &claimed.identity).await?;
+        start::refuse_twin(&config, &consul, &claimed.identity).await?;
+        // On the disk first: then discovery never knows of a start that the directory does not.
+        claimed.note_start(&config)?;
+        let mut claim = start::claim_incarnation(&consul, &claimed.identity).await?;
+        if claim == Claim::Stale {
+            claimed = claimed.set_aside(&config, start::cluster_of(&config.cluster_secret))?;
+            claimed.note_start(&config)?;
+            claim = start::claim_incarnation(&consul, &claimed.identity).await?;
+        }
         let view = start::enter(&config, &consul, &claimed.identity, last_view).await?;
-        claimed.note_start(&config, handed_out)?;
         directory.learn(view.clone());
-        Ok(Node { config, consul, directory, claimed, view, http, peer, met_discovery: handed_out.is_some() })
+        Ok(Node { config, consul, directory, claimed, view, http, peer, met_discovery: claim == Claim::Latest })
     }
 
     /// The number of this start: greater than that of any earlier one.
@@ -149,7 +198,7 @@ impl Node {
     ///
     /// # Errors
     /// See [`StartError`].
-    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), StartError> {
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<Farewell, StartError> {
         let Node { config, consul, directory, claimed, view, http, peer, met_discovery } = self;
         let (http_address, peer_address) = (address_of(&http)?, address_of(&peer)?);
         let cluster = start::cluster_of(&config.cluster_secret);
@@ -159,7 +208,8 @@ impl Node {
         }
 
         let clock = Clock::start();
-        let mut host = Host::new(id, view);
+        let mut host = Host::new(id, incarnation, view);
+        host.replica.set_transfer_rate(config.transfer_bytes_per_second.unwrap_or(0));
         let log = claimed.open_log(&config, &mut host)?;
         let first = host.begin(clock.now());
         let (log_sender, log_events) = mpsc::unbounded_channel();
@@ -179,7 +229,9 @@ impl Node {
 
         let fleet = directory.watch();
         let name = config.name.clone();
-        let parts = Parts { id, name, incarnation, clock, host, peers, peer_events, log, log_events, fleet, board };
+        let discovery = Discovery { consul: consul.clone(), directory };
+        let parts =
+            Parts { id, name, incarnation, clock, host, peers, peer_events, log, log_events, fleet, discovery, board };
         let ended = NodeLoop::new(parts, first).run(shutdown).await;
         if let Err(error) = registration.deregister().await {
             tracing::warn!(%error, "could not be taken out of discovery; its check will turn critical by itself");
@@ -187,7 +239,13 @@ impl Node {
         http_handle.stop(true).await;
         http_task.abort();
         match ended {
-            Ended::Drained => Ok(()),
+            Ended::Drained => Ok(Farewell::Drained),
+            Ended::Retired => {
+                start::note_retired(&config)?;
+                println!("everring storage-node {} has left the ring", config.name);
+                Ok(Farewell::Retired)
+            }
+            Ended::Superseded(by) => Err(StartError::Superseded { by }),
             Ended::DiskFailed(sentence) => Err(StartError::DiskFailed(sentence)),
         }
     }

@@ -1,21 +1,32 @@
 //! What a start needs before anything is promised: the data directory, an identity, an incarnation, a place in the
 //! ring.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use client::consul::Consul;
+use client::ring_changes;
 use client::ring_forming::{self, EnterError, Newcomer, TOKENS};
-use membership::{ClusterId, KeyHasher, NodeId, View};
+use membership::{ChangeError, ClusterId, FormError, KeyHasher, NodeId, View};
 use replication::LogPosition;
+use runtime::{PeerEvent, Peers};
 use stdx::Prng;
 use store::identity::{self, Identity};
 use store::{Disk, Log, LogConfig, RealDisk};
+use wire::node::{Hello, PROTOCOL, Sender};
 
 use crate::host::Host;
 use crate::serve::{Config, StartError};
 
 /// The file beside the log that holds the last view and addresses, for a start without discovery.
 const FLEET_FILE: &str = "fleet.json";
+/// The file that says that the node has left the ring: it must not come back as the one it was.
+const RETIRED_FILE: &str = "retired";
+/// How long a process that may be our twin has to take a connection, and then to say who it is.
+const DIAL_PATIENCE: Duration = Duration::from_millis(500);
+/// How often a node that waits to enter looks whether its turn has come.
+const TURN_AGAIN_AFTER: Duration = Duration::from_millis(500);
 
 /// The data directory, locked for this process, and whose it is.
 pub(crate) struct Claimed {
@@ -32,6 +43,9 @@ pub(crate) fn fleet_file(config: &Config) -> PathBuf {
 pub(crate) fn claim(config: &Config, cluster: ClusterId) -> Result<Claimed, StartError> {
     let directory = config.data.join("log");
     let failed = |error| data_error(config, error);
+    if config.data.join(RETIRED_FILE).exists() {
+        return Err(StartError::Retired { path: config.data.clone() });
+    }
     std::fs::create_dir_all(&directory).map_err(failed)?;
     let mut disk = RealDisk::open(&directory).map_err(|error| data_error(config, error))?;
     if let Some(identity) = identity::load(&mut disk).map_err(|error| data_error(config, error))? {
@@ -39,6 +53,12 @@ pub(crate) fn claim(config: &Config, cluster: ClusterId) -> Result<Claimed, Star
         return Ok(Claimed { disk, identity });
     }
     first_start(config, cluster, &directory, disk)
+}
+
+/// Marks the data directory as that of a node that has left the ring.
+pub(crate) fn note_retired(config: &Config) -> Result<(), StartError> {
+    std::fs::write(config.data.join(RETIRED_FILE), "this node has left the ring\n")
+        .map_err(|error| data_error(config, error))
 }
 
 /// Makes the log first and the identity last, so that an identity without a log always means a loss. Files without an
@@ -62,11 +82,28 @@ fn first_start(
 }
 
 impl Claimed {
-    /// Notes this start on the disk: a greater incarnation than any before, as far as discovery and the disk know.
-    pub fn note_start(&mut self, config: &Config, handed_out: Option<u64>) -> Result<(), StartError> {
-        let noted = identity::bump_incarnation(&mut self.disk, self.identity, handed_out.unwrap_or(0));
+    /// Notes this start on the disk, under a greater incarnation than any that the disk knows of.
+    pub fn note_start(&mut self, config: &Config) -> Result<(), StartError> {
+        let noted = identity::bump_incarnation(&mut self.disk, self.identity, 0);
         self.identity = noted.map_err(|error| data_error(config, error))?;
         Ok(())
+    }
+
+    /// Sets the directory aside and makes an empty one, under a new identity. What was in it stays beside it.
+    pub fn set_aside(self, config: &Config, cluster: ClusterId) -> Result<Claimed, StartError> {
+        let failed = |error: std::io::Error| data_error(config, error);
+        let directory = config.data.join("log");
+        let aside = config.data.join(format!("log.aside-{:016x}-{}", self.identity.node, self.identity.incarnation));
+        drop(self.disk);
+        std::fs::rename(&directory, &aside).map_err(failed)?;
+        std::fs::create_dir_all(&directory).map_err(failed)?;
+        let disk = RealDisk::open(&directory).map_err(|error| data_error(config, error))?;
+        tracing::warn!(
+            aside = %aside.display(),
+            "the data directory is a copy, or older than this node's last start; it is set aside, and the node joins as a \
+             new member"
+        );
+        first_start(config, cluster, &directory, disk)
     }
 
     /// Opens the log and gives each of its records back to the replica.
@@ -104,13 +141,15 @@ pub(crate) fn cluster_of(secret: &str) -> ClusterId {
 }
 
 /// A place in the ring: from discovery, or from the last known view when discovery cannot be reached.
+///
+/// Waits its turn while another change of the same arcs is under way.
 pub(crate) async fn enter(
     config: &Config,
     consul: &Consul,
     identity: &Identity,
     last_view: Option<View>,
 ) -> Result<View, StartError> {
-    let newcomer = Newcomer {
+    let mut newcomer = Newcomer {
         id: NodeId(identity.node),
         name: config.name.clone(),
         zone: config.zone.clone(),
@@ -120,18 +159,34 @@ pub(crate) async fn enter(
         forms_with: config.ring_size,
         tokens: TOKENS,
         last_view: last_view.clone(),
+        replaces: None,
     };
     let mut prng = Prng::from_seed(rand::random());
-    let view = match ring_forming::enter(consul, &newcomer, &mut prng).await {
-        Ok(view) => view,
-        Err(EnterError::Discovery(error)) => match last_view {
-            Some(view) if view.member(newcomer.id).is_some() => {
-                tracing::warn!(%error, "discovery cannot be reached; starting with the last known view");
-                view
+    let view = loop {
+        match ring_forming::enter(consul, &newcomer, &mut prng).await {
+            Ok(view) => break view,
+            Err(EnterError::Discovery(error)) => match last_view {
+                Some(view) if view.member(newcomer.id).is_some() => {
+                    tracing::warn!(%error, "discovery cannot be reached; starting with the last known view");
+                    break view;
+                }
+                _ => return Err(StartError::NoDiscovery { url: consul.base().to_owned(), source: error }),
+            },
+            Err(EnterError::Refused(refusal @ FormError::Amnesia { theirs, .. })) if newcomer.replaces.is_none() => {
+                // The ring does not know our identity: whatever we hold, we enter as somebody new, and copy all.
+                if is_at_work(config, consul, theirs).await {
+                    return Err(StartError::Enter(EnterError::Refused(refusal)));
+                }
+                tracing::warn!(name = config.name, lost = %theirs, "the data of this name is lost; a new member replaces it");
+                newcomer.replaces = Some(theirs);
             }
-            _ => return Err(StartError::NoDiscovery { url: consul.base().to_owned(), source: error }),
-        },
-        Err(error) => return Err(StartError::Enter(error)),
+            Err(EnterError::Change(wait @ ChangeError::Overlaps { .. })) => {
+                tracing::info!(%wait, "waiting to enter the ring");
+                eprintln!("{}: waiting to enter the ring: {wait}", config.name);
+                tokio::time::sleep(TURN_AGAIN_AFTER).await;
+            }
+            Err(error) => return Err(StartError::Enter(error)),
+        }
     };
     match view.member(newcomer.id) {
         Some(member) if member.name != config.name => Err(StartError::OtherName {
@@ -143,14 +198,61 @@ pub(crate) async fn enter(
     }
 }
 
-/// The incarnation that discovery hands out; none when it cannot be reached (the disk's own count then has to do).
-pub(crate) async fn incarnation(consul: &Consul, identity: &Identity) -> Result<Option<u64>, StartError> {
-    match ring_forming::next_incarnation(consul, NodeId(identity.node), identity.incarnation).await {
-        Ok(number) => Ok(Some(number)),
+/// What discovery says to this start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Claim {
+    /// It is the latest of this node.
+    Latest,
+    /// It is not: the data directory is a copy, or older than the node's last start.
+    Stale,
+    /// Nothing: it cannot be reached. The disk's own count has to do.
+    Unheard,
+}
+
+/// Tells discovery of this start.
+pub(crate) async fn claim_incarnation(consul: &Consul, identity: &Identity) -> Result<Claim, StartError> {
+    match ring_forming::claim_incarnation(consul, NodeId(identity.node), identity.incarnation).await {
+        Ok(true) => Ok(Claim::Latest),
+        Ok(false) => Ok(Claim::Stale),
         Err(EnterError::Discovery(error)) => {
             tracing::warn!(%error, "discovery cannot be reached; counting starts by the data directory alone");
-            Ok(None)
+            Ok(Claim::Unheard)
         }
         Err(error) => Err(StartError::Enter(error)),
     }
+}
+
+/// Refuses to start beside a process that answers under our own identity: the data directory is a copy of one in use.
+pub(crate) async fn refuse_twin(config: &Config, consul: &Consul, identity: &Identity) -> Result<(), StartError> {
+    if is_at_work(config, consul, NodeId(identity.node)).await {
+        return Err(StartError::Twin { path: config.data.clone(), name: config.name.clone() });
+    }
+    Ok(())
+}
+
+/// Whether a process answers as `node` where discovery last knew it.
+async fn is_at_work(config: &Config, consul: &Consul, node: NodeId) -> bool {
+    // Without discovery nobody knows of another process, nor where to look for it.
+    let Ok(registered) = ring_changes::registered(consul).await else { return false };
+    let Some(known) = registered.all.get(&node) else { return false };
+    let dial = tokio::time::timeout(DIAL_PATIENCE, tokio::net::TcpStream::connect(known.peer));
+    if !matches!(dial.await, Ok(Ok(_))) {
+        return false;
+    }
+    // The address may be another process's by now: only one that says who it is counts.
+    let sender = Sender::Client { name: format!("start of {}", config.name) };
+    let (peers, mut events) =
+        Peers::new(Hello { protocol: PROTOCOL, cluster: cluster_of(&config.cluster_secret), sender });
+    peers.set_addresses(BTreeMap::from([(node, known.peer)]));
+    let answers = tokio::time::timeout(DIAL_PATIENCE, async {
+        while let Some(event) = events.recv().await {
+            if event == PeerEvent::Up(node) {
+                return true;
+            }
+        }
+        false
+    });
+    let answers = answers.await.unwrap_or(false);
+    peers.close();
+    answers
 }

@@ -18,6 +18,19 @@ pub enum State {
     Draining,
 }
 
+/// How far the copying is that makes a node a replica of arcs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Copying {
+    /// Arcs that it is to become a replica of.
+    pub arcs: usize,
+    /// Of these, how many are copied.
+    pub arcs_copied: usize,
+    /// Registers fetched since the start.
+    pub registers: u64,
+    /// Bytes fetched since the start.
+    pub bytes: u64,
+}
+
 /// What `GET /status` answers.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Status {
@@ -39,6 +52,10 @@ pub struct Status {
     pub log_bytes: u64,
     /// Registers known to lag.
     pub catch_up_remaining: usize,
+    /// What it copies to become a replica of more arcs.
+    pub copying: Copying,
+    /// Whether it is leaving the ring.
+    pub leaving: bool,
     /// Operations that wait for their answer.
     pub waiting: usize,
     /// Whether the disk takes no more writes.
@@ -66,6 +83,13 @@ impl Board {
     /// Replaces the status.
     pub fn write(&self, status: Status) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = status;
+    }
+}
+
+impl Copying {
+    /// Arcs that are still to be copied.
+    pub fn left(&self) -> usize {
+        self.arcs - self.arcs_copied
     }
 }
 

@@ -11,7 +11,7 @@ use membership::{BucketId, KeyHasher, NodeId};
 use replication::{Change, Condition, Effect, Operation, Outcome, RegisterKey, RequestId, Value, Write};
 use runtime::Peers;
 use stdx::TraceContext;
-use storage_node::{Config, StartError};
+use storage_node::{Config, Farewell, StartError};
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use wire::node::{Hello, PROTOCOL, Sender};
@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 struct Node {
     stop: Option<oneshot::Sender<()>>,
-    task: JoinHandle<Result<(), StartError>>,
+    task: JoinHandle<Result<Farewell, StartError>>,
 }
 
 struct TestFleet {
@@ -70,6 +70,7 @@ impl TestFleet {
             ring_size: size,
             data_bytes_max: None,
             segment_bytes: Some(1 << 20),
+            transfer_bytes_per_second: None,
         }
     }
 
@@ -116,6 +117,12 @@ impl TestFleet {
         }
         *seen.borrow_mut() = statuses;
         ready
+    }
+
+    async fn expect_all(&self, count: usize, when: &str) {
+        for at in 0..count {
+            assert_eq!(self.read(&format!("k{at}")).await, Some(format!("v{at}")), "k{at} {when}");
+        }
     }
 
     fn key(&self, name: &str) -> RegisterKey {
@@ -285,6 +292,95 @@ async fn lookup(fleet: &TestFleet, start: NodeId, target: membership::Position) 
     None
 }
 
+/// Joins, leaves and a lost disk, while every record stays readable.
+#[tokio::test]
+async fn a_fleet_grows_shrinks_and_replaces_a_lost_disk() {
+    LocalSet::new()
+        .run_until(async {
+            let mut fleet = TestFleet::start(3).await;
+            for at in 0..60 {
+                let put = fleet.put(&format!("k{at}"), &format!("v{at}"), Condition::Absent);
+                assert!(matches!(fleet.ask(put).await, Outcome::Done { effect: Effect::Created(_), .. }));
+            }
+            for at in 3..5 {
+                let joins = fleet.config(at, 3);
+                fleet.nodes.push(spawn(joins));
+                fleet.until("it has joined", |f| f.view.members.len() == at + 1 && f.view.pending.is_empty()).await;
+            }
+            fleet.expect_all(60, "after two joins").await;
+
+            // n2 leaves, and its process ends by itself.
+            let consul = Consul::new(&fleet.discovery).expect("an address");
+            let n2 = fleet.directory.current().view.member_named("n2").expect("a member").id;
+            let left =
+                client::ring_changes::change(&consul, |view| view.begin_leave(BTreeSet::from([n2]), false)).await;
+            assert!(left.expect("five can spare one").is_leaving(n2));
+            let ended = tokio::time::timeout(PATIENCE, &mut fleet.nodes[1].task).await.expect("it ends");
+            assert_eq!(ended.expect("no panic").expect("leaving is no failure"), Farewell::Retired);
+            let back = refused(fleet.config(1, 3)).await;
+            assert!(back.contains("has left the ring"), "{back}");
+            fleet.until("n2 is out", |f| f.view.member(n2).is_none() && f.nodes.len() == 4).await;
+            fleet.expect_all(60, "after n2 left").await;
+
+            // n3 comes back without its data: as somebody new, under its old name, with its old tokens.
+            let before = fleet.directory.current().view.member_named("n3").expect("a member").clone();
+            fleet.stop(2).await;
+            let emptied = Config { data: fleet.data(9), ..fleet.config(2, 3) };
+            fleet.nodes[2] = spawn(emptied);
+            let replaced = |f: &Fleet| {
+                let now = f.view.member_named("n3").expect("the name stays");
+                now.id != before.id && now.tokens == before.tokens && f.view.pending.is_empty() && f.nodes.len() == 4
+            };
+            fleet.until("n3 is replaced", replaced).await;
+            fleet.expect_all(60, "after a lost disk").await;
+        })
+        .await;
+}
+
+/// A copy of a data directory is recognised, whether its node runs or has moved on.
+#[tokio::test]
+async fn a_copied_data_directory_is_no_second_self() {
+    LocalSet::new()
+        .run_until(async {
+            let mut fleet = TestFleet::start(3).await;
+            let put = fleet.put("k", "v", Condition::Absent);
+            assert!(matches!(fleet.ask(put).await, Outcome::Done { .. }));
+            let id = fleet.directory.current().view.member_named("n1").expect("a member").id;
+            copy_directory(&fleet.data(0), &fleet.data(8));
+            let twin = Config { data: fleet.data(8), ..fleet.config(0, 3) };
+            let twin = refused(twin).await;
+            assert!(twin.contains("a copy of a data directory in use"), "{twin}");
+
+            // The node starts again, so that the copy is of an earlier start; then only the copy is left.
+            fleet.stop(0).await;
+            let back = fleet.config(0, 3);
+            fleet.nodes[0] = spawn(back);
+            fleet.until("n1 is back", |fleet| fleet.nodes.len() == 3).await;
+            fleet.stop(0).await;
+            let restored = Config { data: fleet.data(8), ..fleet.config(0, 3) };
+            fleet.nodes[0] = spawn(restored);
+            let renewed = |f: &Fleet| {
+                let now = f.view.member_named("n1").expect("the name stays");
+                now.id != id && f.view.pending.is_empty() && f.nodes.len() == 3
+            };
+            fleet.until("the copy has become a new member", renewed).await;
+            assert_eq!(fleet.read("k").await.as_deref(), Some("v"));
+        })
+        .await;
+}
+
+fn copy_directory(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).expect("a directory");
+    for entry in std::fs::read_dir(from).expect("it is there") {
+        let entry = entry.expect("it can be read");
+        let target = to.join(entry.file_name());
+        match entry.file_type().expect("it has a type").is_dir() {
+            true => copy_directory(&entry.path(), &target),
+            false => drop(std::fs::copy(entry.path(), target).expect("it can be copied")),
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_start_that_cannot_work_says_why() {
     LocalSet::new()
@@ -294,15 +390,11 @@ async fn a_start_that_cannot_work_says_why() {
             let locked = refused(fleet.config(0, 3)).await;
             assert!(locked.contains("in use by another process"), "{locked}");
 
-            let stranger = Config { name: "n9".to_owned(), data: fleet.data(8), ..fleet.config(0, 3) };
-            let stranger = refused(stranger).await;
-            assert!(stranger.contains("already formed"), "{stranger}");
-
-            // n1's data is gone: a node of its name that forgot everything must not vote in its place.
-            fleet.stop(0).await;
+            // A node of n1's name without its data must not vote in its place, and n1 is there.
             let forgetful = Config { data: fleet.data(7), ..fleet.config(0, 3) };
             let forgetful = refused(forgetful).await;
             assert!(forgetful.contains("must not vote"), "{forgetful}");
+            fleet.stop(0).await;
 
             let other_cluster = Config { cluster_secret: "another".to_owned(), ..fleet.config(0, 3) };
             let other_cluster = refused(other_cluster).await;

@@ -100,7 +100,7 @@ impl<R: replication::Rules, C: chord::Rules> World<R, C> {
     }
 
     fn plan_attempts(&mut self, client: usize, operation: &Operation, deadline: Instant) -> Plan {
-        let mut replicas = self.ring.replicas_of(operation.key().position).to_vec();
+        let mut replicas = self.gateways[client].sets_of(operation.key().position).iter().collect::<Vec<NodeId>>();
         // Usually the owner is asked first; sometimes any replica, so that coordinators compete.
         if self.swarm.competing || self.prng.one_in(20) {
             let turn = self.prng.index(replicas.len());

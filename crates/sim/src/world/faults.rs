@@ -61,7 +61,7 @@ impl<R: replication::Rules, C: chord::Rules> World<R, C> {
     }
 
     /// A node is down: whoever held a connection to it may notice, and it will be back.
-    fn after_crash(&mut self, node: usize) {
+    pub(super) fn after_crash(&mut self, node: usize) {
         self.backlog[node].clear();
         let (id, incarnation) = (self.nodes[node].id, self.nodes[node].incarnation);
         if self.watch.crashed(id) {
@@ -112,7 +112,7 @@ impl<R: replication::Rules, C: chord::Rules> World<R, C> {
             return;
         }
         self.counts.faults += 1;
-        let links = self.network.partition(&self.swarm);
+        let links = self.network.partition(&self.swarm, self.nodes.len());
         self.log.push(self.now, format_args!("cut {links:?}"));
         let length = Duration::from_millis(20 + self.prng.below(800));
         // Some notice by their silent connections, though both ends live.
@@ -150,10 +150,20 @@ impl<R: replication::Rules, C: chord::Rules> World<R, C> {
         }
         self.counts.faults += 1;
         let node = self.any_node();
+        if self.nodes[node].gone {
+            return;
+        }
         self.log.push(self.now, format_args!("node {} loses its disk", node + 1));
         self.nodes[node].pull_plug(&mut self.prng);
         self.nodes[node].disk = store::SimDisk::new(self.prng.next_u64());
         self.nodes[node].gone = !self.amnesia;
+        let id = self.nodes[node].id;
+        if self.nodes[node].gone {
+            if self.swarm.changes_every.is_some() {
+                let after = Duration::from_millis(20 + self.prng.below(800));
+                self.at(after, Happening::Replace { gone: id });
+            }
+        }
         self.after_crash(node);
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use membership::NodeId;
-use replication::{Effects, Input, LogPosition, Record};
+use replication::{Effects, Input, LogPosition, Message, Record};
 use stdx::TraceContext;
 use wire::node::Payload;
 
@@ -12,7 +12,7 @@ use super::clients::{decoded, encoded};
 use super::{Happening, World};
 use crate::invariants::Violation;
 use crate::network::Place;
-use crate::node::{DiskFailed, StartFailed};
+use crate::node::{DiskFailed, Durable, StartFailed};
 use crate::ring_host::{self, RingEffects};
 use crate::words::{RingWords, Words};
 
@@ -34,7 +34,8 @@ impl<R: replication::Rules, C: chord::Rules> World<R, C> {
         }
         let (now, ring) = (self.now, ring_host::config(self.swarm.successors));
         let config = (self.swarm.segment_bytes, ring);
-        let started = self.nodes[node].start(now, &self.view, config, &mut self.prng);
+        let Some(view) = self.view_at_start(node) else { return };
+        let started = self.nodes[node].start(now, &view, config, &mut self.prng);
         let (effects, held) = match started {
             Ok(started) => started,
             Err(StartFailed::Disk) => {
@@ -45,12 +46,11 @@ impl<R: replication::Rules, C: chord::Rules> World<R, C> {
                 return self.note(Err(Violation { invariant: "a_crash_leaves_a_log_that_opens", found }));
             }
         };
-        let majority = self.view.replication / 2 + 1;
-        for (key, ballot) in held {
+        for durable in held {
             // What is found on the disk is on the disk, be it that nobody was told of its sync.
-            let checked = self.registers.durable(&key, ballot, node, majority);
-            self.note(checked);
+            self.note_durable(node, durable);
         }
+        self.took_view(node);
         self.carry_out(node, effects);
         self.enter_ring(node);
         let incarnation = self.nodes[node].incarnation;
@@ -61,6 +61,15 @@ impl<R: replication::Rules, C: chord::Rules> World<R, C> {
             let after = Duration::from_micros(100 + self.prng.below(3_000));
             self.at(after, Happening::PeerFound { node: other, found: node });
         }
+    }
+
+    fn note_durable(&mut self, node: usize, durable: Durable) {
+        let id = self.nodes[node].id;
+        let checked = match durable {
+            Durable::Accepted(key, ballot) => self.registers.durable(&key, ballot, id),
+            Durable::Acting(epoch) => self.registers.reached(id, epoch),
+        };
+        self.note(checked);
     }
 
     fn enter_ring(&mut self, node: usize) {
@@ -89,14 +98,17 @@ impl<R: replication::Rules, C: chord::Rules> World<R, C> {
         self.nodes[node].incarnation != incarnation || self.set_aside(node, || happening.clone())
     }
 
-    pub(super) fn arrive(&mut self, from: NodeId, to: usize, bytes: Bytes) {
+    pub(super) fn arrive(&mut self, from: (NodeId, u64), to: usize, bytes: Bytes) {
         if self.set_aside(to, || Happening::Arrive { from, to, bytes: bytes.clone() }) {
             return;
         }
         match decoded(bytes) {
             Payload::Replica(message) => {
-                self.log.push(self.now, format_args!("node {} from {} {}", to + 1, from.0, Words(&message.body)));
-                self.handle(to, Input::Message { from, message, context: TraceContext::NONE });
+                let (from, incarnation) = from;
+                let Message { epoch, .. } = message;
+                self.log
+                    .push(self.now, format_args!("node {} from {} e{epoch} {}", to + 1, from.0, Words(&message.body)));
+                self.handle(to, Input::Message { from, incarnation, message, context: TraceContext::NONE });
             }
             Payload::Chord(envelope) => {
                 self.log.push(self.now, format_args!("{}", RingWords(&envelope)));
@@ -179,10 +191,8 @@ impl<R: replication::Rules, C: chord::Rules> World<R, C> {
         while running.unsynced.front().is_some_and(|(position, ..)| position.0 <= through) {
             durable.extend(running.unsynced.pop_front());
         }
-        let majority = self.view.replication / 2 + 1;
-        for (_, key, ballot) in durable {
-            let checked = self.registers.durable(&key, ballot, node, majority);
-            self.note(checked);
+        for (_, durable) in durable {
+            self.note_durable(node, durable);
         }
         self.log.push(self.now, format_args!("node {} synced {through}", node + 1));
         self.handle(node, Input::Synced(LogPosition(through)));
@@ -223,7 +233,11 @@ impl<R: replication::Rules, C: chord::Rules> World<R, C> {
 
     pub(super) fn handle(&mut self, node: usize, input: Input) {
         let now = self.now;
+        let acting = self.nodes[node].acting_epoch();
         let effects = self.nodes[node].handle(now, input);
+        if self.nodes[node].acting_epoch() != acting {
+            self.took_view(node);
+        }
         self.carry_out(node, effects);
     }
 
@@ -239,6 +253,9 @@ impl<R: replication::Rules, C: chord::Rules> World<R, C> {
         }
         for answer in effects.answers {
             self.send_answer(node, answer);
+        }
+        for event in effects.events {
+            self.take_event(node, &event);
         }
         self.arm(node);
     }
@@ -262,7 +279,8 @@ impl<R: replication::Rules, C: chord::Rules> World<R, C> {
     }
 
     fn send(&mut self, node: usize, to: NodeId, payload: Payload) {
-        let (from, to) = (self.nodes[node].id, self.index_of(to));
+        let from = (self.nodes[node].id, self.nodes[node].incarnation);
+        let to = self.index_of(to);
         let bytes = encoded(payload);
         for fate in self.network.fates(&self.swarm, Place::Node(node), Place::Node(to)) {
             self.at(fate, Happening::Arrive { from, to, bytes: bytes.clone() });
@@ -275,7 +293,10 @@ impl<R: replication::Rules, C: chord::Rules> World<R, C> {
         }
         for (_, record) in &records {
             if let Record::Accepted { key, ballot, state } = record {
-                let checked = self.registers.accepted(key, *ballot, state);
+                let running = self.nodes[node].running.as_ref();
+                let arc = running.and_then(|running| running.replica.arc_of(key.position));
+                let by = (self.nodes[node].id, arc.map(|arc| arc.epoch).unwrap_or_default());
+                let checked = self.registers.accepted(key, (*ballot, state), by);
                 self.note(checked);
             }
         }

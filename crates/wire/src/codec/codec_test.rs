@@ -70,7 +70,7 @@ proptest! {
     #[test]
     fn noise_in_a_body_is_no_panic_and_what_decodes_is_canonical(
         kind in 1u8..=10,
-        tags in prop::collection::vec(0u8..12, 0..6),
+        tags in prop::collection::vec(0u8..18, 0..6),
         noise in prop::collection::vec(any::<u8>(), 0..200),
     ) {
         let covered = [&[1, kind], &[0; 25][..], &tags, &noise].concat();
@@ -238,9 +238,9 @@ fn golden_bytes_of_control_frames() {
     check_golden("go away", Payload::GoAway, "");
     let hello = |sender| Payload::Hello(Hello { protocol: PROTOCOL, cluster: ClusterId(0xc1), sender });
     let node = Sender::Node { id: NodeId(0xa1), incarnation: 130, name: "n1".into() };
-    check_golden("hello of a node", hello(node), "02 c100000000000000 01 a100000000000000 8201 026e31");
+    check_golden("hello of a node", hello(node), "03 c100000000000000 01 a100000000000000 8201 026e31");
     let client = Sender::Client { name: "g".into() };
-    check_golden("hello of a client", hello(client), "02 c100000000000000 02 0167");
+    check_golden("hello of a client", hello(client), "03 c100000000000000 02 0167");
     let peer = chord::Peer { position: Position(7), node: NodeId(0xa1) };
     check_golden(
         "lookup",
@@ -281,7 +281,6 @@ fn golden_bytes_of_replica_messages() {
     check("digest", Body::Digest { round, after: Some(key()) }, &format!("09 06 01 {KEY}"));
     let entries = vec![(key(), ballot(9))];
     check("digest page", Body::DigestPage { round, entries, more: true }, &format!("0a 06 01 {KEY} {ballot_9} 01"));
-    check("other epoch", Body::OtherEpoch, "0b");
     let position = LedgerPosition { start: 130, count: 5 };
     check(
         "confirm",
@@ -294,6 +293,21 @@ fn golden_bytes_of_replica_messages() {
         Body::Confirmed { round, position, entries, more: false },
         &format!("0d 06 8201 05 01 {KEY} {ballot_9} 00"),
     );
+    check("other epoch", Body::OtherEpoch { view: None }, "0b");
+    let view = std::sync::Arc::new(membership::View::forming(ClusterId(1), 1, 1, 0));
+    let text = crate::view::to_json(&view);
+    let view = Body::OtherEpoch { view: Some(view) };
+    check("a newer view", view, &format!("0e 7a {}", hex(text.as_bytes())));
+    let high = Position(7);
+    let end = "0700000000000000";
+    check("copy", Body::Copy { round, high, after: Some(key()) }, &format!("0f 06 {end} 01 {KEY}"));
+    let entries = vec![(key(), ballot(9))];
+    let page = Body::CopyPage { round, entries, more: false, total: 5, floor: 300 };
+    check("copy page", page, &format!("10 06 01 {KEY} {ballot_9} 00 05 ac02"));
+    check("fetch", Body::Fetch { round, high, keys: vec![key()] }, &format!("11 06 {end} 01 {KEY}"));
+    let entries = vec![(key(), ballot(9), state())];
+    check("fetched", Body::Fetched { round, entries }, &format!("12 06 01 {KEY} {ballot_9} {STATE}"));
+    check("fenced", Body::Fenced { incarnation: 5 }, "13 05");
 }
 
 #[test]
@@ -394,4 +408,5 @@ fn golden_bytes_of_outcomes_and_records() {
         &format!("01 01 {KEY} 09a100000000000000 {STATE}"),
     );
     record(Record::Ceiling(300), "01 02 ac02");
+    record(Record::Epoch(Epoch(3)), "01 03 03");
 }

@@ -41,6 +41,9 @@ pub enum CodecError {
     /// A text is not UTF-8.
     #[error("a text is not UTF-8")]
     Text,
+    /// A view is not of the form that discovery holds, or not sound.
+    #[error("a view cannot be read")]
+    View,
     /// A list claims more entries than the bytes that follow could hold.
     #[error("a list claims {entries} entries, more than can follow")]
     ListLength {

@@ -1,6 +1,8 @@
 //! What replicas say to each other, and what they keep on disk.
 
-use membership::{BucketId, Epoch, NodeId, Position};
+use std::sync::Arc;
+
+use membership::{BucketId, Epoch, NodeId, Position, View};
 use replication::{
     Ballot, Body, LedgerPosition, Message, Record, RegisterKey, Remembered, RequestId, RequestMemory, RoundId, State,
     Value, Version,
@@ -12,6 +14,8 @@ use super::operations::{read_effect, write_effect};
 
 /// The shortest remembered request: id, time, and an effect without a version.
 const REMEMBERED_BYTES_MIN: usize = 16 + 1 + 1;
+/// The shortest key: position, bucket, empty key.
+const KEY_BYTES_MIN: usize = 8 + 1 + 1;
 /// The shortest entry of a digest: position, bucket, empty key, ballot.
 const DIGEST_ENTRY_BYTES_MIN: usize = 8 + 1 + 1 + 9;
 
@@ -66,7 +70,7 @@ pub(super) fn write_message(w: &mut Writer<'_>, message: &Message) {
             begin(w, 10, *round);
             write_entries(w, entries, *more);
         }
-        Body::OtherEpoch => w.u8(11),
+        Body::OtherEpoch { view: None } => w.u8(11),
         Body::Confirm { round, arc, up_to, since, position, after } => {
             begin(w, 12, *round);
             w.fixed_u64(arc.0);
@@ -80,6 +84,15 @@ pub(super) fn write_message(w: &mut Writer<'_>, message: &Message) {
             write_ledger_position(w, *position);
             write_entries(w, entries, *more);
         }
+        Body::OtherEpoch { view: Some(view) } => {
+            w.u8(14);
+            w.bytes(crate::view::to_json(view).as_bytes());
+        }
+        Body::Fenced { incarnation } => {
+            w.u8(19);
+            w.varint(*incarnation);
+        }
+        copying => write_copying(w, copying),
     }
 }
 
@@ -121,7 +134,7 @@ pub(super) fn read_message(r: &mut Reader) -> Result<Message, CodecError> {
             entries: r.list(DIGEST_ENTRY_BYTES_MIN, |r| Ok((read_key(r)?, read_ballot(r)?)))?,
             more: r.bool()?,
         },
-        11 => Body::OtherEpoch,
+        11 => Body::OtherEpoch { view: None },
         12 => Body::Confirm {
             round: read_round(r)?,
             arc: Position(r.fixed_u64()?),
@@ -136,9 +149,68 @@ pub(super) fn read_message(r: &mut Reader) -> Result<Message, CodecError> {
             entries: r.list(DIGEST_ENTRY_BYTES_MIN, |r| Ok((read_key(r)?, read_ballot(r)?)))?,
             more: r.bool()?,
         },
+        14 => Body::OtherEpoch { view: Some(read_view(r)?) },
+        tag @ 15..=18 => read_copying(r, tag)?,
+        19 => Body::Fenced { incarnation: r.varint()? },
         tag => return Err(CodecError::UnknownTag { noun: "replica message", tag }),
     };
     Ok(Message { epoch, counter, body })
+}
+
+/// The messages by which a newcomer copies an arc.
+fn write_copying(w: &mut Writer<'_>, body: &Body) {
+    match body {
+        Body::Copy { round, high, after } => {
+            begin(w, 15, *round);
+            w.fixed_u64(high.0);
+            w.option(after.as_ref(), write_key);
+        }
+        Body::CopyPage { round, entries, more, total, floor } => {
+            begin(w, 16, *round);
+            write_entries(w, entries, *more);
+            w.varint(*total);
+            w.varint(*floor);
+        }
+        Body::Fetch { round, high, keys } => {
+            begin(w, 17, *round);
+            w.fixed_u64(high.0);
+            w.list(keys, write_key);
+        }
+        Body::Fetched { round, entries } => {
+            begin(w, 18, *round);
+            w.list(entries, |w, (key, ballot, state)| {
+                write_key(w, key);
+                write_ballot(w, ballot);
+                write_state(w, state);
+            });
+        }
+        other => unreachable!("written by write_message: {other:?}"),
+    }
+}
+
+fn read_copying(r: &mut Reader, tag: u8) -> Result<Body, CodecError> {
+    let round = read_round(r)?;
+    Ok(match tag {
+        15 => Body::Copy { round, high: Position(r.fixed_u64()?), after: r.option(read_key)? },
+        16 => Body::CopyPage {
+            round,
+            entries: r.list(DIGEST_ENTRY_BYTES_MIN, |r| Ok((read_key(r)?, read_ballot(r)?)))?,
+            more: r.bool()?,
+            total: r.varint()?,
+            floor: r.varint()?,
+        },
+        17 => Body::Fetch { round, high: Position(r.fixed_u64()?), keys: r.list(KEY_BYTES_MIN, read_key)? },
+        _ => Body::Fetched {
+            round,
+            entries: r.list(DIGEST_ENTRY_BYTES_MIN, |r| Ok((read_key(r)?, read_ballot(r)?, read_state(r)?)))?,
+        },
+    })
+}
+
+/// A view travels in the form in which discovery holds it.
+fn read_view(r: &mut Reader) -> Result<Arc<View>, CodecError> {
+    let text = r.text()?;
+    crate::view::from_json(&text).map(Arc::new).map_err(|_| CodecError::View)
 }
 
 pub(super) fn write_record(w: &mut Writer<'_>, record: &Record) {
@@ -153,6 +225,10 @@ pub(super) fn write_record(w: &mut Writer<'_>, record: &Record) {
             w.u8(2);
             w.varint(*counter);
         }
+        Record::Epoch(epoch) => {
+            w.u8(3);
+            w.varint(epoch.0);
+        }
     }
 }
 
@@ -160,6 +236,7 @@ pub(super) fn read_record(r: &mut Reader) -> Result<Record, CodecError> {
     match r.u8()? {
         1 => Ok(Record::Accepted { key: read_key(r)?, ballot: read_ballot(r)?, state: read_state(r)? }),
         2 => r.varint().map(Record::Ceiling),
+        3 => r.varint().map(|epoch| Record::Epoch(Epoch(epoch))),
         tag => Err(CodecError::UnknownTag { noun: "log record", tag }),
     }
 }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use chord::NextHop;
-use membership::{BucketId, ClusterId, Epoch, NodeId, Position};
+use membership::{BucketId, ClusterId, Epoch, Member, NodeId, Position, View};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -108,7 +108,6 @@ pub(super) fn message() -> impl Strategy<Value = Message> {
             entries,
             more
         }),
-        Just(Body::OtherEpoch),
         (round(), number(), number(), number(), ledger_position(), option::of(key())).prop_map(
             |(round, arc, up_to, since, position, after)| Body::Confirm {
                 round,
@@ -121,6 +120,21 @@ pub(super) fn message() -> impl Strategy<Value = Message> {
         ),
         (round(), ledger_position(), vec((key(), ballot()), 0..4), any::<bool>())
             .prop_map(|(round, position, entries, more)| Body::Confirmed { round, position, entries, more },),
+        option::of(view()).prop_map(|view| Body::OtherEpoch { view: view.map(std::sync::Arc::new) }),
+        (round(), any::<u64>(), option::of(key())).prop_map(|(round, high, after)| Body::Copy {
+            round,
+            high: Position(high),
+            after
+        }),
+        (round(), vec((key(), ballot()), 0..4), any::<bool>(), number(), number())
+            .prop_map(|(round, entries, more, total, floor)| Body::CopyPage { round, entries, more, total, floor }),
+        (round(), any::<u64>(), vec(key(), 0..4)).prop_map(|(round, high, keys)| Body::Fetch {
+            round,
+            high: Position(high),
+            keys
+        }),
+        (round(), vec((key(), ballot(), state()), 0..4)).prop_map(|(round, entries)| Body::Fetched { round, entries }),
+        number().prop_map(|incarnation| Body::Fenced { incarnation }),
     ];
     (number(), number(), body).prop_map(|(epoch, counter, body)| Message { epoch: Epoch(epoch), counter, body })
 }
@@ -129,10 +143,26 @@ fn ledger_position() -> impl Strategy<Value = LedgerPosition> {
     (number(), number()).prop_map(|(start, count)| LedgerPosition { start, count })
 }
 
+/// A formed ring of a few members, with one more joining or not.
+fn view() -> impl Strategy<Value = View> {
+    (3u64..7, any::<bool>(), number()).prop_map(|(count, joining, cluster)| {
+        let member = |id: u64| Member {
+            id: NodeId(id),
+            name: format!("n{id}"),
+            zone: None,
+            tokens: vec![Position(id << 60), Position(id)],
+        };
+        let base = View::forming(ClusterId(cluster), 3, count as usize, 0);
+        let formed = View { epoch: Epoch(1), members: (1..=count).map(member).collect(), ..base };
+        if joining { formed.begin_join(member(9)).expect("its tokens are free") } else { formed }
+    })
+}
+
 pub(super) fn record() -> impl Strategy<Value = Record> {
     prop_oneof![
         (key(), ballot(), state()).prop_map(|(key, ballot, state)| Record::Accepted { key, ballot, state }),
         number().prop_map(Record::Ceiling),
+        number().prop_map(|epoch| Record::Epoch(Epoch(epoch))),
     ]
 }
 

@@ -1,0 +1,230 @@
+//! `everring ring`: who belongs to the ring, and changes of it.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use anyhow::bail;
+use clap::builder::BoolishValueParser;
+use clap::{Args, Subcommand};
+use client::consul::Consul;
+use client::ring_changes::{self, RingChangeError};
+use membership::{ChangeError, Epoch, NodeId, View};
+use serde_json::json;
+use wire::http::RingAnswer;
+
+use crate::args::{GatewaysArgs, OutputArgs};
+use crate::duration;
+use crate::out::{self, Form};
+use crate::people::{EXIT_REFUSED, EXIT_UNKNOWN, ask_failed, block_on, client};
+
+/// `everring ring`.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct RingArgs {
+    /// What to change; without it the members are shown.
+    #[command(subcommand)]
+    command: Option<RingCommand>,
+    #[command(flatten)]
+    gateways: GatewaysArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// Changes of the ring. (A node joins by being started: `everring storage-node` with a name and a data directory of its
+/// own.)
+#[derive(Debug, Subcommand)]
+enum RingCommand {
+    /// Let nodes leave: others copy what they hold, then take over; each node's process ends by itself.
+    Remove(RemoveArgs),
+    /// Give up a change that is under way; nothing is lost by it.
+    Abandon {
+        /// The change's number, as `everring ring` shows it.
+        change: u64,
+        #[command(flatten)]
+        at: DiscoveryArgs,
+    },
+}
+
+/// Where the ring's view is.
+#[derive(Debug, Args)]
+struct DiscoveryArgs {
+    /// The base URL of discovery (or of a Consul agent).
+    #[arg(long, env = "EVERRING_DISCOVERY", default_value = "http://127.0.0.1:8500", value_name = "URL")]
+    discovery: String,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// `everring ring remove`.
+#[derive(Debug, Args)]
+struct RemoveArgs {
+    /// Their names.
+    #[arg(required = true, value_name = "NODE")]
+    nodes: Vec<String>,
+    /// Remove nodes that are gone for good although no majority of some arcs is left: what only they held is given up.
+    #[arg(long, env = "EVERRING_FORCE", value_parser = BoolishValueParser::new())]
+    force: bool,
+    /// Do not wait until others have taken over.
+    #[arg(long, env = "EVERRING_NO_WAIT", value_parser = BoolishValueParser::new())]
+    no_wait: bool,
+    /// How long to wait.
+    #[arg(long, env = "EVERRING_WITHIN", default_value = "1h", value_parser = duration::parse, value_name = "TIME")]
+    within: Duration,
+    #[command(flatten)]
+    at: DiscoveryArgs,
+}
+
+/// How often the progress of a change is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// Shows the ring, or changes it.
+///
+/// # Errors
+/// Nobody answers, or the call makes no sense.
+pub fn run(args: RingArgs) -> anyhow::Result<u8> {
+    match args.command {
+        None => show(&args.gateways, args.output),
+        Some(RingCommand::Remove(args)) => block_on(remove(args))?,
+        Some(RingCommand::Abandon { change, at }) => block_on(abandon(change, at))?,
+    }
+}
+
+fn show(gateways: &GatewaysArgs, output: OutputArgs) -> anyhow::Result<u8> {
+    let client = client(gateways)?;
+    let ring = match block_on(async { client.ring().await })? {
+        Ok(ring) => ring,
+        Err(error) => return ask_failed(error),
+    };
+    match output.output {
+        Form::Json => out::json(&ring)?,
+        Form::Table => {
+            let formed = if ring.epoch == 0 { "still forming".to_owned() } else { format!("epoch {}", ring.epoch) };
+            eprintln!("cluster {}, {formed}, {} copies of each key", ring.cluster, ring.replication);
+            if let Some(pending) = &ring.pending_change {
+                eprintln!("under way: {pending}");
+            }
+            out::table(&ring_rows(&ring))?;
+        }
+    }
+    Ok(0)
+}
+
+fn ring_rows(ring: &RingAnswer) -> Vec<Vec<String>> {
+    let head = ["NAME", "STATE", "ALIVE", "SHARE", "TOKENS", "ZONE", "ID"].map(str::to_owned).to_vec();
+    let rows = ring.members.iter().map(|member| {
+        vec![
+            member.name.clone(),
+            member.state.clone(),
+            if member.alive { "yes" } else { "no" }.to_owned(),
+            format!("{:.1} %", member.share * 100.0),
+            member.tokens.len().to_string(),
+            member.zone.clone().unwrap_or_else(|| "-".to_owned()),
+            member.id.clone(),
+        ]
+    });
+    std::iter::once(head).chain(rows).collect()
+}
+
+async fn remove(args: RemoveArgs) -> anyhow::Result<u8> {
+    let consul = Consul::new(&args.at.discovery)?;
+    let view = match ring_changes::read(&consul).await {
+        Ok(view) => view,
+        Err(error) => return change_failed(error),
+    };
+    let mut nodes = BTreeSet::new();
+    for name in &args.nodes {
+        match view.member_named(name) {
+            Some(member) => nodes.insert(member.id),
+            None => return change_failed(RingChangeError::Refused(ChangeError::NoSuchMember(name.clone()))),
+        };
+    }
+    // Who cannot be reached cannot be copied from: such a change would wait for ever.
+    let passing = match ring_changes::registered(&consul).await {
+        Ok(registered) => registered.passing,
+        Err(error) => return change_failed(error),
+    };
+    let losses = view.arcs_without_majority(|node| passing.contains_key(&node));
+    let lost = !losses.is_empty() && args.force;
+    if !losses.is_empty() {
+        let share: f64 = losses.iter().map(|loss| f64::from(loss.share_ppm) / 10_000.0).sum();
+        let away: BTreeSet<NodeId> = losses.iter().flat_map(|loss| loss.unreachable.iter().copied()).collect();
+        let names: Vec<String> = away.iter().map(|node| name_of(&view, *node)).collect();
+        let (arcs, names) = (losses.len(), names.join(", "));
+        if !args.force {
+            eprintln!(
+                "everring: {arcs} arcs ({share:.1} % of all keys) have no majority of replicas that can be reached ({names} \
+                 cannot); their data could not be copied. Bring one of these nodes back first. If their data is lost for \
+                 good, --force gives up what only they held"
+            );
+            return Ok(EXIT_REFUSED);
+        }
+        eprintln!("giving up what only {names} held: up to {share:.1} % of all keys, in {arcs} arcs");
+    }
+    let begun = ring_changes::change(&consul, |view| view.begin_leave(nodes.clone(), lost)).await;
+    let view = match begun {
+        Ok(view) => view,
+        Err(error) => return change_failed(error),
+    };
+    let id = view.pending.iter().find(|pending| nodes.iter().any(|node| pending.change.names(*node)));
+    match id.map(|pending| pending.id) {
+        Some(id) if !args.no_wait => wait(&consul, id, &args).await,
+        id => told(&args.at.output, &view, id.is_none()),
+    }
+}
+
+/// Waits for the end of the change and shows its progress.
+async fn wait(consul: &Consul, id: Epoch, args: &RemoveArgs) -> anyhow::Result<u8> {
+    let end = tokio::time::Instant::now() + args.within;
+    let mut said = None;
+    while tokio::time::Instant::now() < end {
+        // Discovery may be away for a moment; the change goes on without it.
+        if let Ok(view) = ring_changes::read(consul).await {
+            let Some(pending) = view.pending.iter().find(|pending| pending.id == id) else {
+                return told(&args.at.output, &view, true);
+            };
+            let awaited = view.awaited(id).map_or(0, |awaited| awaited.len());
+            let progress = (pending.copied.len(), awaited);
+            if said.replace(progress) != Some(progress) {
+                let (copied, of) = progress;
+                eprintln!("{}: {copied} of {of} nodes have copied their share", view.describe(&pending.change));
+            }
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    eprintln!("everring: the change is still under way after {:?}; `everring ring` shows it", args.within);
+    Ok(EXIT_UNKNOWN)
+}
+
+async fn abandon(change: u64, at: DiscoveryArgs) -> anyhow::Result<u8> {
+    let consul = Consul::new(&at.discovery)?;
+    match ring_changes::change(&consul, |view| view.abandon(Epoch(change))).await {
+        Ok(view) => told(&at.output, &view, true),
+        Err(error) => change_failed(error),
+    }
+}
+
+fn told(output: &OutputArgs, view: &View, complete: bool) -> anyhow::Result<u8> {
+    let members: Vec<&str> = view.members.iter().map(|member| member.name.as_str()).collect();
+    match output.output {
+        Form::Json => out::json(&json!({"epoch": view.epoch.0, "complete": complete, "members": members}))?,
+        Form::Table => {
+            let how = if complete { "done" } else { "begun" };
+            out::line(&format!("{how}: epoch {}, members {}", view.epoch, members.join(", ")))?;
+        }
+    }
+    Ok(0)
+}
+
+fn change_failed(error: RingChangeError) -> anyhow::Result<u8> {
+    match error {
+        RingChangeError::Refused(_) | RingChangeError::NoRing => {
+            eprintln!("everring: {error}");
+            Ok(EXIT_REFUSED)
+        }
+        error => bail!("{}", stdx::error_chain(&error)),
+    }
+}
+
+fn name_of(view: &View, node: NodeId) -> String {
+    view.member(node).map_or_else(|| node.to_string(), |member| member.name.clone())
+}
