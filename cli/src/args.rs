@@ -260,6 +260,10 @@ pub struct StorageNodeArgs {
         value_parser = value_parser!(u64).range(1..)
     )]
     pub transfer_bytes_per_second: Option<u64>,
+    /// When told to end (SIGTERM), leave the ring first, and take at most this long: others copy what this node holds.
+    /// For a node that does not come back. Without it, it merely drains.
+    #[arg(long, env = "EVERRING_LEAVE_WITHIN", value_parser = parse_duration, value_name = "TIME")]
+    pub leave_within: Option<Duration>,
 }
 
 /// Where the fleet is reached.

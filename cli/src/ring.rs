@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use clap::builder::BoolishValueParser;
 use clap::{Args, Subcommand};
 use client::consul::Consul;
 use client::ring_changes::{self, RingChangeError};
-use membership::{ChangeError, Epoch, NodeId, View};
+use membership::{ChangeError, Epoch, NodeId, Pending, View};
 use serde_json::json;
 use wire::http::RingAnswer;
 
@@ -16,6 +16,7 @@ use crate::args::{GatewaysArgs, OutputArgs};
 use crate::duration;
 use crate::out::{self, Form};
 use crate::people::{EXIT_REFUSED, EXIT_UNKNOWN, ask_failed, block_on, client};
+use crate::up::{Ask, Told, ask, tail};
 
 /// `everring ring`.
 #[derive(Debug, Args)]
@@ -30,10 +31,12 @@ pub struct RingArgs {
     output: OutputArgs,
 }
 
-/// Changes of the ring. (A node joins by being started: `everring storage-node` with a name and a data directory of its
-/// own.)
+/// Changes of the ring. (Anywhere else than in a fleet of `everring up`, a node joins by being started: `everring
+/// storage-node` with a name and a data directory of its own.)
 #[derive(Debug, Subcommand)]
 enum RingCommand {
+    /// Start more storage nodes in the fleet that `everring up` runs here, and let them join.
+    Add(AddArgs),
     /// Let nodes leave: others copy what they hold, then take over; each node's process ends by itself.
     Remove(RemoveArgs),
     /// Give up a change that is under way; nothing is lost by it.
@@ -55,6 +58,29 @@ struct DiscoveryArgs {
     output: OutputArgs,
 }
 
+/// How a change is waited for.
+#[derive(Debug, Args)]
+struct WaitArgs {
+    /// Do not wait until the change is complete.
+    #[arg(long, env = "EVERRING_NO_WAIT", value_parser = BoolishValueParser::new())]
+    no_wait: bool,
+    /// How long to wait.
+    #[arg(long, env = "EVERRING_WITHIN", default_value = "1h", value_parser = duration::parse, value_name = "TIME")]
+    within: Duration,
+}
+
+/// `everring ring add`.
+#[derive(Debug, Args)]
+struct AddArgs {
+    /// Their names, such as n6; new ones.
+    #[arg(required = true, value_name = "NODE")]
+    nodes: Vec<String>,
+    #[command(flatten)]
+    wait: WaitArgs,
+    #[command(flatten)]
+    at: DiscoveryArgs,
+}
+
 /// `everring ring remove`.
 #[derive(Debug, Args)]
 struct RemoveArgs {
@@ -64,12 +90,8 @@ struct RemoveArgs {
     /// Remove nodes that are gone for good although no majority of some arcs is left: what only they held is given up.
     #[arg(long, env = "EVERRING_FORCE", value_parser = BoolishValueParser::new())]
     force: bool,
-    /// Do not wait until others have taken over.
-    #[arg(long, env = "EVERRING_NO_WAIT", value_parser = BoolishValueParser::new())]
-    no_wait: bool,
-    /// How long to wait.
-    #[arg(long, env = "EVERRING_WITHIN", default_value = "1h", value_parser = duration::parse, value_name = "TIME")]
-    within: Duration,
+    #[command(flatten)]
+    wait: WaitArgs,
     #[command(flatten)]
     at: DiscoveryArgs,
 }
@@ -84,6 +106,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 pub fn run(args: RingArgs) -> anyhow::Result<u8> {
     match args.command {
         None => show(&args.gateways, args.output),
+        Some(RingCommand::Add(args)) => block_on(add(args))?,
         Some(RingCommand::Remove(args)) => block_on(remove(args))?,
         Some(RingCommand::Abandon { change, at }) => block_on(abandon(change, at))?,
     }
@@ -123,6 +146,76 @@ fn ring_rows(ring: &RingAnswer) -> Vec<Vec<String>> {
         ]
     });
     std::iter::once(head).chain(rows).collect()
+}
+
+async fn add(args: AddArgs) -> anyhow::Result<u8> {
+    let consul = Consul::new(&args.at.discovery)?;
+    let view = match ring_changes::read(&consul).await {
+        Ok(view) => view,
+        Err(error) => return change_failed(error),
+    };
+    if let Some(name) = args.nodes.iter().find(|name| view.member_named(name).is_some()) {
+        return change_failed(RingChangeError::Refused(ChangeError::NameTaken(name.clone())));
+    }
+    for name in &args.nodes {
+        if let Told::Refused(why) = ask(&consul, &Ask::Add(name.clone())).await? {
+            eprintln!("everring: {name} is not added: {why}");
+            return Ok(EXIT_REFUSED);
+        }
+    }
+    if args.wait.no_wait {
+        return told(&args.at.output, &view, false);
+    }
+    let end = tokio::time::Instant::now() + args.wait.within;
+    let mut progress = Progress::default();
+    while tokio::time::Instant::now() < end {
+        tokio::time::sleep(LOOK_EVERY).await;
+        // Discovery may be away for a moment; the change goes on without it.
+        let Ok(view) = ring_changes::read(&consul).await else { continue };
+        let mut awaited = 0;
+        for name in &args.nodes {
+            match view.member_named(name) {
+                Some(member) if !view.is_joining(member.id) => {}
+                Some(member) => {
+                    awaited += 1;
+                    view.pending_of(member.id).into_iter().for_each(|pending| progress.show(&view, pending));
+                }
+                None => {
+                    awaited += 1;
+                    if let Some(code) = failed_to_start(&consul, name).await? {
+                        return Ok(code);
+                    }
+                }
+            }
+        }
+        if awaited == 0 {
+            return told(&args.at.output, &view, true);
+        }
+    }
+    eprintln!("everring: the change is still under way after {:?}; `everring ring` shows it", args.wait.within);
+    Ok(EXIT_UNKNOWN)
+}
+
+/// Says why a node that is not in the ring yet has ended, if it has.
+async fn failed_to_start(consul: &Consul, name: &str) -> anyhow::Result<Option<u8>> {
+    let child = ask(consul, &Ask::Look(name.to_owned())).await.context("`everring up` has ended meanwhile")?;
+    let Told::Child { last_end: Some(how), log, .. } = child else { return Ok(None) };
+    eprintln!("everring: {name} did not join: it {how}; the end of {}:\n{}", log.display(), tail(&log).trim_end());
+    Ok(Some(EXIT_REFUSED))
+}
+
+/// What was said of changes under way; each news is said once.
+#[derive(Debug, Default)]
+struct Progress(std::collections::BTreeMap<Epoch, (usize, usize)>);
+
+impl Progress {
+    fn show(&mut self, view: &View, pending: &Pending) {
+        let news = (pending.copied.len(), view.awaited(pending.id).map_or(0, |awaited| awaited.len()));
+        if self.0.insert(pending.id, news) != Some(news) {
+            let (copied, of) = news;
+            eprintln!("{}: {copied} of {of} nodes have copied their share", view.describe(&pending.change));
+        }
+    }
 }
 
 async fn remove(args: RemoveArgs) -> anyhow::Result<u8> {
@@ -167,31 +260,26 @@ async fn remove(args: RemoveArgs) -> anyhow::Result<u8> {
     };
     let id = view.pending.iter().find(|pending| nodes.iter().any(|node| pending.change.names(*node)));
     match id.map(|pending| pending.id) {
-        Some(id) if !args.no_wait => wait(&consul, id, &args).await,
+        Some(id) if !args.wait.no_wait => wait(&consul, id, &args).await,
         id => told(&args.at.output, &view, id.is_none()),
     }
 }
 
 /// Waits for the end of the change and shows its progress.
 async fn wait(consul: &Consul, id: Epoch, args: &RemoveArgs) -> anyhow::Result<u8> {
-    let end = tokio::time::Instant::now() + args.within;
-    let mut said = None;
+    let end = tokio::time::Instant::now() + args.wait.within;
+    let mut progress = Progress::default();
     while tokio::time::Instant::now() < end {
         // Discovery may be away for a moment; the change goes on without it.
         if let Ok(view) = ring_changes::read(consul).await {
             let Some(pending) = view.pending.iter().find(|pending| pending.id == id) else {
                 return told(&args.at.output, &view, true);
             };
-            let awaited = view.awaited(id).map_or(0, |awaited| awaited.len());
-            let progress = (pending.copied.len(), awaited);
-            if said.replace(progress) != Some(progress) {
-                let (copied, of) = progress;
-                eprintln!("{}: {copied} of {of} nodes have copied their share", view.describe(&pending.change));
-            }
+            progress.show(&view, pending);
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
-    eprintln!("everring: the change is still under way after {:?}; `everring ring` shows it", args.within);
+    eprintln!("everring: the change is still under way after {:?}; `everring ring` shows it", args.wait.within);
     Ok(EXIT_UNKNOWN)
 }
 

@@ -113,6 +113,7 @@ pub fn storage_node(args: StorageNodeArgs, logs: Option<String>) -> anyhow::Resu
         data_bytes_max: args.data_bytes_max,
         segment_bytes: args.segment_bytes,
         transfer_bytes_per_second: args.transfer_bytes_per_second,
+        leave_within: args.leave_within,
     };
     // The loop is one thread by its nature: a second one would only cost memory.
     let runtime = one_thread()?;

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use chaos::{Fault, FleetControl, Order, Target, TargetState};
 use tokio::sync::watch;
 
-use super::keeper::{Lives, Spec};
+use super::keeper::{Lives, Roster};
 
 /// The children of `everring up` as possible victims.
 pub struct LocalFleet {
     /// What they were started with.
-    pub specs: Arc<[Spec]>,
+    pub roster: Roster,
     /// Their states.
     pub lives: Arc<watch::Sender<Lives>>,
     /// The roles that may be struck.
@@ -20,8 +20,11 @@ pub struct LocalFleet {
 impl FleetControl for LocalFleet {
     fn targets(&self) -> Result<Vec<Target>, String> {
         let lives = self.lives.borrow();
-        let targets = self.specs.iter().map(|spec| {
-            let life = lives.get(&spec.name).cloned().unwrap_or_default();
+        let life_of = |name: &str| lives.get(name).cloned().unwrap_or_default();
+        // Who has left the ring is no victim any more.
+        let there = self.roster.specs().into_iter().filter(|spec| !life_of(&spec.name).over);
+        let targets = there.map(|spec| {
+            let life = life_of(&spec.name);
             let state = match (life.pid, life.ready) {
                 (None, _) => TargetState::Down,
                 (Some(_), false) => TargetState::Starting,

@@ -14,14 +14,19 @@ use super::plan::LOGS;
 pub struct DataDirectory {
     path: PathBuf,
     remove: bool,
+    made: Made,
     /// Kept open for its lock, which ends with the process, however that ends.
     _lock: File,
 }
 
 /// What a data directory was made for.
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Made {
+    /// How many nodes its ring formed with.
     nodes: u16,
+    /// Nodes that were added since.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    added: Vec<String>,
 }
 
 impl DataDirectory {
@@ -49,14 +54,34 @@ impl DataDirectory {
             ),
             Err(TryLockError::Error(error)) => return Err(error).with_context(unusable),
         }
-        check_size(&path, nodes)?;
+        let made = check_size(&path, nodes)?;
         std::fs::create_dir_all(path.join(LOGS)).with_context(unusable)?;
-        Ok(DataDirectory { path, remove, _lock: lock })
+        Ok(DataDirectory { path, remove, made, _lock: lock })
     }
 
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The storage nodes whose data it holds, but for those that have left the ring.
+    pub fn nodes(&self) -> Vec<String> {
+        let first = (1..=self.made.nodes).map(|number| format!("n{number}"));
+        first.chain(self.made.added.iter().cloned()).filter(|name| !self.has_left(name)).collect()
+    }
+
+    /// Whether the node of this name has left the ring.
+    pub fn has_left(&self, name: &str) -> bool {
+        self.path.join(name).join(storage_node::RETIRED_FILE).exists()
+    }
+
+    /// Notes a node that is added, so that it is there the next time too.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn note_added(&mut self, name: &str) -> anyhow::Result<()> {
+        self.made.added.push(name.to_owned());
+        write_made(&self.path, &self.made)
     }
 
     /// Leaves it behind, as evidence.
@@ -80,8 +105,17 @@ impl Drop for DataDirectory {
     }
 }
 
-fn check_size(path: &Path, nodes: u16) -> anyhow::Result<()> {
-    let file = path.join("fleet.json");
+const MADE_FILE: &str = "fleet.json";
+
+fn write_made(path: &Path, made: &Made) -> anyhow::Result<()> {
+    let (file, fresh) = (path.join(MADE_FILE), path.join("fleet.json.new"));
+    // Renamed over the old one, so that it is never there in part.
+    let written = std::fs::write(&fresh, serde_json::to_string(made)?).and_then(|()| std::fs::rename(&fresh, &file));
+    written.with_context(|| format!("cannot write {}", file.display()))
+}
+
+fn check_size(path: &Path, nodes: u16) -> anyhow::Result<Made> {
+    let file = path.join(MADE_FILE);
     let unreadable = || format!("cannot read {}, which says how large this data's fleet is", file.display());
     match std::fs::read(&file) {
         Ok(text) => {
@@ -95,11 +129,12 @@ fn check_size(path: &Path, nodes: u16) -> anyhow::Result<()> {
                     made.nodes
                 );
             }
-            Ok(())
+            Ok(made)
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let text = serde_json::to_string(&Made { nodes })?;
-            std::fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))
+            let made = Made { nodes, added: Vec::new() };
+            write_made(path, &made)?;
+            Ok(made)
         }
         Err(error) => Err(error).with_context(unreadable),
     }

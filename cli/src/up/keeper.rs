@@ -9,12 +9,12 @@ use std::fs::OpenOptions;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::plan::Role;
@@ -73,11 +73,33 @@ pub struct Life {
 /// What is known of all children, by name.
 pub type Lives = BTreeMap<String, Life>;
 
+/// Who is in the fleet: everybody from the start, and whoever was added since.
+#[derive(Clone, Debug, Default)]
+pub struct Roster(Arc<Mutex<Vec<Spec>>>);
+
+impl Roster {
+    /// All of them, as of now.
+    pub fn specs(&self) -> Vec<Spec> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The child of this name.
+    pub fn find(&self, name: &str) -> Option<Spec> {
+        self.specs().into_iter().find(|spec| spec.name == name)
+    }
+
+    fn push(&self, spec: Spec) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(spec);
+    }
+}
+
 /// The children of one `everring up`.
 pub struct Keeper {
     stage: watch::Sender<Stage>,
     lives: Arc<watch::Sender<Lives>>,
-    specs: Arc<[Spec]>,
+    roster: Roster,
+    /// To the keeper's thread, which starts them.
+    more: mpsc::UnboundedSender<Spec>,
 }
 
 /// The first wait before a dead child is started again.
@@ -108,29 +130,39 @@ impl Keeper {
     /// The system gives no thread, or does not say which program this is.
     pub fn start(specs: Vec<Spec>, otlp_endpoint: Option<String>) -> io::Result<Keeper> {
         let program = std::env::current_exe()?;
-        let specs: Arc<[Spec]> = specs.into();
         let (stage, staged) = watch::channel(Stage::Held);
-        let names = specs.iter().map(|spec| (spec.name.clone(), Life::default()));
-        let lives = Arc::new(watch::Sender::new(names.collect::<Lives>()));
+        let lives = Arc::new(watch::Sender::new(Lives::default()));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let children = Arc::clone(&specs);
         let seen = Arc::clone(&lives);
+        let (more, mut children) = mpsc::unbounded_channel::<Spec>();
         let environment = Environment { program, otlp_endpoint };
         std::thread::Builder::new().name("keeper".to_owned()).spawn(move || {
             runtime.block_on(async move {
                 let mut tasks = JoinSet::new();
-                for spec in children.iter() {
-                    tasks.spawn(keep(spec.clone(), environment.clone(), Arc::clone(&seen), staged.clone()));
+                while let Some(spec) = children.recv().await {
+                    tasks.spawn(keep(spec, environment.clone(), Arc::clone(&seen), staged.clone()));
                 }
                 tasks.join_all().await;
             });
         })?;
-        Ok(Keeper { stage, lives, specs })
+        let keeper = Keeper { stage, lives, roster: Roster::default(), more };
+        specs.into_iter().for_each(|spec| keeper.add(spec));
+        Ok(keeper)
     }
 
-    /// What the children are started with.
-    pub fn specs(&self) -> &Arc<[Spec]> {
-        &self.specs
+    /// Takes one more child, of a name that nobody has, and starts it when its stage is reached.
+    pub fn add(&self, spec: Spec) {
+        self.lives.send_modify(|lives| {
+            lives.insert(spec.name.clone(), Life::default());
+        });
+        self.roster.push(spec.clone());
+        // The thread ends with the keeper, not before.
+        let _ = self.more.send(spec);
+    }
+
+    /// Who is in the fleet.
+    pub fn roster(&self) -> &Roster {
+        &self.roster
     }
 
     /// The children's states, for whoever watches or marks them.
@@ -167,9 +199,9 @@ impl Keeper {
     /// Completes once all children of these roles are over.
     async fn over(&self, which: impl Fn(Role) -> bool) {
         let mut lives = self.lives.subscribe();
-        let specs = self.specs.iter().filter(|spec| which(spec.role));
-        let names: Vec<&String> = specs.map(|spec| &spec.name).collect();
-        let over = |lives: &Lives| names.iter().all(|name| lives.get(*name).is_none_or(|life| life.over));
+        let specs = self.roster.specs().into_iter().filter(|spec| which(spec.role));
+        let names: Vec<String> = specs.map(|spec| spec.name).collect();
+        let over = |lives: &Lives| names.iter().all(|name| lives.get(name).is_none_or(|life| life.over));
         // The sender is ours: it cannot be gone.
         let _ = lives.wait_for(over).await;
     }

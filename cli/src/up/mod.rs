@@ -2,6 +2,7 @@
 
 mod control;
 mod directory;
+mod door;
 mod keeper;
 mod plan;
 mod ready;
@@ -22,6 +23,9 @@ use tokio::runtime::Builder;
 
 use self::control::LocalFleet;
 use self::directory::DataDirectory;
+use self::door::Door;
+pub use self::door::{Ask, Told, ask};
+pub use self::keeper::tail;
 use self::keeper::{Keeper, Stage};
 use self::plan::{Plan, Role, Size};
 use self::ready::Prober;
@@ -134,9 +138,9 @@ pub fn run(mut args: UpArgs, logs: Option<String>) -> anyhow::Result<u8> {
     args.chaos |= args.replay.is_some();
     let mut data = DataDirectory::take(args.data.as_deref(), args.keep, args.nodes)?;
     let size = Size { nodes: args.nodes, gateways: args.gateways, port: args.port };
-    let plan = Plan::draw_up(size, data.path())?;
+    let plan = Plan::draw_up(size, &data.nodes(), data.path())?;
     let runtime = Builder::new_multi_thread().worker_threads(THREADS).enable_all().build()?;
-    let ended = runtime.block_on(lead(&args, load, &plan, &data, logs));
+    let ended = runtime.block_on(lead(&args, load, &plan, &mut data, logs));
     runtime.shutdown_timeout(LINGER);
     let worth_a_look = !matches!(ended, Ok(0 | EXIT_INTERRUPTED));
     if worth_a_look && !data.stays() {
@@ -151,7 +155,7 @@ async fn lead(
     args: &UpArgs,
     load: Load,
     plan: &Plan,
-    data: &DataDirectory,
+    data: &mut DataDirectory,
     logs: Option<String>,
 ) -> anyhow::Result<u8> {
     let interrupts = Interrupts::listen()?;
@@ -159,7 +163,7 @@ async fn lead(
     let logs = logs.or_else(|| Some("error".to_owned()));
     let guard = traces.start_telemetry(logs)?;
     let keeper = Keeper::start(plan.specs.clone(), traces.sink_endpoint.clone())?;
-    let prober = Prober::new(keeper.specs(), keeper.lives())?;
+    let prober = Prober::new(keeper.roster(), keeper.lives())?;
     let probing = tokio::spawn(prober.clone().run());
 
     let work = async {
@@ -172,11 +176,18 @@ async fn lead(
         if args.open {
             open(&format!("http://{}/docs", plan.gateways[0]));
         }
-        if args.chaos {
-            chaos_run(args, load, plan, &keeper, &traces, &interrupts).await
-        } else {
-            rest(args, &keeper, &interrupts).await;
-            Ok(0)
+        let door = Door::open(plan, &keeper, data).await;
+        let stay = async {
+            if args.chaos {
+                chaos_run(args, load, plan, &keeper, &traces, &interrupts).await
+            } else {
+                rest(args, &keeper, &interrupts).await;
+                Ok(0)
+            }
+        };
+        tokio::select! {
+            ended = stay => ended,
+            never = door.serve() => match never {},
         }
     };
     let ended = work.await;
@@ -241,7 +252,7 @@ async fn chaos_run(
     };
     eprintln!("seed       {} (the same faults again: --seed {})", config.seed, config.seed);
     let fleet = LocalFleet {
-        specs: Arc::clone(keeper.specs()),
+        roster: keeper.roster().clone(),
         lives: Arc::clone(keeper.lives()),
         victims: args.victims.clone(),
     };

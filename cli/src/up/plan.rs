@@ -2,7 +2,8 @@
 
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::Context;
 use socket2::{Domain, Socket, Type};
@@ -97,16 +98,19 @@ pub struct Plan {
     pub discovery: String,
     /// The gateways' addresses.
     pub gateways: Vec<String>,
+    draft: Draft,
+    /// How many nodes the ring formed with.
+    ring_size: u16,
     /// Given up with the plan.
-    _ports: Vec<ReservedPort>,
+    ports: Mutex<Vec<ReservedPort>>,
 }
 
 impl Plan {
-    /// Draws up a fleet with its data below `data`.
+    /// Draws up a fleet with these storage nodes and its data below `data`.
     ///
     /// # Errors
     /// There are not enough free ports, or a directory cannot be made.
-    pub fn draw_up(size: Size, data: &Path) -> anyhow::Result<Plan> {
+    pub fn draw_up(size: Size, nodes: &[String], data: &Path) -> anyhow::Result<Plan> {
         let mut ports = Vec::new();
         let mut any = || {
             let port = ReservedPort::take().context("this machine has no free port")?;
@@ -114,11 +118,11 @@ impl Plan {
             ports.push(port);
             Ok::<_, anyhow::Error>(address)
         };
-        let draft = Draft { data, discovery: format!("http://{}", any()?) };
+        let draft = Draft { data: data.to_owned(), discovery: format!("http://{}", any()?) };
         let mut specs = vec![draft.discovery_spec()];
         specs.push(draft.front_spec(Role::Router, "r1", any()?)?);
-        for number in 1..=size.nodes {
-            specs.push(draft.node_spec(&format!("n{number}"), any()?, any()?, size.nodes));
+        for name in nodes {
+            specs.push(draft.node_spec(name, any()?, any()?, size.nodes));
         }
         let mut gateways = Vec::new();
         for number in 0..size.gateways {
@@ -129,16 +133,31 @@ impl Plan {
             gateways.push(address.clone());
             specs.push(draft.front_spec(Role::Gateway, &format!("g{}", number + 1), address)?);
         }
-        Ok(Plan { specs, discovery: draft.discovery, gateways, _ports: ports })
+        let (discovery, ports) = (draft.discovery.clone(), Mutex::new(ports));
+        Ok(Plan { specs, discovery, gateways, draft, ring_size: size.nodes, ports })
+    }
+
+    /// One more storage node.
+    ///
+    /// # Errors
+    /// There are not enough free ports.
+    pub fn another_node(&self, name: &str) -> anyhow::Result<Spec> {
+        let taken =
+            [ReservedPort::take(), ReservedPort::take()].map(|port| port.context("this machine has no free port"));
+        let [http, peer] = taken;
+        let (http, peer) = (http?, peer?);
+        let spec = self.draft.node_spec(name, http.address.to_string(), peer.address.to_string(), self.ring_size);
+        self.ports.lock().unwrap_or_else(PoisonError::into_inner).extend([http, peer]);
+        Ok(spec)
     }
 }
 
-struct Draft<'a> {
-    data: &'a Path,
+struct Draft {
+    data: PathBuf,
     discovery: String,
 }
 
-impl Draft<'_> {
+impl Draft {
     fn spec(&self, role: Role, name: &str, http: String, more: Vec<(&str, OsString)>) -> Spec {
         let mut args = vec![OsString::from(role.name())];
         let flags = [("--name", OsString::from(name)), ("--listen", OsString::from(&http))];

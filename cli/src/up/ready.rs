@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::keeper::{Life, Lives, Spec, tail};
+use super::keeper::{Life, Lives, Roster, Spec, tail};
 use super::plan::Role;
 
 /// How often those that are not ready yet are asked.
@@ -17,22 +17,22 @@ const ASK_MAX: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub struct Prober {
     http: reqwest::Client,
-    specs: Arc<[Spec]>,
+    roster: Roster,
     lives: Arc<watch::Sender<Lives>>,
 }
 
 impl Prober {
     /// # Errors
     /// The HTTP client cannot be made.
-    pub fn new(specs: &Arc<[Spec]>, lives: &Arc<watch::Sender<Lives>>) -> Result<Prober, reqwest::Error> {
+    pub fn new(roster: &Roster, lives: &Arc<watch::Sender<Lives>>) -> Result<Prober, reqwest::Error> {
         let http = reqwest::Client::builder().no_proxy().timeout(ASK_MAX).build()?;
-        Ok(Prober { http, specs: Arc::clone(specs), lives: Arc::clone(lives) })
+        Ok(Prober { http, roster: roster.clone(), lives: Arc::clone(lives) })
     }
 
     /// Marks every life that becomes ready, for as long as it is driven.
     pub async fn run(self) {
         loop {
-            for spec in self.specs.iter() {
+            for spec in &self.roster.specs() {
                 let life = self.lives.borrow().get(&spec.name).cloned().unwrap_or_default();
                 if life.pid.is_some() && !life.ready && self.ask(spec).await.is_ok() {
                     self.lives.send_modify(|lives| {
@@ -53,7 +53,7 @@ impl Prober {
     /// # Errors
     /// A sentence: who is not ready, why, and the end of its log.
     pub async fn wait(&self, within: Duration, which: impl Fn(Role) -> bool) -> Result<(), String> {
-        let awaited: Vec<&Spec> = self.specs.iter().filter(|spec| which(spec.role)).collect();
+        let awaited: Vec<Spec> = self.roster.specs().into_iter().filter(|spec| which(spec.role)).collect();
         let mut seen = self.lives.subscribe();
         let life = |lives: &Lives, spec: &Spec| lives.get(&spec.name).cloned().unwrap_or_default();
         let settled = |lives: &Lives| {
@@ -69,7 +69,7 @@ impl Prober {
             return Ok(());
         }
         let mut text = format!("the fleet was not ready within {} s:\n", within.as_secs());
-        let late: Vec<&&Spec> = awaited.iter().filter(|spec| !life(&lives, spec).ready).collect();
+        let late: Vec<&Spec> = awaited.iter().filter(|spec| !life(&lives, spec).ready).collect();
         for spec in &late {
             let why = self.ask(spec).await.err().unwrap_or_else(|| "it has just become ready".to_owned());
             text.push_str(&format!("{} {}: {}\n", spec.role.name(), spec.name, why.trim_end().replace('\n', ", ")));

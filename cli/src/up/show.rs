@@ -95,7 +95,8 @@ pub async fn deaths(lives: &Arc<watch::Sender<Lives>>) {
             match (earlier.pid, life.pid) {
                 (Some(_), None) => {
                     let how = life.last_end.as_deref().unwrap_or("ended");
-                    eprintln!("{name} {how}; it is started again");
+                    let then = if life.over { "is not started again" } else { "is started again" };
+                    eprintln!("{name} {how}; it {then}");
                 }
                 (_, Some(pid)) if life.ready && !earlier.ready => eprintln!("{name} is ready again (process {pid})"),
                 _ => {}

@@ -5,6 +5,7 @@ mod check;
 mod consul;
 mod disk;
 mod jaeger;
+mod ring;
 mod sim;
 mod starts;
 mod support;

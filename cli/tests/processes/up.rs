@@ -113,7 +113,7 @@ fn a_data_directory_belongs_to_one_name() {
     let copy = copy.path().to_str().expect("text");
     let node = ["storage-node", "--name", "n9", "--listen", "127.0.0.1:0", "--peer-listen", "127.0.0.1:0"];
     let output = run(&[&node[..], &["--discovery", &discovery, "--data", copy]].concat());
-    assert_refused(&output, &["belongs to n1", "n9"]);
+    assert_refused(&output, &["another process is at work under the identity", "start n9 on an empty directory"]);
 }
 
 #[test]

@@ -23,4 +23,5 @@ mod start;
 mod status;
 
 pub use serve::{Config, Farewell, Node, StartError, run};
+pub use start::RETIRED_FILE;
 pub use status::{Copying, State, Status};

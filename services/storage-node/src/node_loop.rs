@@ -1,13 +1,13 @@
 //! The loop: everything that happens to a node, one thing at a time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use client::consul::Consul;
 use client::fleet::{Directory, Fleet};
-use client::ring_changes;
-use membership::{NodeId, Position};
+use client::ring_changes::{self, RingChangeError};
+use membership::{ChangeError, NodeId, Position};
 use replication::{Answer, Effects, Event, Input, LogPosition, Record, Ticket};
 use runtime::{Clock, ConnectionId, LogEvent, LogThread, PeerEvent, Peers};
 use stdx::{Instant, TraceContext};
@@ -29,8 +29,11 @@ const CLEANING_EVERY: Duration = Duration::from_secs(2);
 const CLEANING_RESERVE_BYTES: u64 = 64 * 1024;
 /// How often the ring's members are told again who is known to live: they forget whom they found silent.
 const SEEDS_EVERY: Duration = Duration::from_secs(5);
-/// How long a node that is told to end, and is leaving the ring, waits until others hold what it held.
+/// How long a node that is told to end while it is leaving the ring waits until others hold what it held, unless told
+/// otherwise.
 const LEAVE_MAX: Duration = Duration::from_secs(60);
+/// How often a node that cannot leave yet, since the same arcs are changing, asks again.
+const LEAVE_AGAIN_AFTER: Duration = Duration::from_millis(500);
 /// How long a drain waits for the operations in flight.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
 
@@ -48,6 +51,8 @@ pub(crate) struct Parts {
     pub fleet: watch::Receiver<Arc<Fleet>>,
     pub discovery: Discovery,
     pub board: Board,
+    /// Whether being told to end means leaving the ring, and how long that may take.
+    pub leave_within: Option<Duration>,
 }
 
 /// Where views come from and go to.
@@ -71,6 +76,8 @@ pub(crate) struct NodeLoop {
     superseded: Option<u64>,
     /// Word to discovery of what was copied, while it is under way.
     noting: Option<JoinHandle<()>>,
+    /// The asking for leave, while it is under way; whether the ring lets this node go.
+    leaving: Option<JoinHandle<bool>>,
     cleaned_at: Instant,
     seeded_at: Instant,
 }
@@ -101,6 +108,7 @@ impl NodeLoop {
             retired: false,
             superseded: None,
             noting: None,
+            leaving: None,
             cleaned_at: parts.clock.now(),
             seeded_at: parts.clock.now(),
             parts,
@@ -136,7 +144,15 @@ impl NodeLoop {
                 _ = housekeeping.tick() => self.keep_house(),
                 () = &mut shutdown, if !told_to_end => {
                     told_to_end = true;
-                    leave_until = self.is_leaving().then(|| now + LEAVE_MAX);
+                    let within = self.parts.leave_within;
+                    leave_until = (within.is_some() || self.is_leaving()).then(|| now + within.unwrap_or(LEAVE_MAX));
+                    self.leaving = within.map(|_| self.ask_for_leave());
+                }
+                granted = async { self.leaving.as_mut().expect("guarded").await }, if self.leaving.is_some() => {
+                    self.leaving = None;
+                    if !granted.unwrap_or(false) {
+                        leave_until = None;
+                    }
                 }
             }
             if let Some(by) = self.superseded {
@@ -267,6 +283,37 @@ impl NodeLoop {
         self.retired |= fleet.view.is_formed() && fleet.view.member(self.parts.id).is_none();
         self.tell_replica(Input::View((*fleet.view).clone()));
         self.seed_ring();
+    }
+
+    /// Tells discovery that this node is to leave; waits its turn while another change of the same arcs is under way.
+    fn ask_for_leave(&self) -> JoinHandle<bool> {
+        let (consul, directory) = (self.parts.discovery.consul.clone(), self.parts.discovery.directory.clone());
+        let (id, already) = (self.parts.id, self.is_leaving());
+        tokio::spawn(async move {
+            if already {
+                return true;
+            }
+            loop {
+                match ring_changes::change(&consul, |view| view.begin_leave(BTreeSet::from([id]), false)).await {
+                    Ok(view) => {
+                        tracing::info!(epoch = %view.epoch, "leaving the ring");
+                        directory.learn(view);
+                        return true;
+                    }
+                    Err(RingChangeError::Refused(wait @ ChangeError::Overlaps { .. })) => {
+                        tracing::info!(%wait, "waiting to leave the ring");
+                    }
+                    Err(RingChangeError::Refused(refusal)) => {
+                        tracing::error!(%refusal, "this node cannot leave the ring; it ends as for a restart");
+                        return false;
+                    }
+                    Err(error) => {
+                        tracing::warn!(error = stdx::error_chain(&error), "discovery was not told of leaving")
+                    }
+                }
+                tokio::time::sleep(LEAVE_AGAIN_AFTER).await;
+            }
+        })
     }
 
     fn is_leaving(&self) -> bool {

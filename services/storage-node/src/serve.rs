@@ -1,5 +1,6 @@
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use client::consul::{Consul, ConsulError};
 use client::fleet::{Directory, STORAGE_NODE_SERVICE};
@@ -45,6 +46,9 @@ pub struct Config {
     pub segment_bytes: Option<u64>,
     /// How much it takes in at most while it copies arcs that it is to hold, in bytes a second; none for the default.
     pub transfer_bytes_per_second: Option<u64>,
+    /// When it is told to end: leave the ring first, within this time, so that others hold what it held. None: it comes
+    /// back, and merely drains.
+    pub leave_within: Option<Duration>,
 }
 
 /// Why a storage node did not start, or ended by itself. Nothing was left half done.
@@ -230,8 +234,22 @@ impl Node {
         let fleet = directory.watch();
         let name = config.name.clone();
         let discovery = Discovery { consul: consul.clone(), directory };
-        let parts =
-            Parts { id, name, incarnation, clock, host, peers, peer_events, log, log_events, fleet, discovery, board };
+        let leave_within = config.leave_within;
+        let parts = Parts {
+            id,
+            name,
+            incarnation,
+            clock,
+            host,
+            peers,
+            peer_events,
+            log,
+            log_events,
+            fleet,
+            discovery,
+            board,
+            leave_within,
+        };
         let ended = NodeLoop::new(parts, first).run(shutdown).await;
         if let Err(error) = registration.deregister().await {
             tracing::warn!(%error, "could not be taken out of discovery; its check will turn critical by itself");

@@ -22,7 +22,7 @@ use crate::serve::{Config, StartError};
 /// The file beside the log that holds the last view and addresses, for a start without discovery.
 const FLEET_FILE: &str = "fleet.json";
 /// The file that says that the node has left the ring: it must not come back as the one it was.
-const RETIRED_FILE: &str = "retired";
+pub const RETIRED_FILE: &str = "retired";
 /// How long a process that may be our twin has to take a connection, and then to say who it is.
 const DIAL_PATIENCE: Duration = Duration::from_millis(500);
 /// How often a node that waits to enter looks whether its turn has come.

@@ -71,6 +71,7 @@ impl TestFleet {
             data_bytes_max: None,
             segment_bytes: Some(1 << 20),
             transfer_bytes_per_second: None,
+            leave_within: None,
         }
     }
 

@@ -1,0 +1,131 @@
+//! `everring ring`: a running fleet grows and shrinks, and says no with a reason.
+
+use std::process::Output;
+
+use rustix::process::Signal;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::support::{Up, eventually, everring, run, runs, signal};
+
+const KEYS: usize = 40;
+
+fn discovery(up: &Up) -> String {
+    up.addresses["discovery"].as_str().expect("an address").to_owned()
+}
+
+fn ring(up: &Up, arguments: &[&str]) -> Output {
+    let discovery = discovery(up);
+    run(&[&["ring"], arguments, &["--discovery", &discovery, "--output", "json"]].concat())
+}
+
+fn done(output: &Output) -> Value {
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
+fn refused(output: &Output, word: &str) {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains(word), "`{word}` is missing in: {stderr}");
+}
+
+/// Each member's name and state, as a gateway sees them.
+fn members(up: &Up) -> Result<Vec<(String, String)>, String> {
+    let output = run(&["ring", "--output", "json", "--gateway", up.gateway()]);
+    let ring: Value = serde_json::from_slice(&output.stdout).map_err(|error| error.to_string())?;
+    let text = |member: &Value, field: &str| member[field].as_str().unwrap_or_default().to_owned();
+    let members = ring["members"].as_array().ok_or("no members")?;
+    Ok(members.iter().map(|member| (text(member, "name"), text(member, "state"))).collect())
+}
+
+fn expect_members(up: &Up, names: &[&str]) {
+    eventually("the ring has other members", || {
+        let mut found = members(up)?;
+        found.sort();
+        let wanted: Vec<_> = names.iter().map(|name| ((*name).to_owned(), "member".to_owned())).collect();
+        if found == wanted { Ok(()) } else { Err(format!("{found:?}")) }
+    });
+}
+
+fn fill(up: &Up) {
+    for key in 0..KEYS {
+        let (key, value) = (format!("k{key}"), format!("v{key}"));
+        let output = run(&["put", &key, &value, "--gateway", up.gateway()]);
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+fn expect_filled(up: &Up) {
+    for key in 0..KEYS {
+        let output = run(&["get", &format!("k{key}"), "--gateway", up.gateway()]);
+        let found = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(found, format!("v{key}"), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+#[test]
+fn a_running_fleet_grows_and_shrinks_and_stays_so_the_next_time() {
+    let directory = TempDir::new().expect("a directory");
+    let data = directory.path().to_str().expect("text");
+    let up = Up::start(&["--data", data]);
+    fill(&up);
+    refused(&ring(&up, &["remove", "n1"]), "2 members would be left");
+    refused(&ring(&up, &["remove", "n9"]), "no member n9");
+    refused(&ring(&up, &["add", "n2"]), "a member called n2 already");
+    refused(&ring(&up, &["add", "g1"]), "a process called g1 already");
+    refused(&ring(&up, &["add", "No Name"]), "is no name");
+
+    let added = done(&ring(&up, &["add", "n4"]));
+    assert_eq!(added["complete"], true, "{added}");
+    expect_members(&up, &["n1", "n2", "n3", "n4"]);
+    expect_filled(&up);
+
+    let n1 = up.pid("n1");
+    let removed = done(&ring(&up, &["remove", "n1"]));
+    assert_eq!(removed["members"], serde_json::json!(["n2", "n3", "n4"]), "{removed}");
+    expect_members(&up, &["n2", "n3", "n4"]);
+    eventually("n1 does not end", || if runs(n1) { Err("it runs".to_owned()) } else { Ok(()) });
+    expect_filled(&up);
+    refused(&ring(&up, &["add", "n1"]), "n1 already");
+
+    up.signal(Signal::INT);
+    let (status, stderr) = up.wait();
+    assert_eq!(status, Some(0), "{stderr}");
+    assert!(stderr.contains("n1 ended with exit status 5; it is not started again"), "{stderr}");
+
+    let up = Up::start(&["--data", data]);
+    expect_members(&up, &["n2", "n3", "n4"]);
+    expect_filled(&up);
+}
+
+/// A node that is told to end drains and comes back, or leaves for good, as it was started.
+#[test]
+fn sigterm_drains_a_node_that_comes_back_and_takes_leave_where_asked_to() {
+    let up = Up::start(&[]);
+    let directory = TempDir::new().expect("a directory");
+    let data = directory.path().join("n4");
+    let (data, discovery) = (data.to_str().expect("text"), discovery(&up));
+    let node = ["storage-node", "--name", "n4", "--listen", "127.0.0.1:0", "--peer-listen", "127.0.0.1:0"];
+    let base = [&node[..], &["--discovery", &discovery, "--data", data]].concat();
+    let mut first = everring(&base).spawn().expect("it starts");
+    expect_members(&up, &["n1", "n2", "n3", "n4"]);
+    fill(&up);
+    signal(first.id(), Signal::TERM);
+    assert_eq!(first.wait().expect("it ends").code(), Some(0));
+    expect_members(&up, &["n1", "n2", "n3", "n4"]);
+
+    let mut second = everring(&[&base[..], &["--leave-within", "60s"]].concat()).spawn().expect("it starts");
+    eventually("n4 does not come back", || {
+        let output = run(&["ring", "--output", "json", "--gateway", up.gateway()]);
+        let ring: Value = serde_json::from_slice(&output.stdout).map_err(|error| error.to_string())?;
+        let alive = ring["members"].as_array().is_some_and(|list| list.iter().all(|member| member["alive"] == true));
+        if alive { Ok(()) } else { Err(ring.to_string()) }
+    });
+    signal(second.id(), Signal::TERM);
+    assert_eq!(second.wait().expect("it ends").code(), Some(5));
+    expect_members(&up, &["n1", "n2", "n3"]);
+    expect_filled(&up);
+    let again = run(&base);
+    assert!(String::from_utf8_lossy(&again.stderr).contains("left the ring"), "{again:?}");
+}
