@@ -17,7 +17,7 @@ SEEDS  ?= 10000
 QUICK  ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo replay test manifests images k8s-test figures-kubernetes verify fmt clippy tidy doc deny fix sim figures-fleet soak
+.PHONY: help build demo replay test manifests images k8s-test figures-kubernetes verify fmt clippy tidy doc deny fix sim figures-fleet figures-ring-changes soak
 .PHONY: bench-peers bench-transport bench-log bench-checker measure
 
 help: ## list the targets
@@ -79,6 +79,11 @@ sim: build ## simulated fleets, one a seed (SEEDS=10000)
 
 figures-fleet: build ## the figures of the fleet, the last line as JSON (QUICK=1)
 	EVERRING_BIN=$(EVERRING) bench/figures-fleet.sh $(if $(QUICK),--quick)
+
+figures-ring-changes: build ## the figures of joins, leaves and restarts, the last line as JSON (QUICK=1)
+	mkdir -p $(CARGO_TARGET_DIR)/figures
+	cargo run --release --locked $(BENCH) -p figures --bin ring-changes -- --everring $(EVERRING) \
+		--out $(CARGO_TARGET_DIR)/figures/ring-changes.json $(if $(QUICK),--quick)
 
 soak: FOR := 1h
 soak: demo ## an hour of the demo
