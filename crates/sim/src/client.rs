@@ -9,8 +9,8 @@ use dispatch::{Dispatch, Verdict};
 use history::{Function, Value};
 use membership::NodeId;
 use replication::{
-    Ballot, Change, Condition, Effect, Operation, Outcome, Refusal, RegisterKey, RequestId, Value as Stored, Version,
-    Write,
+    Ballot, Change, Condition, Effect, Operation, Outcome, Refusal, RegisterKey, RequestId, Terms, Value as Stored,
+    Version, Write,
 };
 use stdx::{Instant, Prng};
 
@@ -144,7 +144,8 @@ impl Client {
         let request = RequestId((u128::from(serial) << 64) | (u128::from(self.process) + 1));
         let write = |condition, change| {
             let key = register.clone();
-            Operation::Write(Write { key, request, first_sent_ms: wall_ms, retry: false, condition, change })
+            let terms = Terms::default();
+            Operation::Write(Write { key, request, first_sent_ms: wall_ms, retry: false, condition, change, terms })
         };
         let read = (Operation::Read { key: register.clone() }, Function::Read, Value::Null);
         // Sessions read more, and mostly at level sequential.

@@ -207,6 +207,11 @@ fn outcome_word(outcome: &Outcome) -> &'static str {
             Effect::Deleted(_) => "deleted",
             Effect::ConditionFailed(_) => "condition-failed",
             Effect::Unfit => "unfit",
+            Effect::FencedOff(_) => "fenced-off",
+            Effect::Granted { .. } => "granted",
+            Effect::Held { .. } => "held",
+            Effect::Released => "released",
+            Effect::NotHeld => "not-held",
         },
         Outcome::Refused(refusal) => match refusal {
             Refusal::NotReplica(_) => "not-replica",

@@ -6,8 +6,8 @@ use bytes::{Bytes, BytesMut};
 use dispatch::{Dispatch, Failure, Input, Output, Plan, Verdict};
 use membership::NodeId;
 use replication::{
-    Answer, Ballot, Change, Condition, Input as ReplicaInput, Operation, Refusal, RequestId, Ticket, Value as Stored,
-    Write,
+    Answer, Ballot, Change, Condition, Input as ReplicaInput, Operation, Refusal, RequestId, Terms, Ticket,
+    Value as Stored, Write,
 };
 use stdx::{Instant, TraceContext};
 use wire::node::{Frame, OperationCall, Payload};
@@ -53,7 +53,8 @@ impl<R: replication::Rules, C: chord::Rules> World<R, C> {
                 let change = Change::Put(Stored { body, content_type: Bytes::new() });
                 let (request, first_sent_ms) = (RequestId(u128::from(serial) << 64), self.wall_ms());
                 let condition = Condition::Always;
-                let write = Write { key: register, request, first_sent_ms, retry: false, condition, change };
+                let terms = Terms::default();
+                let write = Write { key: register, request, first_sent_ms, retry: false, condition, change, terms };
                 let (function, input) = (history::Function::Write, history::Value::from(value));
                 let operation = Operation::Write(write);
                 Drawn { key, operation, function, input, purpose: Purpose::History, sequential }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chord::{NextHop, Peer};
 use membership::Position;
-use replication::{Change, Condition, Operation, RequestId, Value as Stored, Write};
+use replication::{Change, Condition, Operation, RequestId, Terms, Value as Stored, Write};
 
 use super::{Counts, RING_IDEAL_MAX, SETTLE_MAX, World};
 use crate::client::{Drawn, KeyKind, Purpose};
@@ -173,7 +173,9 @@ impl<R: replication::Rules, C: chord::Rules> World<R, C> {
             }
         };
         let (first_sent_ms, retry, condition) = (self.wall_ms(), false, Condition::Always);
-        let operation = Operation::Write(Write { key: register, request, first_sent_ms, retry, condition, change });
+        let terms = Terms::default();
+        let write = Write { key: register, request, first_sent_ms, retry, condition, change, terms };
+        let operation = Operation::Write(write);
         Drawn { key, operation, function, input, purpose: Purpose::History, sequential: false }
     }
 
