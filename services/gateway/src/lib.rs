@@ -37,6 +37,7 @@ pub mod routes;
 mod run;
 mod server;
 pub mod token;
+mod watches;
 pub mod words;
 
 pub use metrics::Metrics;

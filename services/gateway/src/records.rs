@@ -18,6 +18,7 @@ use crate::gateway::Gateway;
 use crate::problem::Refuse;
 use crate::routes::Verb;
 use crate::token::Seen;
+use crate::watches;
 use crate::words::{self, Headers, RequestWords};
 use dispatch::Verdict;
 
@@ -59,7 +60,9 @@ impl Incoming<'_> {
     async fn read(&mut self, verb: Verb, bucket_name: &str, key: &str) -> Result<HttpResponse, Refuse> {
         let headers = self.request.headers();
         let query = words::query(self.request.query_string(), &["consistency", "watch"])?;
-        words::refuse_not_offered(&query)?;
+        if watches::is_watch(&query)? {
+            return self.watch(bucket_name, key).await;
+        }
         let level = granted(words::level(&query)?);
         let conditions = words::read_conditions(headers)?;
         let range = if verb == Verb::Get { headers.single("range")? } else { None };

@@ -280,17 +280,6 @@ const TTL_MAX_MS: u64 = 365 * 86_400_000;
 /// The greatest fencing token that is taken. A greater one would leave no room for those to come.
 const FENCE_MAX: u64 = u64::MAX >> 2;
 
-/// Refuses what the interface documents and what is not there yet; passing it over would be a wrong answer.
-pub fn refuse_not_offered(parameters: &BTreeMap<String, String>) -> Result<(), Refuse> {
-    if parameters.contains_key("watch") {
-        return Err(Refuse::not_offered(
-            "watching a key (`watch`)",
-            "read it again, with If-None-Match to save the body",
-        ));
-    }
-    Ok(())
-}
-
 /// The `Content-Type` to keep beside a value; empty for none.
 pub fn content_type(headers: &impl Headers) -> Result<String, Refuse> {
     let text = headers.single("content-type")?.unwrap_or_default();

@@ -141,10 +141,10 @@ fn each_way_of_being_wrong_has_its_error() {
     covered[..2].copy_from_slice(&[1, 77]);
     assert_eq!(decode(sealed(&covered)), Err(CodecError::UnknownTag { noun: "kind of frame", tag: 77 }));
 
-    assert_eq!(decode_record(&[2, 2, 0]), Err(CodecError::OtherVersion { theirs: 2, ours: 1 }));
-    assert_eq!(decode_record(&[1, 2, 0x80, 0x00]), Err(CodecError::Number), "a longer form of zero");
-    assert_eq!(decode_record(&[1, 2, 0, 0]), Err(CodecError::TrailingBytes(1)));
-    let past_64_bits = [&[1, 2][..], &[0xff; 9], &[2]].concat();
+    assert_eq!(decode_record(&[1, 2, 0]), Err(CodecError::OtherVersion { theirs: 1, ours: 2 }));
+    assert_eq!(decode_record(&[2, 2, 0x80, 0x00]), Err(CodecError::Number), "a longer form of zero");
+    assert_eq!(decode_record(&[2, 2, 0, 0]), Err(CodecError::TrailingBytes(1)));
+    let past_64_bits = [&[2, 2][..], &[0xff; 9], &[2]].concat();
     assert_eq!(decode_record(&past_64_bits), Err(CodecError::Number));
 }
 
@@ -407,7 +407,7 @@ fn golden_bytes_of_outcomes_and_records() {
     };
     record(
         Record::Accepted { key: key(), ballot: ballot(9), state: state() },
-        &format!("01 01 {KEY} 09a100000000000000 {STATE}"),
+        &format!("02 01 {KEY} 09a100000000000000 {STATE}"),
     );
-    record(Record::Ceiling(300), "01 02 ac02");
+    record(Record::Ceiling(300), "02 02 ac02");
 }

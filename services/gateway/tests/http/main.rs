@@ -8,3 +8,4 @@ mod locks;
 mod problems;
 mod records;
 mod sockets;
+mod watches;
