@@ -191,6 +191,8 @@ fn verb(operation: &Operation) -> &'static str {
             replication::Change::Delete => "DELETE",
             replication::Change::Add(_) => "ADD",
             replication::Change::Append(_) => "APPEND",
+            replication::Change::Touch => "TOUCH",
+            replication::Change::Lock(_) => "LOCK",
         },
     }
 }

@@ -134,6 +134,7 @@ impl TestFleet {
             retry: false,
             condition,
             change: Change::Put(value),
+            terms: Terms::default(),
         })
     }
 
