@@ -1,10 +1,10 @@
 //! Locks: a register that holds a holder and a queue, and what a call does to it.
 //!
-//! The order of grants is the order in which calls were applied to the register, which is that of their ballots: Lamport
-//! order (Lamport, "Time, clocks, and the ordering of events in a distributed system", 1978). Leases run by the clock of
-//! whichever replica coordinates, so two owners may believe to hold a lock at the same time. What keeps that harmless is
-//! the fencing token: each grant's is greater than all before, and a write that carries it (`If-Fence`) is refused once
-//! a greater one was seen (Kleppmann, "How to do distributed locking", 2016).
+//! The order of grants is the order in which calls were applied to the register, which is that of their ballots:
+//! Lamport order (Lamport, "Time, clocks, and the ordering of events in a distributed system", 1978). Leases run by the
+//! clock of whichever replica coordinates, so two owners may believe to hold a lock at the same time. What keeps that
+//! harmless is the fencing token: each grant's is greater than all before, and a write that carries it (`If-Fence`) is
+//! refused once a greater one was seen (Kleppmann, "How to do distributed locking", 2016).
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -70,8 +70,8 @@ impl Lock {
         reader.0.is_empty().then_some(Lock { holder, queue })
     }
 
-    /// The lock as bytes: format, holder (0, or 1 with token, end and owner), queue. Integers big-endian, owners and the
-    /// queue with 16 bits of length.
+    /// The lock as bytes: format, holder (0, or 1 with token, end and owner), queue. Integers big-endian, owners and
+    /// the queue with 16 bits of length.
     pub fn to_bytes(&self) -> Bytes {
         let mut bytes = BytesMut::new();
         bytes.put_u8(FORMAT);

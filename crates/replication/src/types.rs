@@ -110,7 +110,8 @@ pub enum LockCall {
 /// What a write says beside its condition and its change.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Terms {
-    /// The fencing token of the lock under which it is made: it acts only if the register has seen none that is greater.
+    /// The fencing token of the lock under which it is made: it acts only if the register has seen none that is
+    /// greater.
     pub fence: Option<u64>,
     /// How long the value lives, in milliseconds from when the request was first received; none for ever.
     pub ttl_ms: Option<u64>,

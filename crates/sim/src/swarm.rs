@@ -139,15 +139,20 @@ impl Swarm {
         if prng.one_in(8) {
             swarm.make_storm(prng);
         } else if !swarm.sessions {
-            swarm.lives = prng.one_in(3);
-            if prng.one_in(3) {
-                // Leases are judged by one clock: a lock is held for as long as was said.
-                swarm.locks = 1;
-            } else if prng.one_in(2) {
-                swarm.clocks_apart = Duration::from_millis(1 + prng.below(300));
-            }
+            swarm.draw_times(prng);
         }
         swarm
+    }
+
+    /// Values that live for a time, locks, and clocks that differ.
+    fn draw_times(&mut self, prng: &mut Prng) {
+        self.lives = prng.one_in(3);
+        if prng.one_in(3) {
+            // Leases are judged by one clock: a lock is held for as long as was said.
+            self.locks = 1;
+        } else if prng.one_in(2) {
+            self.clocks_apart = Duration::from_millis(1 + prng.below(300));
+        }
     }
 
     /// The load of a litmus test: its sessions, each with a time, and fresh keys for every round.

@@ -1,9 +1,9 @@
 //! Watching a key: `GET /v1/kv/{bucket}/{key}?watch=1`, as server-sent events (WHATWG HTML, "Server-sent events").
 //!
-//! All who watch one key at this gateway share one look at it: a strict read, ten times a second. Strict reads one after
-//! the other only go forward, at any gateway, so each event is newer than the one before, and a watch that goes on at
-//! another gateway misses no state that is still in force. Changes between two looks are told as one: a watch tells what
-//! is, not all that was.
+//! All who watch one key at this gateway share one look at it: a strict read, ten times a second. Strict reads one
+//! after the other only go forward, at any gateway, so each event is newer than the one before, and a watch that goes
+//! on at another gateway misses no state that is still in force. Changes between two looks are told as one: a watch
+//! tells what is, not all that was.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
