@@ -60,6 +60,10 @@ pub trait Rules: Copy + Default + std::fmt::Debug + 'static {
     const FLOORS_OUTLIVE_EPOCH: bool = true;
     /// A newcomer counts only when all that it holds is known to be chosen.
     const COPY_CONFIRMED: bool = true;
+    /// A value is over when a round has agreed on it, and not when some clock says so.
+    const AGREE_ON_END: bool = true;
+    /// A write with a fencing token that is lower than one seen is refused.
+    const KEEP_FENCE: bool = true;
 }
 
 /// All rules kept.
@@ -139,5 +143,9 @@ pub mod planted {
         FloorsDropped breaks FLOORS_OUTLIVE_EPOCH;
         #[doc = "Counts what was copied as a vote, chosen or not."]
         CopyUnconfirmed breaks COPY_CONFIRMED;
+        #[doc = "Hides a value whose time is up by the coordinator's own clock."]
+        EndByOwnClock breaks AGREE_ON_END;
+        #[doc = "Lets a write through whose lock was granted to another since."]
+        FenceIgnored breaks KEEP_FENCE;
     }
 }

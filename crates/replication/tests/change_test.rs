@@ -7,7 +7,8 @@ use bytes::Bytes;
 use membership::{BucketId, ClusterId, Epoch, Member, NodeId, Position, View};
 use replication::{
     Ballot, Body, Change, Condition, Correct, Effects, Envelope, Event, Input, LogPosition, Message, Operation, Outbox,
-    Outcome, Receipt, Record, Refusal, RegisterKey, Replica, RequestId, RoundId, Rules, Ticket, Value, Write, planted,
+    Outcome, Receipt, Record, Refusal, RegisterKey, Replica, RequestId, RoundId, Rules, Terms, Ticket, Value, Write,
+    planted,
 };
 use stdx::{Instant, Prng, TraceContext};
 
@@ -184,7 +185,15 @@ impl<R: Rules> RingOf<R> {
         let (condition, change) = (Condition::Always, Change::Put(value));
         self.ask(
             at,
-            Operation::Write(Write { key: key(number), request, first_sent_ms: 1, retry: false, condition, change }),
+            Operation::Write(Write {
+                key: key(number),
+                request,
+                first_sent_ms: 1,
+                retry: false,
+                condition,
+                change,
+                terms: Terms::default(),
+            }),
         )
     }
 
@@ -371,6 +380,7 @@ fn a_promise_ends_with_its_arc_epoch() {
         retry: false,
         condition: Condition::Always,
         change: Change::Put(value),
+        terms: Terms::default(),
     };
     ring.submit(id(1), Operation::Write(write));
     assert!(ring.network.iter().any(|(_, e)| matches!(e.message.body, Body::Prepare { .. })), "it prepares anew");

@@ -56,6 +56,10 @@ pub enum Planted {
     FloorsDropped,
     /// Counts what was copied as a vote, chosen or not.
     CopyUnconfirmed,
+    /// Hides a value whose time is up by the coordinator's own clock.
+    EndByOwnClock,
+    /// Lets a write through whose lock was granted to another since.
+    FenceIgnored,
     /// Keeps the ring by the Chord protocol as it was published in 2001.
     PublishedChord,
 }
@@ -70,7 +74,7 @@ pub struct UnknownPlanted {
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Planted; 27] = [
+    pub const ALL: [Planted; 29] = [
         Planted::AckBeforeSync,
         Planted::MinorityRead,
         Planted::RetryTwice,
@@ -97,6 +101,8 @@ impl Planted {
         Planted::ConfirmationKept,
         Planted::FloorsDropped,
         Planted::CopyUnconfirmed,
+        Planted::EndByOwnClock,
+        Planted::FenceIgnored,
         Planted::PublishedChord,
     ];
 
@@ -129,6 +135,8 @@ impl Planted {
             Planted::ConfirmationKept => "confirmation-kept",
             Planted::FloorsDropped => "floors-dropped",
             Planted::CopyUnconfirmed => "copy-unconfirmed",
+            Planted::EndByOwnClock => "end-by-own-clock",
+            Planted::FenceIgnored => "fence-ignored",
             Planted::PublishedChord => "published-chord",
         }
     }
