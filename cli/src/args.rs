@@ -85,7 +85,55 @@ pub enum Command {
 
 /// `everring discovery`.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct DiscoveryArgs {
+    /// What to ask a running discovery. Without it, the service itself runs.
+    #[command(subcommand)]
+    pub ask: Option<DiscoveryCommand>,
+    #[command(flatten)]
+    pub serve: DiscoveryServeArgs,
+}
+
+/// What people ask a discovery.
+#[derive(Debug, Subcommand)]
+pub enum DiscoveryCommand {
+    /// Show its replicas: who votes, and who leads.
+    Members {
+        #[command(flatten)]
+        discovery: DiscoveryAddress,
+        /// Take the replica with this name or id out for good, before showing those that are left.
+        #[arg(long, env = "EVERRING_REMOVE", value_name = "REPLICA")]
+        remove: Option<String>,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Save everything that it holds to a file.
+    Snapshot {
+        /// The file; `-` is standard output.
+        file: PathBuf,
+        #[command(flatten)]
+        discovery: DiscoveryAddress,
+    },
+    /// Replace everything that it holds by a snapshot.
+    Restore {
+        /// The file; `-` is standard input.
+        file: PathBuf,
+        #[command(flatten)]
+        discovery: DiscoveryAddress,
+    },
+}
+
+/// Where discovery is reached.
+#[derive(Clone, Debug, Args)]
+pub struct DiscoveryAddress {
+    /// The base URL of discovery; several, separated by commas, are tried in turn.
+    #[arg(long, env = "EVERRING_DISCOVERY", default_value = "http://127.0.0.1:8500", value_name = "URL")]
+    pub discovery: String,
+}
+
+/// The service.
+#[derive(Debug, Args)]
+pub struct DiscoveryServeArgs {
     /// What people call this process.
     #[arg(long, env = "EVERRING_NAME", default_value = "d1")]
     pub name: String,
@@ -117,6 +165,35 @@ pub struct DiscoveryArgs {
     /// Take only clients whose certificate comes from this authority (PEM).
     #[arg(long, env = "EVERRING_TLS_CLIENT_AUTHORITY", value_name = "FILE", requires = "tls_certificate")]
     pub tls_client_authority: Option<PathBuf>,
+    /// The replicas that begin together, this one included: NAME=HOST:PORT, separated by commas. Without it, it is
+    /// alone.
+    #[arg(
+        long,
+        env = "EVERRING_REPLICAS",
+        value_delimiter = ',',
+        value_name = "NAME=HOST:PORT",
+        value_parser = replica
+    )]
+    pub replicas: Vec<(String, String)>,
+    /// Where the other replicas reach it (host:port). Without it: what --replicas says of its name.
+    #[arg(long, env = "EVERRING_PEER_LISTEN", value_name = "HOST:PORT")]
+    pub peer_listen: Option<String>,
+    /// What other replicas are told to reach it at (host:port), if it is not where it listens.
+    #[arg(long, env = "EVERRING_ADVERTISE", value_name = "HOST:PORT")]
+    pub advertise: Option<String>,
+    /// The address of its HTTP interface (host:port) that people and replicas are told, if it is not where it listens.
+    #[arg(long, env = "EVERRING_ADVERTISE_HTTP", value_name = "HOST:PORT")]
+    pub advertise_http: Option<String>,
+    /// The cluster's secret: only replicas that know it are let in.
+    #[arg(
+        long,
+        env = "EVERRING_CLUSTER_SECRET",
+        default_value = DEFAULT_SECRET,
+        hide_env_values = true,
+        hide_default_value = true,
+        value_name = "SECRET"
+    )]
+    pub cluster_secret: String,
 }
 
 /// What access lists say where they say nothing.
@@ -128,10 +205,19 @@ pub enum AclDefault {
     Deny,
 }
 
+fn replica(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, address)) if !name.is_empty() && name.len() < 256 && address.contains(':') => {
+            Ok((name.to_owned(), address.to_owned()))
+        }
+        _ => Err(format!("`{text}` names no replica; write one such as d1=127.0.0.1:8300")),
+    }
+}
+
 /// What every service but discovery itself needs.
 #[derive(Debug, Args)]
 pub struct FleetArgs {
-    /// The base URL of discovery (or of a Consul agent).
+    /// The base URL of discovery (or of a Consul agent); several, separated by commas, are tried in turn.
     #[arg(long, env = "EVERRING_DISCOVERY", default_value = "http://127.0.0.1:8500", value_name = "URL")]
     pub discovery: String,
     /// The cluster's secret, the same for all its services: places keys on the ring and signs tokens.

@@ -8,7 +8,9 @@ use client::fleet::VIEW_KEY;
 use telemetry::{Guard, Settings};
 use tokio::runtime::{Builder, Runtime};
 
-use crate::args::{AclDefault, DEFAULT_SECRET, DiscoveryArgs, FleetArgs, GatewayArgs, RouterArgs, StorageNodeArgs};
+use crate::args::{
+    AclDefault, DEFAULT_SECRET, DiscoveryServeArgs, FleetArgs, GatewayArgs, RouterArgs, StorageNodeArgs,
+};
 use crate::{lineage, signals};
 
 /// How long a runtime's blocking calls may go on after the service has ended.
@@ -18,7 +20,8 @@ const LINGER: Duration = Duration::from_millis(500);
 ///
 /// # Errors
 /// It did not start, or ended by itself; the chain says why and what to do.
-pub fn discovery(args: DiscoveryArgs, logs: Option<String>) -> anyhow::Result<()> {
+pub fn discovery(args: DiscoveryServeArgs, logs: Option<String>) -> anyhow::Result<()> {
+    let replicas = replicas(&args)?;
     let guard = start_telemetry("discovery", &instance(args.instance_id, &args.name), logs)?;
     let acl = ::discovery::AclConfig {
         enabled: args.acl.is_some(),
@@ -30,11 +33,30 @@ pub fn discovery(args: DiscoveryArgs, logs: Option<String>) -> anyhow::Result<()
         key,
         client_authority: args.tls_client_authority,
     });
-    let config = ::discovery::Config { listen: args.listen, data: args.data, name: args.name, acl, dns: args.dns, tls };
+    let (listen, data, name, dns) = (args.listen, args.data, args.name, args.dns);
+    let config = ::discovery::Config { listen, data, name, acl, dns, tls, replicas };
     let runtime = one_thread()?;
     let ended = runtime.block_on(async { Ok(::discovery::run(config, signals::shutdown()?).await?) });
     finish(runtime, guard);
     ended
+}
+
+/// The other replicas, if there are to be any.
+fn replicas(args: &DiscoveryServeArgs) -> anyhow::Result<Option<::discovery::Replicas>> {
+    if args.replicas.is_empty() && args.peer_listen.is_none() {
+        return Ok(None);
+    }
+    let own = args.replicas.iter().find(|(name, _)| *name == args.name).map(|(_, address)| address.clone());
+    let listen = args.peer_listen.clone().or(own).with_context(|| {
+        format!("--replicas does not name {}; name it there, or say where it listens with --peer-listen", args.name)
+    })?;
+    Ok(Some(::discovery::Replicas {
+        listen,
+        advertise: args.advertise.clone(),
+        advertise_http: args.advertise_http.clone(),
+        founders: args.replicas.clone(),
+        secret: args.cluster_secret.clone(),
+    }))
 }
 
 /// Runs a router until it is told to end.

@@ -22,6 +22,13 @@ pub struct DataDirectory {
 #[derive(Serialize, Deserialize)]
 struct Made {
     nodes: u16,
+    #[serde(default = "one")]
+    discovery: u16,
+}
+
+/// What a directory was made for that does not say.
+fn one() -> u16 {
+    1
 }
 
 impl DataDirectory {
@@ -29,7 +36,7 @@ impl DataDirectory {
     ///
     /// # Errors
     /// It cannot be used, belongs to another `everring up`, or was made for a fleet of another size.
-    pub fn take(given: Option<&Path>, keep: bool, nodes: u16) -> anyhow::Result<DataDirectory> {
+    pub fn take(given: Option<&Path>, keep: bool, nodes: u16, discovery: u16) -> anyhow::Result<DataDirectory> {
         let (path, remove) = match given {
             Some(path) => (path.to_owned(), false),
             None => (fresh_name(), !keep),
@@ -49,7 +56,7 @@ impl DataDirectory {
             ),
             Err(TryLockError::Error(error)) => return Err(error).with_context(unusable),
         }
-        check_size(&path, nodes)?;
+        check_size(&path, nodes, discovery)?;
         std::fs::create_dir_all(path.join(LOGS)).with_context(unusable)?;
         Ok(DataDirectory { path, remove, _lock: lock })
     }
@@ -80,7 +87,7 @@ impl Drop for DataDirectory {
     }
 }
 
-fn check_size(path: &Path, nodes: u16) -> anyhow::Result<()> {
+fn check_size(path: &Path, nodes: u16, discovery: u16) -> anyhow::Result<()> {
     let file = path.join("fleet.json");
     let unreadable = || format!("cannot read {}, which says how large this data's fleet is", file.display());
     match std::fs::read(&file) {
@@ -95,10 +102,19 @@ fn check_size(path: &Path, nodes: u16) -> anyhow::Result<()> {
                     made.nodes
                 );
             }
+            if made.discovery != discovery {
+                bail!(
+                    "the data in {} is that of a discovery of {}; start it with --discovery {}, or give another \
+                     directory with --data",
+                    path.display(),
+                    made.discovery,
+                    made.discovery
+                );
+            }
             Ok(())
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let text = serde_json::to_string(&Made { nodes })?;
+            let text = serde_json::to_string(&Made { nodes, discovery })?;
             std::fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))
         }
         Err(error) => Err(error).with_context(unreadable),

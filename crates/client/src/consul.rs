@@ -5,6 +5,8 @@
 //! wait time, the server's jitter and [`CALL_TIMEOUT`].
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use base64::Engine;
@@ -13,10 +15,10 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde::de::DeserializeOwned;
 
-use crate::consul_types::KvPairJson;
 pub use crate::consul_types::{
-    AgentService, CatalogService, HealthCheck, KvPair, Node, ServiceEntry, ServiceRegistration, Status,
+    AgentService, CatalogService, HealthCheck, KvPair, Node, ReplicaInfo, ServiceEntry, ServiceRegistration, Status,
 };
+use crate::consul_types::{KvPairJson, ReplicasJson};
 
 /// The bound on a call that does not block.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -27,11 +29,27 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// An idle connection is given up before a server would close it under the next call.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A client of one Consul agent, or of our discovery. Cloning shares its connections.
+/// A client of one Consul agent, or of our discovery with all its replicas. Cloning shares its connections.
+///
+/// Of several addresses the last one that worked is asked. When it does not answer, or says that it sees no leader, the
+/// next one is asked at once; but for a compare-and-set whose fate is unknown, which is the caller's to look into.
 #[derive(Clone, Debug)]
 pub struct Consul {
     http: reqwest::Client,
-    base: String,
+    bases: Arc<[String]>,
+    /// Which of them is asked first; shared by all clones.
+    current: Arc<AtomicUsize>,
+}
+
+/// A call, so that it can be made at one address after the other.
+struct Call<'a> {
+    method: Method,
+    call: &'a str,
+    query: &'a [(&'static str, String)],
+    body: Vec<u8>,
+    timeout: Duration,
+    /// Whether doing it twice is as good as once.
+    repeatable: bool,
 }
 
 /// Waits in the server until the answer's index passes `index`, for at most `wait`.
@@ -65,12 +83,15 @@ pub struct HealthQuery {
 #[derive(Debug, thiserror::Error)]
 pub enum ConsulError {
     /// The base URL is not one. No call was made; the settings must be changed.
-    #[error("{0:?} is not the address of a discovery; give a URL such as http://127.0.0.1:8500")]
+    #[error(
+        "{0:?} is not the address of a discovery; give a URL such as http://127.0.0.1:8500, or several with \
+         commas between"
+    )]
     Address(String),
     /// No answer came. A write may have been done or not; the caller may try again.
     #[error("discovery at {base} does not answer")]
     Unreachable {
-        /// The base URL that was tried.
+        /// The base URL that was tried last.
         base: String,
         /// What went wrong on the way.
         #[source]
@@ -104,16 +125,21 @@ impl ConsulError {
 }
 
 impl Consul {
-    /// A client of the agent at `base_url` (`http://127.0.0.1:8500`). Opens no connection yet.
+    /// A client of the agent at `base_urls` (`http://127.0.0.1:8500`), or of any of several, separated by commas. Opens
+    /// no
+    /// connection yet.
     ///
     /// # Errors
     /// [`ConsulError::Address`].
-    pub fn new(base_url: &str) -> Result<Consul, ConsulError> {
-        let bad = || ConsulError::Address(base_url.to_owned());
-        let base = base_url.trim().trim_end_matches('/').to_owned();
-        let parsed = reqwest::Url::parse(&base).map_err(|_| bad())?;
-        if parsed.scheme() != "http" || parsed.host_str().is_none() {
-            return Err(bad());
+    pub fn new(base_urls: &str) -> Result<Consul, ConsulError> {
+        let bad = || ConsulError::Address(base_urls.to_owned());
+        let bases: Vec<String> =
+            base_urls.split(',').map(|base| base.trim().trim_end_matches('/').to_owned()).collect();
+        for base in &bases {
+            let parsed = reqwest::Url::parse(base).map_err(|_| bad())?;
+            if parsed.scheme() != "http" || parsed.host_str().is_none() {
+                return Err(bad());
+            }
         }
         let http = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
@@ -124,12 +150,12 @@ impl Consul {
             .no_proxy()
             .build()
             .map_err(|_| bad())?;
-        Ok(Consul { http, base })
+        Ok(Consul { http, bases: bases.into(), current: Arc::default() })
     }
 
-    /// The base URL.
+    /// The base URL that is asked first.
     pub fn base(&self) -> &str {
-        &self.base
+        &self.bases[self.current.load(Ordering::Relaxed) % self.bases.len()]
     }
 
     /// Registers a service with its TTL check (`PUT /v1/agent/service/register`); again is harmless.
@@ -271,6 +297,46 @@ impl Consul {
         self.kv_write(Method::DELETE, key, &[("cas", modify_index.to_string())], Vec::new()).await
     }
 
+    /// The replicas (`GET /v1/operator/raft/configuration`).
+    ///
+    /// # Errors
+    /// See [`ConsulError`]; without a leader a replica refuses.
+    pub async fn replicas(&self) -> Result<Vec<ReplicaInfo>, ConsulError> {
+        let call = "operator/raft/configuration";
+        let response = self.get(call, Vec::new(), None).await?;
+        let found: ReplicasJson = read_json(call, response).await?;
+        Ok(found.servers)
+    }
+
+    /// Takes a replica out for good (`DELETE /v1/operator/raft/peer?id=`).
+    ///
+    /// # Errors
+    /// See [`ConsulError`].
+    pub async fn remove_replica(&self, id: &str) -> Result<(), ConsulError> {
+        let (call, query) = ("operator/raft/peer", [("id", id.to_owned())]);
+        let method = Method::DELETE;
+        let made = Call { method, call, query: &query, body: Vec::new(), timeout: CALL_TIMEOUT, repeatable: false };
+        accept(call, self.send(made).await?).await.map(drop)
+    }
+
+    /// Everything that it holds (`GET /v1/snapshot`), packed.
+    ///
+    /// # Errors
+    /// See [`ConsulError`].
+    pub async fn snapshot(&self) -> Result<Vec<u8>, ConsulError> {
+        let response = self.get("snapshot", Vec::new(), None).await?;
+        let bytes = response.bytes().await.map_err(|error| unreadable("snapshot", &error.to_string()))?;
+        Ok(bytes.to_vec())
+    }
+
+    /// Replaces everything that it holds by a snapshot (`PUT /v1/snapshot`).
+    ///
+    /// # Errors
+    /// See [`ConsulError`].
+    pub async fn restore(&self, snapshot: Vec<u8>) -> Result<(), ConsulError> {
+        self.put("snapshot", &[], snapshot).await.map(drop)
+    }
+
     async fn kv_read(
         &self,
         key: &str,
@@ -297,14 +363,15 @@ impl Consul {
         body: Vec<u8>,
     ) -> Result<bool, ConsulError> {
         let call = format!("kv/{}", path(key));
-        let request = self.request(method, &call, query).timeout(CALL_TIMEOUT).body(body);
-        let response = accept(&call, self.send(request).await?).await?;
+        let repeatable = query.is_empty();
+        let made = Call { method, call: &call, query, body, timeout: CALL_TIMEOUT, repeatable };
+        let response = accept(&call, self.send(made).await?).await?;
         read_json(&call, response).await
     }
 
     async fn put(&self, call: &str, query: &[(&'static str, String)], body: Vec<u8>) -> Result<Response, ConsulError> {
-        let request = self.request(Method::PUT, call, query).timeout(CALL_TIMEOUT).body(body);
-        accept(call, self.send(request).await?).await
+        let made = Call { method: Method::PUT, call, query, body, timeout: CALL_TIMEOUT, repeatable: true };
+        accept(call, self.send(made).await?).await
     }
 
     async fn get_indexed<T: DeserializeOwned>(
@@ -339,16 +406,35 @@ impl Consul {
             query.push(("wait", format!("{}ms", wait.as_millis())));
             timeout += wait + wait / 16;
         }
-        self.send(self.request(Method::GET, call, &query).timeout(timeout)).await
+        let (method, query) = (Method::GET, &query[..]);
+        self.send(Call { method, call, query, body: Vec::new(), timeout, repeatable: true }).await
     }
 
-    fn request(&self, method: Method, call: &str, query: &[(&'static str, String)]) -> RequestBuilder {
-        self.http.request(method, format!("{}/v1/{call}", self.base)).query(query)
+    /// Makes a call at the address that worked last, else at the others in turn.
+    async fn send(&self, call: Call<'_>) -> Result<Response, ConsulError> {
+        let first = self.current.load(Ordering::Relaxed);
+        let mut last = None;
+        for at in (0..self.bases.len()).map(|step| (first + step) % self.bases.len()) {
+            let base = &self.bases[at];
+            let answer = self.request(base, &call).send().await;
+            let again = match &answer {
+                // A connection that was refused carried no request.
+                Err(error) => call.repeatable || error.is_connect(),
+                Ok(response) => call.repeatable && response.status() == StatusCode::INTERNAL_SERVER_ERROR,
+            };
+            let answer = answer.map_err(|source| ConsulError::Unreachable { base: base.clone(), source });
+            if !again {
+                self.current.store(at, Ordering::Relaxed);
+                return answer;
+            }
+            last = Some(answer);
+        }
+        last.unwrap_or_else(|| Err(ConsulError::Address(String::new())))
     }
 
-    async fn send(&self, request: RequestBuilder) -> Result<Response, ConsulError> {
-        let unreachable = |source| ConsulError::Unreachable { base: self.base.clone(), source };
-        request.send().await.map_err(unreachable)
+    fn request(&self, base: &str, call: &Call<'_>) -> RequestBuilder {
+        let request = self.http.request(call.method.clone(), format!("{base}/v1/{}", call.call));
+        request.query(call.query).timeout(call.timeout).body(call.body.clone())
     }
 }
 
@@ -412,7 +498,9 @@ mod tests {
     #[test]
     fn only_http_addresses_are_taken() {
         assert_eq!(Consul::new("http://127.0.0.1:8500/").expect("an address").base(), "http://127.0.0.1:8500");
-        for bad in ["", "127.0.0.1:8500", "ftp://x", "http://"] {
+        let several = Consul::new("http://a:1, http://b:2/").expect("addresses");
+        assert_eq!(&several.bases[..], ["http://a:1", "http://b:2"]);
+        for bad in ["", "127.0.0.1:8500", "ftp://x", "http://", "http://a,", "http://a,b"] {
             assert!(matches!(Consul::new(bad), Err(ConsulError::Address(_))), "{bad:?}");
         }
     }

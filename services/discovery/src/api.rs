@@ -9,7 +9,7 @@ use crate::endpoint::{AclCall, Endpoint};
 use crate::host::{DATACENTER, Host};
 use crate::params::Params;
 use crate::reply::Refused;
-use crate::{acl, agent, kv, reads, session, snapshot, txn, writes};
+use crate::{acl, agent, kv, raft_calls, reads, session, snapshot, txn, writes};
 
 /// The longest body, Consul's bound on a value.
 const BODY_MAX: usize = 512 << 10;
@@ -74,6 +74,8 @@ async fn answer(call: Call<'_>) -> Result<HttpResponse, Refused> {
         Endpoint::Txn => txn::run(&call).await,
         Endpoint::Snapshot if is_get => snapshot::save(&call).await,
         Endpoint::Snapshot => snapshot::restore(&call).await,
+        Endpoint::RaftConfiguration => raft_calls::configuration(&call).await,
+        Endpoint::RaftPeer => raft_calls::remove_peer(&call).await,
         Endpoint::Acl(which) => acl::answer(&call, which).await,
         Endpoint::AgentHealth { by_name, which } => agent::health(&call, *by_name, which),
         Endpoint::AgentService(id) => agent::service(&call, id).await,
