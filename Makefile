@@ -82,7 +82,7 @@ figures-fleet: build ## the figures of the fleet, the last line as JSON (QUICK=1
 
 figures-discovery: build ## discovery beside Consul and etcd, the last line as JSON (QUICK=1)
 	cargo run --release --locked $(BENCH) -p figures-discovery -- --everring $(EVERRING) $(if $(QUICK),--quick) \
-		--consul "$$(tests/tools/consul/build.sh)" --etcd "$$(tests/tools/etcd/build.sh)"
+		--consul "$$(tests/tools/build.sh consul)" --etcd "$$(tests/tools/etcd/build.sh)"
 
 soak: FOR := 1h
 soak: demo ## an hour of the demo
