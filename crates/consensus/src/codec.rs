@@ -1,6 +1,5 @@
 //! What travels between replicas, and what stands in the log, as bytes. Written by hand: nothing that comes from
-//! outside
-//! is given to the parser of the protobuf crate that Raft's types were made with.
+//! outside is given to the parser of the protobuf crate that Raft's types were made with.
 
 use bytes::Bytes;
 use raft::eraftpb::{ConfState, Entry, EntryType, HardState, Message, MessageType, Snapshot};
@@ -253,8 +252,8 @@ impl<'a> Reader<'a> {
     }
 
     fn message(&mut self) -> Result<Message, FrameError> {
-        let mut message = Message::default();
-        message.msg_type = message_type(self.byte()?)?;
+        let msg_type = message_type(self.byte()?)?;
+        let mut message = Message { msg_type, ..Message::default() };
         for field in [
             &mut message.to,
             &mut message.from,

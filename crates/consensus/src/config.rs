@@ -8,8 +8,7 @@ pub struct Config {
     /// Ticks between a leader's signs of life. 2: smaller than `election_ticks` by far.
     pub heartbeat_ticks: usize,
     /// Ticks of silence after which a leader is doubted; up to twice as many, drawn anew each time. 20: longer than a
-    /// slow
-    /// disk's sync and a busy machine's pause. A leader that dies is noticed by its connections, long before.
+    /// slow disk's sync and a busy machine's pause. A leader that dies is noticed by its connections, long before.
     pub election_ticks: usize,
     /// After a leader's connections broke, up to how long to wait before standing for election: so that not all stand
     /// at once. 100 ms.

@@ -2,8 +2,7 @@
 //!
 //! Two directories: one for the log ([`store::Log`]), one for the small files that are replaced whole. The image names
 //! the log record up to which entries do not count any more (its *fence*): when a leader sends an image, the replica's
-//! old
-//! log may hold entries beyond it that are not part of the leader's history.
+//! old log may hold entries beyond it that are not part of the leader's history.
 
 use std::cell::Cell;
 use std::collections::VecDeque;

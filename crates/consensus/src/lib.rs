@@ -2,8 +2,7 @@
 //!
 //! [`Replica`] wraps a Raft core (the `raft` crate, which does no I/O either) around a [`StateMachine`] and a
 //! [`Journal`]. The shell gives it inputs and the time, calls [`Replica::settle`], and does what the [`Output`]s say.
-//! The
-//! simulation in this crate's tests runs the same code over simulated disks and a simulated network.
+//! The simulation in this crate's tests runs the same code over simulated disks and a simulated network.
 //!
 //! What is ours here, beside the log's format:
 //! - *Proposals act once.* Each carries its origin and number; the agreed state remembers them. So a proposal whose
@@ -12,13 +11,11 @@
 //!   there is a leader, and by at most [`Config::clock_step_max`] at a time. A new leader first gives everything that
 //!   runs out its whole time anew. So nothing runs out merely because nobody could renew it.
 //! - *Joining.* A replica is an identity that is drawn together with its data. Without its data it comes back as
-//!   another
-//!   one, which joins, catches up, and takes the old one's place in one joint change.
+//!   another one, which joins, catches up, and takes the old one's place in one joint change.
 //! - *A dead leader is noticed* by its connections, not only by its silence.
 //!
 //! What it is *not*: it knows no HTTP and no address (but those that it hands on in [`Member`]s), and does not look
-//! into
-//! commands.
+//! into commands.
 //!
 //! Invariants, held by the simulation after every event:
 //! - what was answered as done is in every later state of every replica, and nothing acts twice;
@@ -28,8 +25,7 @@
 //! - no check expires that was renewed in time as far as its owner could.
 //!
 //! Sources: Ongaro's thesis (2014) for Raft, pre-vote (9.6), read index (6.4) and joint consensus (4.3); the `raft`
-//! crate's
-//! documentation.
+//! crate's documentation.
 
 mod agreed;
 mod codec;

@@ -73,10 +73,18 @@ pub struct Replica<M, R: Rules = Sound> {
 struct Reads {
     /// Not asked for yet; with the end of their patience.
     waiting: Vec<(u64, Instant)>,
-    /// Asked for, by the number of the question, and when.
-    asked: VecDeque<(u64, Instant, Vec<(u64, Instant)>)>,
+    /// Asked for.
+    asked: VecDeque<Question>,
     /// Confirmed at an index that has not been applied here.
     confirmed: BTreeMap<u64, Vec<u64>>,
+}
+
+/// What the leader was asked on behalf of reads.
+struct Question {
+    number: u64,
+    asked_at: Instant,
+    /// With the end of their patience.
+    reads: Vec<(u64, Instant)>,
 }
 
 impl<M: StateMachine, R: Rules> Replica<M, R> {
@@ -150,7 +158,7 @@ impl<M: StateMachine, R: Rules> Replica<M, R> {
     /// # Errors
     /// See [`NotTaken`].
     pub fn propose(&mut self, now: Instant, command: Command) -> Result<u64, NotTaken> {
-        self.propose_what(now, What::Command(command))
+        self.propose_what(now, What::Command(Box::new(command)))
     }
 
     /// Proposes to take a replica out for good.
@@ -432,11 +440,11 @@ impl<M: StateMachine, R: Rules> Replica<M, R> {
         let term = node.raft.term;
         let leads = node.raft.state == StateRole::Leader;
         if leads && R::CLOCK_WAITS && self.duties.began != term {
-            self.duties.began = if self.give_own(What::Command(Command::GiveTime)) { term } else { 0 };
+            self.duties.began = if self.give_own(What::Command(Box::new(Command::GiveTime))) { term } else { 0 };
         }
         let due = self.machine.next_timeout().is_some_and(|at| at <= self.reading);
         if leads && due && (self.duties.time_given == term || !R::CLOCK_WAITS) && self.duties.ticked != term {
-            self.duties.ticked = if self.give_own(What::Command(Command::Tick)) { term } else { 0 };
+            self.duties.ticked = if self.give_own(What::Command(Box::new(Command::Tick))) { term } else { 0 };
         }
         if !self.duties.is_due(now, self.config.tick * AGAIN_TICKS) {
             return;
@@ -538,7 +546,7 @@ impl<M: StateMachine, R: Rules> Replica<M, R> {
         self.next_read += 1;
         let question = [self.member.id.to_le_bytes(), self.origin.to_le_bytes(), number.to_le_bytes()].concat();
         node.read_index(question);
-        self.reads.asked.push_back((number, self.now, waiting));
+        self.reads.asked.push_back(Question { number, asked_at: self.now, reads: waiting });
     }
 
     /// Gives up reads whose time is over, and asks anew for those that got no answer: questions get lost, and a leader
@@ -547,11 +555,11 @@ impl<M: StateMachine, R: Rules> Replica<M, R> {
         let pause = self.config.tick * AGAIN_TICKS;
         let leaderless = self.node.as_ref().is_none_or(|node| node.raft.leader_id == raft::INVALID_ID);
         let asked = std::mem::take(&mut self.reads.asked);
-        for (number, at, reads) in asked {
-            if leaderless || now.since(at) >= pause {
-                self.reads.waiting.extend(reads);
+        for question in asked {
+            if leaderless || now.since(question.asked_at) >= pause {
+                self.reads.waiting.extend(question.reads);
             } else {
-                self.reads.asked.push_back((number, at, reads));
+                self.reads.asked.push_back(question);
             }
         }
         let (over, on): (Vec<_>, Vec<_>) = self.reads.waiting.drain(..).partition(|(_, until)| *until <= now);
@@ -611,9 +619,9 @@ impl<M: StateMachine, R: Rules> Replica<M, R> {
 
     fn confirm(&mut self, question: &[u8], index: u64) {
         let number = question.last_chunk::<8>().map(|bytes| u64::from_le_bytes(*bytes));
-        let place = self.reads.asked.iter().position(|(asked, ..)| Some(*asked) == number);
-        if let Some((.., reads)) = place.and_then(|place| self.reads.asked.remove(place)) {
-            self.reads.confirmed.entry(index).or_default().extend(reads.into_iter().map(|(ticket, _)| ticket));
+        let place = self.reads.asked.iter().position(|question| Some(question.number) == number);
+        if let Some(question) = place.and_then(|place| self.reads.asked.remove(place)) {
+            self.reads.confirmed.entry(index).or_default().extend(question.reads.into_iter().map(|(ticket, _)| ticket));
         }
     }
 
@@ -704,12 +712,12 @@ impl<M: StateMachine, R: Rules> Replica<M, R> {
         let own_term = self.node.as_ref().is_some_and(|node| node.raft.term == entry.term);
         let answer = match what {
             What::Command(command) => {
-                match command {
+                match *command {
                     Command::Tick => self.duties.ticked = 0,
                     Command::GiveTime if own_term => self.duties.time_given = entry.term,
                     _ => {}
                 }
-                self.machine.apply(self.agreed.clock(), command)
+                self.machine.apply(self.agreed.clock(), *command)
             }
             What::Introduce(member) => {
                 if !self.agreed.roster.removed.contains(&member.id) {

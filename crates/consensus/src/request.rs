@@ -17,7 +17,8 @@ pub(crate) struct Request {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum What {
-    Command(Command),
+    /// A command for the state machine.
+    Command(Box<Command>),
     /// A replica is there, at these addresses.
     Introduce(Member),
     /// A replica must go for good.

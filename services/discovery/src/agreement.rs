@@ -33,7 +33,7 @@ type Answered = oneshot::Sender<Result<Answer, NotDone>>;
 /// What the thread is given to do.
 #[derive(Debug)]
 pub(crate) enum Job {
-    Propose(Command, Answered),
+    Propose(Box<Command>, Answered),
     Remove(u64, Answered),
     /// Answered with true once a majority has confirmed that the copy here misses nothing.
     Read(oneshot::Sender<bool>),
@@ -149,7 +149,7 @@ impl Agreement {
         let now = self.now();
         match job {
             Job::Propose(command, answered) => {
-                let number = self.replica.propose(now, command);
+                let number = self.replica.propose(now, *command);
                 self.await_answer(number, answered);
             }
             Job::Remove(id, answered) => {
@@ -208,8 +208,7 @@ impl Agreement {
     }
 
     /// A discovery of one says anew where it listens; one of several keeps what it said when it began, so that no
-    /// change of
-    /// leader is a change for those who watch the node.
+    /// change of leader is a change for those who watch the node.
     fn tend_address(&mut self) {
         let status = self.replica.status();
         if status.role != Role::Leader || self.tended == status.term {

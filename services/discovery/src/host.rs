@@ -15,8 +15,7 @@ use crate::reply::Refused;
 use crate::shown::{Shown, Waiter};
 
 /// The name of the one node that services register with. It stands for all replicas: what is registered with one of
-/// them
-/// can be renewed at any other.
+/// them can be renewed at any other.
 pub(crate) const NODE: &str = "everring";
 /// The one datacenter.
 pub(crate) const DATACENTER: &str = "dc1";
@@ -78,7 +77,7 @@ impl Host {
     /// 500 with a sentence: there was no leader, or no majority, in time.
     pub(crate) async fn propose(&self, command: Command) -> Result<Answer, Refused> {
         let (answer, answered) = oneshot::channel();
-        self.tell(Job::Propose(command, answer));
+        self.tell(Job::Propose(Box::new(command), answer));
         self.outcome(answered.await.unwrap_or(Err(NotDone::Unknown)))
     }
 
@@ -111,10 +110,10 @@ impl Host {
     }
 
     /// The registry to answer a read from. First a majority confirms that it misses nothing, unless `stale` will do;
-    /// then,
-    /// for a blocking query, the index of what it shows has moved on, its time is over, or discovery is stopping.
+    /// then, for a blocking query, the index of what it shows has moved on, its time is over, or discovery is stopping.
     ///
-    /// An index from the future is answered at once: the reader finds a smaller one and begins anew.
+    /// An index from the future does not wait: the reader finds a smaller one and begins anew. Whoever asks again and
+    /// again hears of a burst of changes together: a change ends no query that began less than [`COALESCED`] ago.
     ///
     /// # Errors
     /// 500 `No cluster leader`.
@@ -123,15 +122,18 @@ impl Host {
             self.confirm().await?;
         }
         let mut closing = self.closing.subscribe();
-        let deadline = tokio::time::Instant::now() + options.wait + jitter(options.wait);
+        let begun = tokio::time::Instant::now();
+        let deadline = begun + options.wait + jitter(options.wait);
         loop {
             let mut waiter = {
                 // First the place in the queue, then the look: a change in between is not missed.
                 let waiter = Waiter::new(&self.shown, subject);
                 let registry = self.shown.registry();
-                let unchanged = registry.index_of(subject) == options.index;
-                if options.index == 0 || !unchanged || *closing.borrow_and_update() {
+                if options.index == 0 || *closing.borrow_and_update() {
                     return Ok(registry);
+                }
+                if registry.index_of(subject) != options.index {
+                    break;
                 }
                 waiter
             };
@@ -141,6 +143,12 @@ impl Host {
                 () = tokio::time::sleep_until(deadline) => return Ok(self.shown()),
             }
         }
+        // One that began long ago is answered at once.
+        tokio::select! {
+            _ = closing.changed() => {}
+            () = tokio::time::sleep_until(deadline.min(begun + COALESCED)) => {}
+        }
+        Ok(self.shown())
     }
 
     /// Waits for a majority's word that this replica sees everything that was acknowledged before.
@@ -215,6 +223,10 @@ impl Host {
         let _ = self.jobs.send(job);
     }
 }
+
+/// The least time of a blocking query that ends by a change. What changes all the time would have its readers ask all
+/// the time; a change after a quiet time is told at once.
+const COALESCED: Duration = Duration::from_millis(50);
 
 /// The words that Consul's clients look for.
 const NO_LEADER: &str = "No cluster leader";

@@ -1,8 +1,7 @@
 //! Connections between replicas: each dials all others, and a frame goes over whichever connection there is.
 //!
 //! Both ends prove that they know the cluster's secret before a frame passes. A connection over which nothing comes,
-//! not
-//! even an empty frame, is closed. What cannot be sent is lost: the replicas' protocol does without it.
+//! not even an empty frame, is closed. What cannot be sent is lost: the replicas' protocol does without it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -26,7 +25,7 @@ const NAME_MAX: usize = 255;
 /// An image of a full registry, with room to spare.
 const FRAME_MAX: usize = 256 << 20;
 /// Frames that wait for one connection; more are lost.
-const QUEUE: usize = 4_096;
+const QUEUED_MAX: usize = 4_096;
 const CONNECT_MAX: Duration = Duration::from_secs(1);
 const GREETING_MAX: Duration = Duration::from_secs(2);
 const SIGN_OF_LIFE: Duration = Duration::from_millis(500);
@@ -47,11 +46,15 @@ struct Shared {
     key: [u8; 32],
     runtime: Handle,
     jobs: Sender<Job>,
-    open: Mutex<BTreeMap<u64, Vec<(u64, mpsc::Sender<Vec<u8>>)>>>,
+    /// For each peer its connections, the youngest last.
+    open: Mutex<BTreeMap<u64, Vec<Queue>>>,
     dialled: Mutex<BTreeSet<String>>,
     next: AtomicU64,
     closed: watch::Sender<bool>,
 }
+
+/// The number of a connection, and the frames that wait to be sent over it.
+type Queue = (u64, mpsc::Sender<Vec<u8>>);
 
 impl Links {
     /// For the replica with this identity and name. The connections live on the runtime that this is called in.
@@ -219,7 +222,7 @@ impl Shared {
         Rd: AsyncRead + Unpin,
         Wr: AsyncWrite + Unpin,
     {
-        let (queue, waiting) = mpsc::channel(QUEUE);
+        let (queue, waiting) = mpsc::channel(QUEUED_MAX);
         let open = Open::new(&self, peer, queue);
         tokio::select! {
             () = write_frames(write, waiting) => {}

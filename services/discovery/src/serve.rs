@@ -72,8 +72,7 @@ pub struct Replicas {
     /// The HTTP address that people and members are told, if not the one that it listens at.
     pub advertise_http: Option<String>,
     /// Names and addresses (`host:port`) of the replicas that begin together, this one included. When they are part of
-    /// a
-    /// discovery already, the list only says where to ask.
+    /// a discovery already, the list only says where to ask.
     pub founders: Vec<(String, String)>,
     /// The cluster's secret, the same for all.
     pub secret: String,

@@ -14,6 +14,8 @@ use crate::params::Consistency;
 use crate::reply::Refused;
 use crate::writes::submit;
 
+/// What a snapshot is sent as.
+pub(crate) const CONTENT_TYPE: &str = "application/x-gzip";
 /// A snapshot unpacks to no more than this.
 const UNPACKED_MAX: u64 = 1 << 30;
 
@@ -31,7 +33,7 @@ pub(crate) async fn save(call: &Call<'_>) -> Result<HttpResponse, Refused> {
     answer.insert_header(("X-Consul-Index", registry.index()));
     answer.insert_header(("X-Consul-KnownLeader", contact.known_leader.to_string()));
     answer.insert_header(("X-Consul-LastContact", contact.last_contact_ms.to_string()));
-    Ok(answer.content_type("application/x-gzip").body(packed))
+    Ok(answer.content_type(CONTENT_TYPE).body(packed))
 }
 
 pub(crate) async fn restore(call: &Call<'_>) -> Result<HttpResponse, Refused> {

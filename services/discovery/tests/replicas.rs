@@ -1,6 +1,5 @@
 //! Several replicas over real sockets and disks: they form, forward, outlive ends, say when they are a minority, and
-//! take
-//! in one that lost its disk.
+//! take in one that lost its disk.
 
 mod common;
 
@@ -70,8 +69,7 @@ impl Trio {
     }
 
     /// Stops one. It lets another one lead first; how it is when it cannot is shown by `everring up --chaos`, and by
-    /// the
-    /// simulation.
+    /// the simulation.
     async fn end(&mut self, at: usize) {
         self.running[at].take().expect("it runs").stop().await;
     }
@@ -261,6 +259,72 @@ async fn one_that_is_taken_out_goes_and_knows_it() {
     })
     .await;
     trio.stop().await;
+}
+
+/// A replica of its own, which looks for the others where `list` says.
+fn alone(data: &TempDir, list: &[(String, String)], own: usize) -> Fixture {
+    let (name, peer) = list[own].clone();
+    let founders = if own == 0 { vec![list[0].clone()] } else { vec![list[0].clone(), list[own].clone()] };
+    let secret = "secret".to_owned();
+    let replicas = Replicas { listen: peer, advertise: None, advertise_http: None, founders, secret };
+    let data = Some(data.path().join(&name));
+    Fixture::start_with(Config { data, replicas: Some(replicas), ..Config::new("127.0.0.1:0", &name) })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_grows_to_three_and_to_five_and_shrinks_again() {
+    let data = tempfile::tempdir().expect("a scratch directory");
+    let list: Vec<(String, String)> = (1..=5).map(|number| (format!("d{number}"), free())).collect();
+    let mut running = vec![alone(&data, &list, 0)];
+    assert!(running[0].consul.kv_put("k", b"of one").await.expect("written"));
+    let voters = async |consul: &Consul, count: usize| {
+        eventually(async || {
+            let replicas = consul.replicas().await.ok()?;
+            let whole = replicas.len() == count && replicas.iter().all(|replica| replica.voter);
+            whole.then_some(replicas)
+        })
+        .await
+    };
+    for count in [3, 5] {
+        while running.len() < count {
+            running.push(alone(&data, &list, running.len()));
+        }
+        voters(&running[0].consul, count).await;
+        for one in &running {
+            let found = one.consul.kv_get("k", None).await.expect("an answer").value;
+            assert_eq!(found.map(|pair| pair.value), Some(b"of one".to_vec()), "it has what there was before");
+        }
+    }
+    // Of five, two may be away at once, the first one of all among them.
+    for one in running.drain(..2) {
+        one.stop().await;
+    }
+    let left: Vec<String> = running.iter().map(|one| one.base.clone()).collect();
+    let client = Consul::new(&left.join(",")).expect("addresses");
+    eventually(async || client.kv_put("k", b"of three").await.ok()).await;
+    let replicas = client.replicas().await.expect("an answer");
+    for name in ["d1", "d2"] {
+        let gone = replicas.iter().find(|replica| replica.name == name).expect("it is still one of them");
+        client.remove_replica(&gone.id).await.expect("taken out");
+    }
+    voters(&client, 3).await;
+    // Three of three bear the loss of one, which three of five would not.
+    running.remove(0).stop().await;
+    eventually(async || client.kv_put("k", b"of two").await.ok()).await;
+    for name in ["d3", "d4"] {
+        let gone = client.replicas().await.expect("an answer").into_iter().find(|replica| replica.name == name);
+        client.remove_replica(&gone.expect("it is one of them").id).await.expect("taken out");
+        eventually(async || {
+            let left = running[1].consul.replicas().await.ok()?;
+            left.iter().all(|replica| replica.name != name).then_some(())
+        })
+        .await;
+    }
+    let last = running.pop().expect("the fifth");
+    voters(&last.consul, 1).await;
+    assert!(last.consul.kv_put("k", b"of one again").await.expect("written"));
+    last.stop().await;
+    running.remove(0).stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
