@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::builder::BoolishValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
+use client::consul::Address;
 
 use crate::cluster::ChaosArgs;
 use crate::duration::parse as parse_duration;
@@ -123,12 +124,38 @@ pub enum DiscoveryCommand {
     },
 }
 
-/// Where discovery is reached.
+/// Where discovery is reached, and how.
 #[derive(Clone, Debug, Args)]
 pub struct DiscoveryAddress {
-    /// The base URL of discovery; several, separated by commas, are tried in turn.
+    /// The base URL of discovery (or of a Consul agent); several, separated by commas, are tried in turn.
     #[arg(long, env = "EVERRING_DISCOVERY", default_value = "http://127.0.0.1:8500", value_name = "URL")]
     pub discovery: String,
+    /// The secret of a token, if discovery keeps access lists. Use the environment variable: flags can be seen by
+    /// others.
+    #[arg(long, env = "EVERRING_DISCOVERY_TOKEN", value_name = "SECRET", hide_env_values = true)]
+    pub discovery_token: Option<String>,
+    /// Trust certificates of this authority (PEM) at https addresses of discovery. Without it: the system's
+    /// authorities.
+    #[arg(long, env = "EVERRING_DISCOVERY_AUTHORITY", value_name = "FILE")]
+    pub discovery_authority: Option<PathBuf>,
+    /// The certificate to show to a discovery that asks for one, in PEM.
+    #[arg(long, env = "EVERRING_DISCOVERY_CERTIFICATE", value_name = "FILE", requires = "discovery_key")]
+    pub discovery_certificate: Option<PathBuf>,
+    /// The private key of that certificate in PEM.
+    #[arg(long, env = "EVERRING_DISCOVERY_KEY", value_name = "FILE", requires = "discovery_certificate")]
+    pub discovery_key: Option<PathBuf>,
+}
+
+impl DiscoveryAddress {
+    /// As the client takes it.
+    pub fn address(&self) -> Address {
+        Address {
+            urls: self.discovery.clone(),
+            token: self.discovery_token.clone(),
+            authority: self.discovery_authority.clone(),
+            certificate: self.discovery_certificate.clone().zip(self.discovery_key.clone()),
+        }
+    }
 }
 
 /// The service.
@@ -217,9 +244,8 @@ fn replica(text: &str) -> Result<(String, String), String> {
 /// What every service but discovery itself needs.
 #[derive(Debug, Args)]
 pub struct FleetArgs {
-    /// The base URL of discovery (or of a Consul agent); several, separated by commas, are tried in turn.
-    #[arg(long, env = "EVERRING_DISCOVERY", default_value = "http://127.0.0.1:8500", value_name = "URL")]
-    pub discovery: String,
+    #[command(flatten)]
+    pub discovery: DiscoveryAddress,
     /// The cluster's secret, the same for all its services: places keys on the ring and signs tokens.
     #[arg(
         long,

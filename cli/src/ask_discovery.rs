@@ -37,7 +37,7 @@ pub fn run(ask: DiscoveryCommand) -> anyhow::Result<()> {
 const DOWN: &str = "discovery gives no answer; give the address of a replica that runs with --discovery";
 
 fn connect(discovery: &DiscoveryAddress) -> anyhow::Result<Consul> {
-    Ok(Consul::new(&discovery.discovery)?)
+    Ok(Consul::open(&discovery.address())?)
 }
 
 async fn members(discovery: &DiscoveryAddress, remove: Option<&str>) -> anyhow::Result<Vec<ReplicaInfo>> {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context;
-use client::consul::Consul;
+use client::consul::{Address, Consul};
 use client::fleet::VIEW_KEY;
 use telemetry::{Guard, Settings};
 use tokio::runtime::{Builder, Runtime};
@@ -69,7 +69,7 @@ pub fn router(args: RouterArgs, logs: Option<String>) -> anyhow::Result<()> {
     let config = ::router::Config {
         listen: args.listen,
         advertise: args.advertise,
-        discovery: args.fleet.discovery,
+        discovery: args.fleet.discovery.address(),
         cluster_secret: args.fleet.cluster_secret,
         fleet_cache: args.fleet_cache,
         workers: usize::from(args.workers),
@@ -96,7 +96,7 @@ pub fn gateway(args: GatewayArgs, logs: Option<String>) -> anyhow::Result<()> {
     let config = ::gateway::Config {
         listen: args.listen,
         advertise: args.advertise,
-        discovery: args.fleet.discovery,
+        discovery: args.fleet.discovery.address(),
         cluster_secret: args.fleet.cluster_secret,
         fleet_cache: args.fleet_cache,
         workers: usize::from(args.workers),
@@ -125,7 +125,7 @@ pub fn storage_node(args: StorageNodeArgs, logs: Option<String>) -> anyhow::Resu
         listen: args.listen,
         peer_listen: args.peer_listen,
         advertise: args.advertise,
-        discovery: fleet.discovery.clone(),
+        discovery: fleet.discovery.address(),
         data: args.data,
         cluster_secret: fleet.cluster_secret.clone(),
         // A cluster that does not tell zones gives an empty one.
@@ -138,7 +138,7 @@ pub fn storage_node(args: StorageNodeArgs, logs: Option<String>) -> anyhow::Resu
     // The loop is one thread by its nature: a second one would only cost memory.
     let runtime = one_thread()?;
     let node = runtime.block_on(async {
-        wait_for_discovery(&fleet.discovery, fleet.discovery_wait).await;
+        wait_for_discovery(&config.discovery, fleet.discovery_wait).await;
         storage_node::Node::enter(config).await
     })?;
     // Named after the incarnation, which is known only now: a trace must tell one life of a node from the next.
@@ -169,14 +169,16 @@ fn instance(given: Option<String>, name: &str) -> String {
 
 /// Waits until discovery answers, or for as long as was said; the start itself then tells what is in the way. All of a
 /// fleet's processes start at once in a cluster, and one that ended at once would be started again ever more slowly.
-async fn wait_for_discovery(url: &str, within: Duration) {
+async fn wait_for_discovery(address: &Address, within: Duration) {
     // An address that cannot be used is told by the start.
-    let Ok(consul) = Consul::new(url) else { return };
+    let Ok(consul) = Consul::open(address) else { return };
     let until = tokio::time::Instant::now() + within;
     while tokio::time::Instant::now() < until {
         match consul.kv_get(VIEW_KEY, None).await {
             Ok(_) => return,
-            Err(error) => tracing::info!(error = stdx::error_chain(&error), url, "waiting for discovery"),
+            Err(error) => {
+                tracing::info!(error = stdx::error_chain(&error), url = address.urls, "waiting for discovery");
+            }
         }
         tokio::time::sleep(DISCOVERY_EVERY).await;
     }

@@ -3,8 +3,10 @@
 mod chaos;
 mod check;
 mod consul;
+mod discovery;
 mod disk;
 mod jaeger;
+mod secure;
 mod sim;
 mod starts;
 mod support;
