@@ -104,7 +104,8 @@ fn downtime_ms(at: Instant, acknowledged: &[(Instant, Instant)]) -> Option<f64> 
     answers.min().map(|answered| ((answered - at).as_secs_f64() * 10_000.0).round() / 10.0)
 }
 
-fn percentile(sorted: &[f64], percent: f64) -> Value {
+/// A percentile of values in order.
+pub fn percentile(sorted: &[f64], percent: f64) -> Value {
     let rank = (percent / 100.0 * sorted.len() as f64).ceil().max(1.0) as usize;
     sorted.get(rank.min(sorted.len()).wrapping_sub(1)).map_or(Value::Null, |value| json!(value))
 }

@@ -11,6 +11,7 @@ pub struct Connection {
     address: SocketAddr,
     timeout: Duration,
     stream: Option<BufReader<TcpStream>>,
+    index: Option<u64>,
 }
 
 /// Why there is no answer.
@@ -25,7 +26,7 @@ pub enum Failed {
 impl Connection {
     /// To this server; each request takes at most `timeout`.
     pub fn new(address: SocketAddr, timeout: Duration) -> Connection {
-        Connection { address, timeout, stream: None }
+        Connection { address, timeout, stream: None, index: None }
     }
 
     /// Asks; the status and the body.
@@ -44,6 +45,11 @@ impl Connection {
         asked.map_err(|_| Failed::Unknown)
     }
 
+    /// The index that the last answer was told with, to wait with next; Consul's and ours have one.
+    pub fn index(&self) -> Option<u64> {
+        self.index
+    }
+
     fn exchange(&mut self, method: &str, path: &str, body: &[u8]) -> Result<(u16, Vec<u8>)> {
         let stream = self.stream.as_mut().context("it was opened")?;
         let head =
@@ -53,6 +59,7 @@ impl Connection {
         stream.read_line(&mut line)?;
         let status = line.split(' ').nth(1).context("a status line")?.parse()?;
         let (mut length, mut chunked, mut close) = (0, false, false);
+        self.index = None;
         loop {
             line.clear();
             if stream.read_line(&mut line)? == 0 {
@@ -63,6 +70,7 @@ impl Connection {
                 "" => break,
                 "content-length" => length = value.trim().parse()?,
                 "transfer-encoding" => chunked = value.trim() == "chunked",
+                "x-consul-index" => self.index = value.trim().parse().ok(),
                 "connection" => close = value.trim() == "close",
                 _ => {}
             }

@@ -87,6 +87,11 @@ impl Cluster {
         Ok(())
     }
 
+    /// The processes of those members that run.
+    pub fn pids(&self) -> Vec<u32> {
+        self.members.iter().flatten().map(Process::pid).collect()
+    }
+
     fn command(&self, at: usize) -> Command {
         let mut command = Command::new(&self.program);
         let data = self.directory.join(format!("data{at}")).display().to_string();
