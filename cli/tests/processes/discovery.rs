@@ -40,7 +40,7 @@ impl Discovery<'_> {
         }
         eventually("they do not all vote", || {
             let members = self.members()?;
-            let voters = members.iter().filter(|member| member["voter"] == true).count();
+            let voters = members.iter().filter(|member| member["Voter"] == true).count();
             if voters == self.replicas.len() { Ok(()) } else { Err(format!("{members:?}")) }
         });
     }
@@ -72,7 +72,7 @@ fn people_see_save_and_restore_a_discovery() {
     let mut discovery = Discovery::plan(directory.path(), 3);
     discovery.run_all();
     let members = discovery.members().expect("members");
-    assert_eq!(members.iter().filter(|member| member["leader"] == true).count(), 1, "{members:?}");
+    assert_eq!(members.iter().filter(|member| member["Leader"] == true).count(), 1, "{members:?}");
 
     let (file, urls) = (directory.path().join("saved"), discovery.urls());
     let file = file.to_str().expect("text");

@@ -304,7 +304,7 @@ impl<M: StateMachine, R: Rules> Replica<M, R> {
     }
 
     fn step(&mut self, now: Instant, from: ReplicaId, message: Message) {
-        if message.to != self.member.id || message.from != from || self.agreed.roster.removed.contains(&from) {
+        if message.to != self.member.id || message.from != from || self.is_gone(from) {
             return;
         }
         if let Some(journal) = self.blank.take()
@@ -322,6 +322,12 @@ impl<M: StateMachine, R: Rules> Replica<M, R> {
             self.haste_at = None;
         }
         self.draw();
+    }
+
+    /// Whether a replica was taken out. One that is only to go still votes: of two, none could go without its vote.
+    fn is_gone(&self, replica: ReplicaId) -> bool {
+        let inside = |node: &RawNode<Journal>| duties::everybody(node.store().configuration()).contains(&replica);
+        self.agreed.roster.removed.contains(&replica) && !self.node.as_ref().is_some_and(inside)
     }
 
     /// The last connection with a replica broke. If it led, that is as good as silence, and sooner.
