@@ -327,7 +327,7 @@ impl<M: StateMachine, R: Rules> Replica<M, R> {
     /// Whether a replica was taken out. One that is only to go still votes: of two, none could go without its vote.
     fn is_gone(&self, replica: ReplicaId) -> bool {
         let inside = |node: &RawNode<Journal>| duties::everybody(node.store().configuration()).contains(&replica);
-        self.agreed.roster.removed.contains(&replica) && !self.node.as_ref().is_some_and(inside)
+        self.agreed.roster.removed.contains(&replica) && !(R::HEAR_OUT && self.node.as_ref().is_some_and(inside))
     }
 
     /// The last connection with a replica broke. If it led, that is as good as silence, and sooner.

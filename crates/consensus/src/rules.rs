@@ -16,6 +16,8 @@ pub trait Rules: 'static {
     const KEEP_CONFIGURATION: bool = true;
     /// Forget the log from before an image that a leader sent.
     const FENCE_OLD_LOG: bool = true;
+    /// Listen to one that is to go until it is gone.
+    const HEAR_OUT: bool = true;
 }
 
 /// The rules as they are meant.
@@ -53,5 +55,7 @@ pub mod planted {
         FreshDeadlines breaks WHOLE_IMAGES;
         /// A restart goes back to the configuration of the last image.
         ConfigurationForgotten breaks KEEP_CONFIGURATION;
+        /// Whoever is to go is not listened to any more, though its vote still counts.
+        DeafToTheLeaving breaks HEAR_OUT;
     }
 }

@@ -72,6 +72,11 @@ fn an_image_without_its_deadlines_is_found() {
 }
 
 #[test]
+fn not_hearing_out_who_is_to_go_is_found() {
+    assert_found::<planted::DeafToTheLeaving>("deaf-to-the-leaving");
+}
+
+#[test]
 fn a_configuration_that_is_forgotten_is_found() {
     assert_found::<planted::ConfigurationForgotten>("configuration-forgotten");
 }

@@ -59,6 +59,8 @@ enum Event {
     Release(u64),
     Renew,
     Fault,
+    /// The replica with this identity is to be taken out of its machine, and another one to begin there.
+    Retire(usize, u64),
     Heal,
     Calm,
 }
@@ -87,7 +89,7 @@ pub struct World<R: Rules> {
 impl<R: Rules> World<R> {
     pub fn new(seed: u64) -> World<R> {
         let mut prng = Prng::from_seed(seed);
-        let count = if prng.one_in(4) { 5 } else { 3 };
+        let count = [2, 3, 3, 3, 3, 3, 5, 5][prng.index(8)];
         let names: Vec<String> = (1..=count).map(|number| format!("d{number}")).collect();
         let mut config = Config::new(names.clone());
         config.segment_bytes = 64 * 1024;
@@ -171,6 +173,7 @@ impl<R: Rules> World<R> {
             Event::Release(rival) => self.release(rival),
             Event::Renew => self.renew(),
             Event::Fault => self.fault(),
+            Event::Retire(at, id) => self.retire(at, id),
             Event::Heal => {
                 self.cut.clear();
                 Ok(())
@@ -450,7 +453,7 @@ impl<R: Rules> World<R> {
             return Ok(());
         }
         let at = running[self.prng.index(running.len())];
-        match self.prng.below(8) {
+        match self.prng.below(9) {
             0..=2 => self.crash_for_a_while(at),
             3 => {
                 for machine in running {
@@ -458,7 +461,8 @@ impl<R: Rules> World<R> {
                 }
             }
             4 => self.lose_disk(at),
-            5 => {
+            5 if self.is_whole() => return self.retire(at, self.machines[at].id),
+            6 => {
                 let life = self.machines[at].life;
                 return self.give(at, life, Input::Leave);
             }
@@ -473,20 +477,51 @@ impl<R: Rules> World<R> {
         self.at(Duration::from_millis(pause), Event::Start(at));
     }
 
-    /// A disk is lost only while every other replica is well and votes: more is not promised.
-    fn lose_disk(&mut self, at: usize) {
+    /// Whether every replica is well and votes.
+    fn is_whole(&self) -> bool {
         let ids: BTreeSet<u64> = self.machines.iter().map(|machine| machine.id).collect();
         let statuses = self.machines.iter().filter_map(|machine| machine.replica.as_ref().map(Replica::status));
         let whole = statuses
             .filter(|status| status.voters.iter().copied().collect::<BTreeSet<_>>() == ids && status.roster.formed);
-        if whole.count() < self.machines.len() || !self.cut.is_empty() {
-            return;
+        whole.count() == self.machines.len() && self.cut.is_empty()
+    }
+
+    /// A disk is lost only while all is whole, and one of two never: more is not promised.
+    fn lose_disk(&mut self, at: usize) {
+        if self.machines.len() > 2 && self.is_whole() {
+            self.replace(at);
         }
+    }
+
+    /// The machine's replica ends without a trace, and another one begins there.
+    fn replace(&mut self, at: usize) {
         self.crash(at);
         let seeds = (self.prng.next_u64(), self.prng.next_u64());
         let machine = &mut self.machines[at];
         (machine.log, machine.files) = (SimDisk::new(seeds.0), SimDisk::new(seeds.1));
         self.after_ms(2_000, Event::Start(at));
+    }
+
+    /// Asks again and again, whoever runs, to take a replica out; once somebody says that it is gone, its disk goes too.
+    fn retire(&mut self, at: usize, id: u64) -> Result<(), String> {
+        if self.machines[at].id != id {
+            return Ok(());
+        }
+        let others: Vec<usize> = self.running().into_iter().filter(|other| *other != at).collect();
+        let statuses = others.iter().filter_map(|other| self.machines[*other].replica.as_ref().map(Replica::status));
+        let mut votes = statuses.filter(|status| !status.voters.is_empty()).map(|status| status.voters.contains(&id));
+        let (now, is_gone) = (self.now, votes.any(|votes| !votes));
+        if is_gone {
+            self.replace(at);
+            return Ok(());
+        }
+        self.at(Duration::from_millis(500), Event::Retire(at, id));
+        let Some(asked) = others.first().copied() else { return Ok(()) };
+        if let Some(replica) = &mut self.machines[asked].replica {
+            // What became of it is seen by its effect.
+            let _ = replica.propose_removal(now, id);
+        }
+        self.settle(asked)
     }
 
     fn cut_off(&mut self) {
