@@ -17,7 +17,7 @@ SEEDS  ?= 10000
 QUICK  ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo replay test manifests images k8s-test figures-kubernetes verify fmt clippy tidy doc deny fix sim figures-fleet figures-ring-changes soak
+.PHONY: help build demo replay test manifests images k8s-test figures-kubernetes verify fmt clippy tidy doc deny fix sim figures-fleet figures-ring-changes figures-discovery soak
 .PHONY: bench-peers bench-transport bench-log bench-checker measure
 
 help: ## list the targets
@@ -84,6 +84,10 @@ figures-ring-changes: build ## the figures of joins, leaves and restarts, the la
 	mkdir -p $(CARGO_TARGET_DIR)/figures
 	cargo run --release --locked $(BENCH) -p figures --bin ring-changes -- --everring $(EVERRING) \
 		--out $(CARGO_TARGET_DIR)/figures/ring-changes.json $(if $(QUICK),--quick)
+
+figures-discovery: build ## discovery beside Consul and etcd, the last line as JSON (QUICK=1)
+	cargo run --release --locked $(BENCH) -p figures-discovery -- --everring $(EVERRING) $(if $(QUICK),--quick) \
+		--consul "$$(tests/tools/build.sh consul)" --etcd "$$(tests/tools/etcd/build.sh)"
 
 soak: FOR := 1h
 soak: demo ## an hour of the demo

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::builder::BoolishValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
+use client::consul::Address;
 
 use crate::cluster::ChaosArgs;
 use crate::duration::parse as parse_duration;
@@ -86,7 +87,81 @@ pub enum Command {
 
 /// `everring discovery`.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct DiscoveryArgs {
+    /// What to ask a running discovery. Without it, the service itself runs.
+    #[command(subcommand)]
+    pub ask: Option<DiscoveryCommand>,
+    #[command(flatten)]
+    pub serve: DiscoveryServeArgs,
+}
+
+/// What people ask a discovery.
+#[derive(Debug, Subcommand)]
+pub enum DiscoveryCommand {
+    /// Show its replicas: who votes, and who leads.
+    Members {
+        #[command(flatten)]
+        discovery: DiscoveryAddress,
+        /// Take the replica with this name or id out for good, before showing those that are left.
+        #[arg(long, env = "EVERRING_REMOVE", value_name = "REPLICA")]
+        remove: Option<String>,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Save everything that it holds to a file.
+    Snapshot {
+        /// The file; `-` is standard output.
+        file: PathBuf,
+        #[command(flatten)]
+        discovery: DiscoveryAddress,
+    },
+    /// Replace everything that it holds by a snapshot.
+    Restore {
+        /// The file; `-` is standard input.
+        file: PathBuf,
+        #[command(flatten)]
+        discovery: DiscoveryAddress,
+    },
+}
+
+/// Where discovery is reached, and how.
+#[derive(Clone, Debug, Args)]
+pub struct DiscoveryAddress {
+    /// The base URL of discovery (or of a Consul agent); several, separated by commas, are tried in turn.
+    #[arg(long, env = "EVERRING_DISCOVERY", default_value = "http://127.0.0.1:8500", value_name = "URL")]
+    pub discovery: String,
+    /// The secret of a token, if discovery keeps access lists. Use the environment variable: flags can be seen by
+    /// others.
+    #[arg(long, env = "EVERRING_DISCOVERY_TOKEN", value_name = "SECRET", hide_env_values = true)]
+    pub discovery_token: Option<String>,
+    /// Trust certificates of this authority (PEM) at https addresses of discovery. Without it: the system's
+    /// authorities.
+    #[arg(long, env = "EVERRING_DISCOVERY_AUTHORITY", value_name = "FILE")]
+    pub discovery_authority: Option<PathBuf>,
+    /// The certificate to show to a discovery that asks for one, in PEM.
+    #[arg(long, env = "EVERRING_DISCOVERY_CERTIFICATE", value_name = "FILE", requires = "discovery_key")]
+    pub discovery_certificate: Option<PathBuf>,
+    /// The private key of that certificate in PEM.
+    #[arg(long, env = "EVERRING_DISCOVERY_KEY", value_name = "FILE", requires = "discovery_certificate")]
+    pub discovery_key: Option<PathBuf>,
+}
+
+impl DiscoveryAddress {
+    /// As the client takes it.
+    pub fn address(&self) -> Address {
+        Address {
+            urls: self.discovery.clone(),
+            token: self.discovery_token.clone(),
+            authority: self.discovery_authority.clone(),
+            certificate: self.discovery_certificate.clone().zip(self.discovery_key.clone()),
+        }
+    }
+}
+
+/// The service.
+#[derive(Debug, Args)]
+pub struct DiscoveryServeArgs {
     /// What people call this process.
     #[arg(long, env = "EVERRING_NAME", default_value = "d1")]
     pub name: String,
@@ -118,6 +193,35 @@ pub struct DiscoveryArgs {
     /// Take only clients whose certificate comes from this authority (PEM).
     #[arg(long, env = "EVERRING_TLS_CLIENT_AUTHORITY", value_name = "FILE", requires = "tls_certificate")]
     pub tls_client_authority: Option<PathBuf>,
+    /// The replicas that begin together, this one included: NAME=HOST:PORT, separated by commas. Without it, it is
+    /// alone.
+    #[arg(
+        long,
+        env = "EVERRING_REPLICAS",
+        value_delimiter = ',',
+        value_name = "NAME=HOST:PORT",
+        value_parser = replica
+    )]
+    pub replicas: Vec<(String, String)>,
+    /// Where the other replicas reach it (host:port). Without it: what --replicas says of its name.
+    #[arg(long, env = "EVERRING_PEER_LISTEN", value_name = "HOST:PORT")]
+    pub peer_listen: Option<String>,
+    /// What other replicas are told to reach it at (host:port), if it is not where it listens.
+    #[arg(long, env = "EVERRING_ADVERTISE", value_name = "HOST:PORT")]
+    pub advertise: Option<String>,
+    /// The address of its HTTP interface (host:port) that people and replicas are told, if it is not where it listens.
+    #[arg(long, env = "EVERRING_ADVERTISE_HTTP", value_name = "HOST:PORT")]
+    pub advertise_http: Option<String>,
+    /// The cluster's secret: only replicas that know it are let in.
+    #[arg(
+        long,
+        env = "EVERRING_CLUSTER_SECRET",
+        default_value = DEFAULT_SECRET,
+        hide_env_values = true,
+        hide_default_value = true,
+        value_name = "SECRET"
+    )]
+    pub cluster_secret: String,
 }
 
 /// What access lists say where they say nothing.
@@ -129,12 +233,20 @@ pub enum AclDefault {
     Deny,
 }
 
+fn replica(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, address)) if !name.is_empty() && name.len() < 256 && address.contains(':') => {
+            Ok((name.to_owned(), address.to_owned()))
+        }
+        _ => Err(format!("`{text}` names no replica; write one such as d1=127.0.0.1:8300")),
+    }
+}
+
 /// What every service but discovery itself needs.
 #[derive(Debug, Args)]
 pub struct FleetArgs {
-    /// The base URL of discovery (or of a Consul agent).
-    #[arg(long, env = "EVERRING_DISCOVERY", default_value = "http://127.0.0.1:8500", value_name = "URL")]
-    pub discovery: String,
+    #[command(flatten)]
+    pub discovery: DiscoveryAddress,
     /// The cluster's secret, the same for all its services: places keys on the ring and signs tokens.
     #[arg(
         long,

@@ -12,6 +12,7 @@
 //! - the last thing that a role does is to send its last spans.
 
 mod args;
+mod ask_discovery;
 mod check;
 mod cluster;
 mod duration;
@@ -55,7 +56,10 @@ fn main() -> ExitCode {
 fn carry_out(command: Command, logs: Option<String>) -> anyhow::Result<u8> {
     match command {
         Command::Up(args) => up::run(*args, logs),
-        Command::Discovery(args) => roles::discovery(args, logs).map(|()| 0),
+        Command::Discovery(args) => match args.ask {
+            Some(ask) => ask_discovery::run(ask).map(|()| 0),
+            None => roles::discovery(args.serve, logs).map(|()| 0),
+        },
         Command::Router(args) => roles::router(args, logs).map(|()| 0),
         Command::StorageNode(args) => roles::storage_node(args, logs),
         Command::Gateway(args) => roles::gateway(args, logs).map(|()| 0),

@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use anyhow::Context;
-use client::consul::Consul;
+use client::consul::{Address, Consul};
 use client::fleet::VIEW_KEY;
 use telemetry::{Guard, Settings};
 use tokio::runtime::{Builder, Runtime};
 
-use crate::args::{AclDefault, DEFAULT_SECRET, DiscoveryArgs, FleetArgs, GatewayArgs, RouterArgs, StorageNodeArgs};
+use crate::args::{
+    AclDefault, DEFAULT_SECRET, DiscoveryServeArgs, FleetArgs, GatewayArgs, RouterArgs, StorageNodeArgs,
+};
 use crate::{lineage, signals};
 
 /// How long a runtime's blocking calls may go on after the service has ended.
@@ -18,7 +20,8 @@ const LINGER: Duration = Duration::from_millis(500);
 ///
 /// # Errors
 /// It did not start, or ended by itself; the chain says why and what to do.
-pub fn discovery(args: DiscoveryArgs, logs: Option<String>) -> anyhow::Result<()> {
+pub fn discovery(args: DiscoveryServeArgs, logs: Option<String>) -> anyhow::Result<()> {
+    let replicas = replicas(&args)?;
     let guard = start_telemetry("discovery", &instance(args.instance_id, &args.name), logs)?;
     let acl = ::discovery::AclConfig {
         enabled: args.acl.is_some(),
@@ -30,11 +33,30 @@ pub fn discovery(args: DiscoveryArgs, logs: Option<String>) -> anyhow::Result<()
         key,
         client_authority: args.tls_client_authority,
     });
-    let config = ::discovery::Config { listen: args.listen, data: args.data, name: args.name, acl, dns: args.dns, tls };
+    let (listen, data, name, dns) = (args.listen, args.data, args.name, args.dns);
+    let config = ::discovery::Config { listen, data, name, acl, dns, tls, replicas };
     let runtime = one_thread()?;
     let ended = runtime.block_on(async { Ok(::discovery::run(config, signals::shutdown()?).await?) });
     finish(runtime, guard);
     ended
+}
+
+/// The other replicas, if there are to be any.
+fn replicas(args: &DiscoveryServeArgs) -> anyhow::Result<Option<::discovery::Replicas>> {
+    if args.replicas.is_empty() && args.peer_listen.is_none() {
+        return Ok(None);
+    }
+    let own = args.replicas.iter().find(|(name, _)| *name == args.name).map(|(_, address)| address.clone());
+    let listen = args.peer_listen.clone().or(own).with_context(|| {
+        format!("--replicas does not name {}; name it there, or say where it listens with --peer-listen", args.name)
+    })?;
+    Ok(Some(::discovery::Replicas {
+        listen,
+        advertise: args.advertise.clone(),
+        advertise_http: args.advertise_http.clone(),
+        founders: args.replicas.clone(),
+        secret: args.cluster_secret.clone(),
+    }))
 }
 
 /// Runs a router until it is told to end.
@@ -47,7 +69,7 @@ pub fn router(args: RouterArgs, logs: Option<String>) -> anyhow::Result<()> {
     let config = ::router::Config {
         listen: args.listen,
         advertise: args.advertise,
-        discovery: args.fleet.discovery,
+        discovery: args.fleet.discovery.address(),
         cluster_secret: args.fleet.cluster_secret,
         fleet_cache: args.fleet_cache,
         workers: usize::from(args.workers),
@@ -74,7 +96,7 @@ pub fn gateway(args: GatewayArgs, logs: Option<String>) -> anyhow::Result<()> {
     let config = ::gateway::Config {
         listen: args.listen,
         advertise: args.advertise,
-        discovery: args.fleet.discovery,
+        discovery: args.fleet.discovery.address(),
         cluster_secret: args.fleet.cluster_secret,
         fleet_cache: args.fleet_cache,
         workers: usize::from(args.workers),
@@ -103,7 +125,7 @@ pub fn storage_node(args: StorageNodeArgs, logs: Option<String>) -> anyhow::Resu
         listen: args.listen,
         peer_listen: args.peer_listen,
         advertise: args.advertise,
-        discovery: fleet.discovery.clone(),
+        discovery: fleet.discovery.address(),
         data: args.data,
         cluster_secret: fleet.cluster_secret.clone(),
         // A cluster that does not tell zones gives an empty one.
@@ -118,7 +140,7 @@ pub fn storage_node(args: StorageNodeArgs, logs: Option<String>) -> anyhow::Resu
     // The loop is one thread by its nature: a second one would only cost memory.
     let runtime = one_thread()?;
     let node = runtime.block_on(async {
-        wait_for_discovery(&fleet.discovery, fleet.discovery_wait).await;
+        wait_for_discovery(&config.discovery, fleet.discovery_wait).await;
         storage_node::Node::enter(config).await
     })?;
     // Named after the incarnation, which is known only now: a trace must tell one life of a node from the next.
@@ -154,14 +176,16 @@ fn instance(given: Option<String>, name: &str) -> String {
 
 /// Waits until discovery answers, or for as long as was said; the start itself then tells what is in the way. All of a
 /// fleet's processes start at once in a cluster, and one that ended at once would be started again ever more slowly.
-async fn wait_for_discovery(url: &str, within: Duration) {
+async fn wait_for_discovery(address: &Address, within: Duration) {
     // An address that cannot be used is told by the start.
-    let Ok(consul) = Consul::new(url) else { return };
+    let Ok(consul) = Consul::open(address) else { return };
     let until = tokio::time::Instant::now() + within;
     while tokio::time::Instant::now() < until {
         match consul.kv_get(VIEW_KEY, None).await {
             Ok(_) => return,
-            Err(error) => tracing::info!(error = stdx::error_chain(&error), url, "waiting for discovery"),
+            Err(error) => {
+                tracing::info!(error = stdx::error_chain(&error), url = address.urls, "waiting for discovery");
+            }
         }
         tokio::time::sleep(DISCOVERY_EVERY).await;
     }

@@ -41,8 +41,8 @@ fi
 
 began=$SECONDS
 tools=$(tests/tools/kubernetes/build.sh) || cannot "Kubernetes could not be built"
-jaeger=$(tests/tools/jaeger/build.sh) || cannot "Jaeger could not be built"
-prometheus=$(tests/tools/prometheus/build.sh) || cannot "Prometheus could not be built"
+jaeger=$(tests/tools/build.sh jaeger) || cannot "Jaeger could not be built"
+prometheus=$(tests/tools/build.sh prometheus) || cannot "Prometheus could not be built"
 export EVERRING_K8S_TOOLS="$tools"
 printf 'tools: %d s\n' $((SECONDS - began))
 
@@ -53,7 +53,7 @@ deploy/image/build.sh
 # The same program by another name is all that a rolling upgrade needs; a label makes it another image.
 image next everring:next "/everring=$program" --label org.opencontainers.image.version=next
 image jaeger everring.test/jaeger:1 "/jaeger=$jaeger"
-image prometheus everring.test/prometheus:1 "/bin/prometheus=$prometheus/prometheus"
+image prometheus everring.test/prometheus:1 "/bin/prometheus=$prometheus"
 printf 'images: %d s\n' $((SECONDS - began))
 
 cluster down

@@ -35,7 +35,7 @@ for overlay in $overlays; do
     "$tools/python" tests/kubernetes/policy.py "$overlay" "$file" || failed=$((failed + 1))
 done
 
-if kube_score=$(tests/tools/kube-score/build.sh 2>"$work/score"); then
+if kube_score=$(tests/tools/build.sh kube-score 2>"$work/score"); then
     for overlay in deploy/k8s deploy/k8s/overlays/production; do
         checked=$((checked + 1))
         # A limit on processor time would make a node slow when the others most need it; images are named by version or

@@ -4,8 +4,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-jaeger=$(tests/tools/jaeger/build.sh)
-prometheus=$(tests/tools/prometheus/build.sh)
+jaeger=$(tests/tools/build.sh jaeger)
+promtool=$(tests/tools/build.sh prometheus promtool)
 python="$(tests/kubernetes/python.sh)/python"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -29,9 +29,9 @@ holds() {
 for config in collector/collector.yaml jaeger/local.yaml jaeger/cluster.yaml jaeger/production.yaml; do
     holds "$config is valid" "$jaeger" validate --config "observability/$config"
 done
-holds "prometheus.yaml is valid" "$prometheus/promtool" check config --syntax-only observability/prometheus/prometheus.yaml
-holds "the alerts are valid" "$prometheus/promtool" check rules observability/alerts/everring.yaml
-holds "each alert that is tried fires when it should" "$prometheus/promtool" test rules observability/alerts/tests.yaml
-holds "queries, alerts and runbooks name what exists" "$python" tests/observability/names.py "$prometheus/promtool"
+holds "prometheus.yaml is valid" "$promtool" check config --syntax-only observability/prometheus/prometheus.yaml
+holds "the alerts are valid" "$promtool" check rules observability/alerts/everring.yaml
+holds "each alert that is tried fires when it should" "$promtool" test rules observability/alerts/tests.yaml
+holds "queries, alerts and runbooks name what exists" "$python" tests/observability/names.py "$promtool"
 printf '%d passed, %d failed\n' "$passed" "$failed"
 [ "$failed" -eq 0 ]

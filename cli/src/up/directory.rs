@@ -27,6 +27,14 @@ struct Made {
     /// Nodes that were added since.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     added: Vec<String>,
+    /// Replicas of discovery.
+    #[serde(default = "one")]
+    discovery: u16,
+}
+
+/// What a directory was made for that does not say.
+fn one() -> u16 {
+    1
 }
 
 impl DataDirectory {
@@ -34,7 +42,7 @@ impl DataDirectory {
     ///
     /// # Errors
     /// It cannot be used, belongs to another `everring up`, or was made for a fleet of another size.
-    pub fn take(given: Option<&Path>, keep: bool, nodes: u16) -> anyhow::Result<DataDirectory> {
+    pub fn take(given: Option<&Path>, keep: bool, nodes: u16, discovery: u16) -> anyhow::Result<DataDirectory> {
         let (path, remove) = match given {
             Some(path) => (path.to_owned(), false),
             None => (fresh_name(), !keep),
@@ -54,7 +62,7 @@ impl DataDirectory {
             ),
             Err(TryLockError::Error(error)) => return Err(error).with_context(unusable),
         }
-        let made = check_size(&path, nodes)?;
+        let made = check_size(&path, nodes, discovery)?;
         std::fs::create_dir_all(path.join(LOGS)).with_context(unusable)?;
         Ok(DataDirectory { path, remove, made, _lock: lock })
     }
@@ -114,7 +122,7 @@ fn write_made(path: &Path, made: &Made) -> anyhow::Result<()> {
     written.with_context(|| format!("cannot write {}", file.display()))
 }
 
-fn check_size(path: &Path, nodes: u16) -> anyhow::Result<Made> {
+fn check_size(path: &Path, nodes: u16, discovery: u16) -> anyhow::Result<Made> {
     let file = path.join(MADE_FILE);
     let unreadable = || format!("cannot read {}, which says how large this data's fleet is", file.display());
     match std::fs::read(&file) {
@@ -129,10 +137,19 @@ fn check_size(path: &Path, nodes: u16) -> anyhow::Result<Made> {
                     made.nodes
                 );
             }
+            if made.discovery != discovery {
+                bail!(
+                    "the data in {} is that of a discovery of {}; start it with --discovery {}, or give another \
+                     directory with --data",
+                    path.display(),
+                    made.discovery,
+                    made.discovery
+                );
+            }
             Ok(made)
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let made = Made { nodes, added: Vec::new() };
+            let made = Made { nodes, added: Vec::new(), discovery };
             write_made(path, &made)?;
             Ok(made)
         }

@@ -43,6 +43,15 @@ pub struct UpArgs {
     /// Gateways.
     #[arg(long, env = "EVERRING_GATEWAYS", default_value_t = 2, value_parser = value_parser!(u16).range(1..=16))]
     pub gateways: u16,
+    /// Replicas of discovery: 1, 3 or 5.
+    #[arg(
+        long,
+        env = "EVERRING_DISCOVERY_REPLICAS",
+        default_value_t = 3,
+        value_parser = replicas,
+        value_name = "NUMBER"
+    )]
+    pub discovery: u16,
     /// The first gateway's port, the others follow. Without it: any free ports.
     #[arg(long, env = "EVERRING_PORT", value_parser = value_parser!(u16).range(1..))]
     pub port: Option<u16>,
@@ -125,6 +134,15 @@ fn fault_kind(name: &str) -> Result<FaultKind, String> {
     FaultKind::from_name(name).ok_or_else(|| format!("there is no fault `{name}`; use kill or pause"))
 }
 
+fn replicas(text: &str) -> Result<u16, String> {
+    match text {
+        "1" => Ok(1),
+        "3" => Ok(3),
+        "5" => Ok(5),
+        _ => Err(format!("`{text}` replicas are no good: a majority is to be left when some die; use 1, 3 or 5")),
+    }
+}
+
 /// Runs a fleet; the exit status is the verdict's, or 0.
 ///
 /// # Errors
@@ -136,8 +154,8 @@ pub fn run(mut args: UpArgs, logs: Option<String>) -> anyhow::Result<u8> {
         None => Load::Traffic(load::traffic(&args.judged, args.keys)),
     };
     args.chaos |= args.replay.is_some();
-    let mut data = DataDirectory::take(args.data.as_deref(), args.keep, args.nodes)?;
-    let size = Size { nodes: args.nodes, gateways: args.gateways, port: args.port };
+    let mut data = DataDirectory::take(args.data.as_deref(), args.keep, args.nodes, args.discovery)?;
+    let size = Size { nodes: args.nodes, gateways: args.gateways, discovery: args.discovery, port: args.port };
     let plan = Plan::draw_up(size, &data.nodes(), data.path())?;
     let runtime = Builder::new_multi_thread().worker_threads(THREADS).enable_all().build()?;
     let ended = runtime.block_on(lead(&args, load, &plan, &mut data, logs));

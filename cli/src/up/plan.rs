@@ -59,6 +59,8 @@ pub struct Size {
     pub nodes: u16,
     /// Gateways.
     pub gateways: u16,
+    /// Replicas of discovery.
+    pub discovery: u16,
     /// The first gateway's port, the others follow; none for any free ones.
     pub port: Option<u16>,
 }
@@ -94,7 +96,7 @@ impl ReservedPort {
 pub struct Plan {
     /// Whom to start.
     pub specs: Vec<Spec>,
-    /// Discovery's base URL.
+    /// The base URLs of discovery's replicas, separated by commas.
     pub discovery: String,
     /// The gateways' addresses.
     pub gateways: Vec<String>,
@@ -118,8 +120,13 @@ impl Plan {
             ports.push(port);
             Ok::<_, anyhow::Error>(address)
         };
-        let draft = Draft { data: data.to_owned(), discovery: format!("http://{}", any()?) };
-        let mut specs = vec![draft.discovery_spec()];
+        let mut replicas = Vec::new();
+        for number in 1..=size.discovery {
+            replicas.push(Replica { name: format!("d{number}"), http: any()?, peer: any()? });
+        }
+        let urls: Vec<String> = replicas.iter().map(|replica| format!("http://{}", replica.http)).collect();
+        let draft = Draft { data: data.to_owned(), discovery: urls.join(",") };
+        let mut specs: Vec<Spec> = replicas.iter().map(|replica| draft.discovery_spec(replica, &replicas)).collect();
         specs.push(draft.front_spec(Role::Router, "r1", any()?)?);
         for name in nodes {
             specs.push(draft.node_spec(name, any()?, any()?, size.nodes));
@@ -152,6 +159,13 @@ impl Plan {
     }
 }
 
+/// A replica of discovery.
+struct Replica {
+    name: String,
+    http: String,
+    peer: String,
+}
+
 struct Draft {
     data: PathBuf,
     discovery: String,
@@ -169,9 +183,13 @@ impl Draft {
         Spec { name: name.to_owned(), role, http, args, log }
     }
 
-    fn discovery_spec(&self) -> Spec {
-        let address = self.discovery.trim_start_matches("http://").to_owned();
-        self.spec(Role::Discovery, "d1", address, vec![("--data", self.data.join("d1").into())])
+    fn discovery_spec(&self, own: &Replica, all: &[Replica]) -> Spec {
+        let mut more = vec![("--data", self.data.join(&own.name).into())];
+        if all.len() > 1 {
+            let list: Vec<String> = all.iter().map(|replica| format!("{}={}", replica.name, replica.peer)).collect();
+            more.push(("--replicas", OsString::from(list.join(","))));
+        }
+        self.spec(Role::Discovery, &own.name, own.http.clone(), more)
     }
 
     fn node_spec(&self, name: &str, http: String, peer: String, ring_size: u16) -> Spec {

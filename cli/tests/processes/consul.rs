@@ -1,17 +1,17 @@
 //! The whole of Everring with a real Consul agent in discovery's place: it uses documented calls only, so nothing of it
 //! may notice.
 //!
-//! Runs when EVERRING_CONSUL_BIN names the binary, which `tests/tools/consul/build.sh` builds and prints the path of.
+//! Runs when EVERRING_CONSUL_BIN names the binary, which `tests/tools/build.sh consul` builds and prints the path of.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::{eventually, everring, get_json, run};
+use crate::support::{Ending, eventually, get_json, run, service};
 
 /// As [`get_json`], but by HTTP/1.0: Consul sends long answers of 1.1 in chunks.
 fn ask(address: &str, path: &str) -> Result<Value, String> {
@@ -22,17 +22,6 @@ fn ask(address: &str, path: &str) -> Result<Value, String> {
     stream.read_to_string(&mut answer).map_err(|error| error.to_string())?;
     let (_, body) = answer.split_once("\r\n\r\n").ok_or_else(|| format!("no HTTP answer: {answer}"))?;
     serde_json::from_str(body).map_err(|error| format!("{error}: {answer}"))
-}
-
-/// A child that ends with the test, however that ends.
-struct Ending(Child);
-
-impl Drop for Ending {
-    fn drop(&mut self) {
-        // It may have ended by itself; then the test has said so already.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 /// An agent of the test's own, in memory; gives its address.
@@ -58,16 +47,6 @@ fn consul(binary: &str) -> (Ending, String) {
     (ending, address)
 }
 
-/// A service of ours, once it says that it is ready; gives its HTTP address.
-fn service(arguments: &[&str]) -> (Ending, String) {
-    let mut child = everring(arguments).stderr(Stdio::null()).spawn().expect("the program starts");
-    let stdout = child.stdout.take().expect("piped");
-    let ending = Ending(child);
-    let line = BufReader::new(stdout).lines().next().expect("its line").expect("text");
-    let http = line.split_whitespace().find_map(|word| word.strip_prefix("http=")).map(str::to_owned);
-    (ending, http.unwrap_or_else(|| panic!("no address in: {line}")))
-}
-
 fn node(number: u16, directory: &TempDir, discovery: &str) -> (Ending, String) {
     let name = format!("n{number}");
     let data = directory.path().join(&name);
@@ -82,7 +61,7 @@ fn everring_runs_on_a_real_consul() {
         // Past the test harness, which keeps what a passing test prints to itself.
         let _ = writeln!(
             std::io::stderr(),
-            "!!! SKIPPED everring_runs_on_a_real_consul: set EVERRING_CONSUL_BIN (tests/tools/consul/build.sh)"
+            "!!! SKIPPED everring_runs_on_a_real_consul: set EVERRING_CONSUL_BIN (tests/tools/build.sh consul)"
         );
         return;
     };

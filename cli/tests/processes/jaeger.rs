@@ -1,6 +1,6 @@
 //! The trace check against a real Jaeger v2 in the place of our own sink.
 //!
-//! Runs when EVERRING_JAEGER_BIN names the binary, which `tests/tools/jaeger/build.sh` builds and prints the path of.
+//! Runs when EVERRING_JAEGER_BIN names the binary, which `tests/tools/build.sh jaeger` builds and prints the path of.
 
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
@@ -60,7 +60,7 @@ fn the_trace_check_asks_a_real_jaeger() {
         let _ = writeln!(
             std::io::stderr(),
             "\nSKIPPED: the trace check against a real Jaeger; set EVERRING_JAEGER_BIN to what \
-             tests/tools/jaeger/build.sh prints"
+             tests/tools/build.sh jaeger prints"
         );
         return;
     };

@@ -3,9 +3,11 @@
 mod chaos;
 mod check;
 mod consul;
+mod discovery;
 mod disk;
 mod jaeger;
 mod ring;
+mod secure;
 mod sim;
 mod starts;
 mod support;

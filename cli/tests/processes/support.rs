@@ -86,6 +86,33 @@ pub fn runs(pid: u32) -> bool {
     status.starts_with("Name:\teverring") && !state.is_none_or(|state| state.starts_with(['Z', 'X']))
 }
 
+/// A child that ends with the test, however that ends.
+pub struct Ending(pub Child);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        // It may have ended by itself; then the test has said so already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A service of ours, once it says that it is ready; gives its HTTP address.
+pub fn service(arguments: &[&str]) -> (Ending, String) {
+    service_with(arguments, &[])
+}
+
+/// The same, with these variables in its environment.
+pub fn service_with(arguments: &[&str], variables: &[(&str, &str)]) -> (Ending, String) {
+    let mut command = everring(arguments);
+    let mut child = command.envs(variables.iter().copied()).stderr(Stdio::null()).spawn().expect("the program starts");
+    let stdout = child.stdout.take().expect("piped");
+    let ending = Ending(child);
+    let line = BufReader::new(stdout).lines().next().expect("its line").expect("text");
+    let http = line.split_whitespace().find_map(|word| word.strip_prefix("http=")).map(str::to_owned);
+    (ending, http.unwrap_or_else(|| panic!("no address in: {line}")))
+}
+
 /// Waits until none of these processes runs.
 pub fn wait_for_end_of(pids: &[u32]) {
     eventually("processes are left over", || {

@@ -178,6 +178,37 @@ pub struct HealthCheck {
     pub service_id: String,
 }
 
+/// A replica of discovery, or a server of Consul.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicaInfo {
+    /// Its identity.
+    #[serde(rename = "ID")]
+    pub id: String,
+    /// Its name.
+    #[serde(rename = "Node")]
+    pub name: String,
+    /// Where the others reach it.
+    #[serde(rename = "Address")]
+    pub address: String,
+    /// Where its HTTP API is; Consul does not say.
+    #[serde(rename = "HTTPAddress", default)]
+    pub http: String,
+    /// Whether it leads.
+    #[serde(rename = "Leader")]
+    pub leader: bool,
+    /// Whether it votes.
+    #[serde(rename = "Voter")]
+    pub voter: bool,
+}
+
+/// The replicas, as the operator's call gives them.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct ReplicasJson {
+    #[serde(default, deserialize_with = "null_is_default")]
+    pub(crate) servers: Vec<ReplicaInfo>,
+}
+
 /// The states of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

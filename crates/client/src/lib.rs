@@ -17,6 +17,7 @@
 
 mod backoff;
 pub mod consul;
+mod consul_line;
 mod consul_types;
 pub mod fleet;
 mod fleet_cache;

@@ -36,6 +36,10 @@ pub trait Rules: Copy + Default + std::fmt::Debug + 'static {
     const STRICT_IN_SESSION: bool = true;
     /// The session's time is heeded.
     const SESSION_TIME: bool = true;
+    /// A value is over when a round has agreed on it, and not when some clock says so.
+    const AGREE_ON_END: bool = true;
+    /// A write with a fencing token that is lower than one seen is refused.
+    const KEEP_FENCE: bool = true;
     /// While a change is pending, a decision needs a majority of both replica sets.
     const JOINT_QUORUM: bool = true;
     /// A message of another arc epoch is not acted on.
@@ -60,10 +64,6 @@ pub trait Rules: Copy + Default + std::fmt::Debug + 'static {
     const FLOORS_OUTLIVE_EPOCH: bool = true;
     /// A newcomer counts only when all that it holds is known to be chosen.
     const COPY_CONFIRMED: bool = true;
-    /// A value is over when a round has agreed on it, and not when some clock says so.
-    const AGREE_ON_END: bool = true;
-    /// A write with a fencing token that is lower than one seen is refused.
-    const KEEP_FENCE: bool = true;
 }
 
 /// All rules kept.
@@ -119,6 +119,10 @@ pub mod planted {
         StrictOutOfSession breaks STRICT_IN_SESSION;
         #[doc = "Forgets what the session has seen."]
         SessionTimeDropped breaks SESSION_TIME;
+        #[doc = "Hides a value whose time is up by the coordinator's own clock."]
+        EndByOwnClock breaks AGREE_ON_END;
+        #[doc = "Lets a write through whose lock was granted to another since."]
+        FenceIgnored breaks KEEP_FENCE;
         #[doc = "Decides by a majority of the new set alone while a change is pending."]
         SingleQuorum breaks JOINT_QUORUM;
         #[doc = "Acts on what a coordinator with an older or newer view asks."]
@@ -143,9 +147,5 @@ pub mod planted {
         FloorsDropped breaks FLOORS_OUTLIVE_EPOCH;
         #[doc = "Counts what was copied as a vote, chosen or not."]
         CopyUnconfirmed breaks COPY_CONFIRMED;
-        #[doc = "Hides a value whose time is up by the coordinator's own clock."]
-        EndByOwnClock breaks AGREE_ON_END;
-        #[doc = "Lets a write through whose lock was granted to another since."]
-        FenceIgnored breaks KEEP_FENCE;
     }
 }

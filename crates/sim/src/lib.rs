@@ -87,6 +87,8 @@ pub fn run(seed: u64, options: Options) -> Report {
         Some(Planted::OldConfirmation) => run_with::<broken::OldConfirmation, Ring>(seed, options),
         Some(Planted::UnchosenShown) => run_with::<broken::UnchosenShown, Ring>(seed, options),
         Some(Planted::SessionTimeDropped) => run_with::<broken::SessionTimeDropped, Ring>(seed, options),
+        Some(Planted::EndByOwnClock) => run_with::<broken::EndByOwnClock, Ring>(seed, options),
+        Some(Planted::FenceIgnored) => run_with::<broken::FenceIgnored, Ring>(seed, options),
         Some(Planted::SingleQuorum) => run_with::<broken::SingleQuorum, Ring>(seed, options),
         Some(Planted::StaleCoordinator) => run_with::<broken::StaleCoordinator, Ring>(seed, options),
         Some(Planted::CopyFromOldEpoch) => run_with::<broken::CopyFromOldEpoch, Ring>(seed, options),
@@ -99,8 +101,6 @@ pub fn run(seed: u64, options: Options) -> Report {
         Some(Planted::ConfirmationKept) => run_with::<broken::ConfirmationKept, Ring>(seed, options),
         Some(Planted::FloorsDropped) => run_with::<broken::FloorsDropped, Ring>(seed, options),
         Some(Planted::CopyUnconfirmed) => run_with::<broken::CopyUnconfirmed, Ring>(seed, options),
-        Some(Planted::EndByOwnClock) => run_with::<broken::EndByOwnClock, Ring>(seed, options),
-        Some(Planted::FenceIgnored) => run_with::<broken::FenceIgnored, Ring>(seed, options),
         Some(Planted::PublishedChord) => run_with::<replication::Correct, chord::rules::Published2001>(seed, options),
     }
 }

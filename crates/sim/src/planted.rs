@@ -32,6 +32,10 @@ pub enum Planted {
     UnchosenShown,
     /// Forgets what the session has seen.
     SessionTimeDropped,
+    /// Hides a value whose time is up by the coordinator's own clock.
+    EndByOwnClock,
+    /// Lets a write through whose lock was granted to another since.
+    FenceIgnored,
     /// Decides by the new replica set alone while a change is pending.
     SingleQuorum,
     /// Acts on what a coordinator with another view asks.
@@ -56,10 +60,6 @@ pub enum Planted {
     FloorsDropped,
     /// Counts what was copied as a vote, chosen or not.
     CopyUnconfirmed,
-    /// Hides a value whose time is up by the coordinator's own clock.
-    EndByOwnClock,
-    /// Lets a write through whose lock was granted to another since.
-    FenceIgnored,
     /// Keeps the ring by the Chord protocol as it was published in 2001.
     PublishedChord,
 }
@@ -89,6 +89,8 @@ impl Planted {
         Planted::OldConfirmation,
         Planted::UnchosenShown,
         Planted::SessionTimeDropped,
+        Planted::EndByOwnClock,
+        Planted::FenceIgnored,
         Planted::SingleQuorum,
         Planted::StaleCoordinator,
         Planted::CopyFromOldEpoch,
@@ -101,8 +103,6 @@ impl Planted {
         Planted::ConfirmationKept,
         Planted::FloorsDropped,
         Planted::CopyUnconfirmed,
-        Planted::EndByOwnClock,
-        Planted::FenceIgnored,
         Planted::PublishedChord,
     ];
 
@@ -123,6 +123,8 @@ impl Planted {
             Planted::OldConfirmation => "old-confirmation",
             Planted::UnchosenShown => "unchosen-shown",
             Planted::SessionTimeDropped => "session-time-dropped",
+            Planted::EndByOwnClock => "end-by-own-clock",
+            Planted::FenceIgnored => "fence-ignored",
             Planted::SingleQuorum => "single-quorum",
             Planted::StaleCoordinator => "stale-coordinator",
             Planted::CopyFromOldEpoch => "copy-from-old-epoch",
@@ -135,8 +137,6 @@ impl Planted {
             Planted::ConfirmationKept => "confirmation-kept",
             Planted::FloorsDropped => "floors-dropped",
             Planted::CopyUnconfirmed => "copy-unconfirmed",
-            Planted::EndByOwnClock => "end-by-own-clock",
-            Planted::FenceIgnored => "fence-ignored",
             Planted::PublishedChord => "published-chord",
         }
     }

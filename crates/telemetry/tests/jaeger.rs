@@ -1,6 +1,6 @@
 //! The query client against a real Jaeger v2: what it answers of our spans is what our sink answers.
 //!
-//! Runs when EVERRING_JAEGER_BIN names the binary, which `tests/tools/jaeger/build.sh` builds and prints the path of.
+//! Runs when EVERRING_JAEGER_BIN names the binary, which `tests/tools/build.sh jaeger` builds and prints the path of.
 
 mod common;
 
@@ -165,4 +165,4 @@ async fn same_from_the_sink(jaegers: &Trace) {
 }
 
 const SKIPPED: &str = "SKIPPED: a_real_jaeger_answers_as_the_sink_does: no real Jaeger was asked; \
-                       set EVERRING_JAEGER_BIN=$(tests/tools/jaeger/build.sh) to ask one";
+                       set EVERRING_JAEGER_BIN=$(tests/tools/build.sh jaeger) to ask one";

@@ -107,7 +107,7 @@ async fn set_policy(call: &Call<'_>, id: Option<&String>) -> Result<Value, Refus
         let text = "Invalid Policy: invalid Name. Only alphanumeric characters, a '-' and '_' are allowed";
         return Err(Refused::bad_request(text));
     }
-    let before = id.and_then(|id| call.host.with_staged(|registry| registry.policy(id).cloned()));
+    let before = id.and_then(|id| call.host.with(|registry| registry.policy(id).cloned()));
     if id.is_some_and(|id| id != GLOBAL_MANAGEMENT) && before.is_none() {
         return Err(Refused::not_found("Requested policy does not exist: ACL not found"));
     }
@@ -164,7 +164,7 @@ async fn set_token(call: &Call<'_>, accessor: Option<&String>) -> Result<Value, 
 
 async fn clone_token(call: &Call<'_>, accessor: &str) -> Result<Value, Refused> {
     let mut fields = if call.body.is_empty() { Fields::default() } else { Fields::of_body(&call.body)? };
-    let found = call.host.with_staged(|registry| registry.token(accessor).cloned());
+    let found = call.host.with(|registry| registry.token(accessor).cloned());
     let original = found.ok_or_else(|| Refused::not_found("Cannot find token to clone: ACL not found"))?;
     if original.accessor == ANONYMOUS {
         return Err(Refused::bad_request("Cannot clone the anonymous token"));

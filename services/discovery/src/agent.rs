@@ -22,7 +22,7 @@ pub(crate) async fn service(call: &Call<'_>, id: &str) -> Result<HttpResponse, R
     let deadline = tokio::time::Instant::now() + options.wait;
     loop {
         let (found, index) =
-            call.host.with_staged(|registry| (registry.service_on(NODE, id).cloned(), registry.index_of(&subject)));
+            call.host.with(|registry| (registry.service_on(NODE, id).cloned(), registry.index_of(&subject)));
         let unknown = || Refused::not_found(format!("unknown service ID: {id}"));
         let found = found.ok_or_else(unknown)?;
         call.guard.read(Resource::Service, &found.definition.name)?;
@@ -37,7 +37,7 @@ pub(crate) async fn service(call: &Call<'_>, id: &str) -> Result<HttpResponse, R
             return Ok(answer);
         }
         // Whatever changes on this node may have changed this service; the hash tells.
-        call.host.read(&subject, &ReadOptions { index, wait: left.max(Duration::from_millis(1)), ..options }).await;
+        call.host.read(&subject, &ReadOptions { index, wait: left.max(Duration::from_millis(1)), ..options }).await?;
     }
 }
 
@@ -55,7 +55,7 @@ fn with_hash(found: &Service) -> (Value, String) {
 /// `GET /v1/agent/health/service/{name,id}/:x`: the status says how it is, for load balancers that read no JSON.
 pub(crate) fn health(call: &Call<'_>, by_name: bool, which: &str) -> Result<HttpResponse, Refused> {
     let as_text = call.params.get("format") == Some("text");
-    let found = call.host.with_staged(|registry| {
+    let found = call.host.with(|registry| {
         let chosen = registry.services_on(NODE).filter(|service| {
             let definition = &service.definition;
             let named = if by_name { &definition.name } else { &definition.id };

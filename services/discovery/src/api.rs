@@ -1,6 +1,11 @@
+use std::io::Write;
+
+use actix_web::body::MessageBody;
 use actix_web::http::{Method, StatusCode, header};
 use actix_web::web::{Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use futures_util::StreamExt;
 use percent_encoding::percent_decode_str;
 
@@ -9,7 +14,7 @@ use crate::endpoint::{AclCall, Endpoint};
 use crate::host::{DATACENTER, Host};
 use crate::params::Params;
 use crate::reply::Refused;
-use crate::{acl, agent, kv, reads, session, snapshot, txn, writes};
+use crate::{acl, agent, kv, raft_calls, reads, session, snapshot, txn, writes};
 
 /// The longest body, Consul's bound on a value.
 const BODY_MAX: usize = 512 << 10;
@@ -17,6 +22,9 @@ const BODY_MAX: usize = 512 << 10;
 const SNAPSHOT_MAX: usize = 256 << 20;
 /// How much of a longer body is read and dropped, so that its sender is there to read the refusal.
 const DRAIN_MAX: usize = 8 << 20;
+
+/// The shortest answer that is worth packing: it would fit one packet of the network as it is.
+const PACKED_MIN: usize = 1_400;
 
 /// One request, as far as it is understood before it is done.
 pub(crate) struct Call<'a> {
@@ -36,7 +44,7 @@ pub(crate) async fn call(request: HttpRequest, payload: Payload, host: Data<Host
     };
     let policy = header::HeaderValue::from_static(host.acl.default_word());
     answer.headers_mut().insert(header::HeaderName::from_static("x-consul-default-acl-policy"), policy);
-    close_if(answer, host.is_closing())
+    close_if(pack_if(&request, answer), host.is_closing())
 }
 
 async fn attempt(request: &HttpRequest, payload: Payload, host: &Host) -> Result<HttpResponse, Refused> {
@@ -74,6 +82,8 @@ async fn answer(call: Call<'_>) -> Result<HttpResponse, Refused> {
         Endpoint::Txn => txn::run(&call).await,
         Endpoint::Snapshot if is_get => snapshot::save(&call).await,
         Endpoint::Snapshot => snapshot::restore(&call).await,
+        Endpoint::RaftConfiguration => raft_calls::configuration(&call).await,
+        Endpoint::RaftPeer => raft_calls::remove_peer(&call).await,
         Endpoint::Acl(which) => acl::answer(&call, which).await,
         Endpoint::AgentHealth { by_name, which } => agent::health(&call, *by_name, which),
         Endpoint::AgentService(id) => agent::service(&call, id).await,
@@ -99,6 +109,30 @@ async fn read_body(mut payload: Payload, most: usize) -> Result<Vec<u8>, Refused
         return Err(Refused::new(StatusCode::PAYLOAD_TOO_LARGE, text));
     }
     Ok(body)
+}
+
+/// Packs a longer answer for clients that take it so, as Go's do by themselves. A snapshot is packed already.
+fn pack_if(request: &HttpRequest, answer: HttpResponse) -> HttpResponse {
+    let offered = [header::Encoding::gzip(), header::Encoding::identity()];
+    let accepted = <header::AcceptEncoding as header::Header>::parse(request).ok();
+    let packs = accepted.and_then(|accepted| accepted.negotiate(offered.iter())) == Some(header::Encoding::gzip());
+    let is_text = answer.headers().get(header::CONTENT_TYPE).is_none_or(|kind| *kind != snapshot::CONTENT_TYPE);
+    if !packs || !is_text {
+        return answer;
+    }
+    let (mut head, body) = answer.into_parts();
+    let bytes = match body.try_into_bytes() {
+        Ok(bytes) if bytes.len() >= PACKED_MIN => bytes,
+        Ok(bytes) => return head.set_body(bytes).map_into_boxed_body(),
+        Err(body) => return head.set_body(body),
+    };
+    let mut packer = GzEncoder::new(Vec::new(), Compression::fast());
+    let packed = packer.write_all(&bytes).and_then(|()| packer.finish());
+    let Ok(packed) = packed else { return head.set_body(bytes).map_into_boxed_body() };
+    let headers = head.headers_mut();
+    headers.insert(header::CONTENT_ENCODING, header::HeaderValue::from_static("gzip"));
+    headers.append(header::VARY, header::HeaderValue::from_static("Accept-Encoding"));
+    head.set_body(packed).map_into_boxed_body()
 }
 
 /// While discovery is stopping, each answer is its connection's last: the client must not ask here again.

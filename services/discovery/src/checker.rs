@@ -47,9 +47,24 @@ pub(crate) async fn run(host: Arc<Host>) {
     let mut tasks: BTreeMap<String, (CheckDefinition, Task)> = BTreeMap::new();
     let subject = Watch::Node(NODE.to_owned());
     let mut index = 0;
+    let mut statuses = host.statuses();
     loop {
+        if !host.leads() {
+            // One replica asks for all, and that is the one that leads.
+            tasks.clear();
+            index = 0;
+            if statuses.changed().await.is_err() {
+                return;
+            }
+            continue;
+        }
         let options = ReadOptions { index, wait: LOOK_AGAIN, consistency: Consistency::Stale, pretty: false };
-        let registry = host.read(&subject, &options).await;
+        let registry = tokio::select! {
+            // Whoever takes an old copy is refused nothing.
+            Ok(registry) = host.read(&subject, &options) => registry,
+            Ok(()) = statuses.changed() => continue,
+            else => return,
+        };
         if host.is_closing() {
             return;
         }
@@ -94,8 +109,9 @@ async fn ask_for_ever(host: Arc<Host>, askers: Askers, definition: CheckDefiniti
             if told.as_ref() != Some(&now) {
                 let (status, output) = now.clone();
                 let (node, id) = (NODE.to_owned(), definition.id.clone());
-                host.apply(Command::CheckResult { node, id, status, output });
-                told = Some(now);
+                // Not agreed on: told again with the next answer.
+                let agreed = host.propose(Command::CheckResult { node, id, status, output }).await;
+                told = agreed.is_ok().then_some(now);
             }
         }
         tokio::time::sleep(definition.interval).await;

@@ -47,6 +47,8 @@ pub(crate) enum Endpoint {
     EventFire(String),
     EventList,
     Snapshot,
+    RaftConfiguration,
+    RaftPeer,
     StatusLeader,
     StatusPeers,
     Acl(AclCall),
@@ -94,6 +96,8 @@ impl Endpoint {
             "txn" => Endpoint::Txn,
             "event/list" => Endpoint::EventList,
             "snapshot" => Endpoint::Snapshot,
+            "operator/raft/configuration" => Endpoint::RaftConfiguration,
+            "operator/raft/peer" => Endpoint::RaftPeer,
             "status/leader" => Endpoint::StatusLeader,
             "status/peers" => Endpoint::StatusPeers,
             "kv" => Endpoint::Kv(String::new()),
@@ -109,6 +113,7 @@ impl Endpoint {
                 &[Method::GET, Method::PUT, Method::DELETE]
             }
             Endpoint::Snapshot => &[Method::GET, Method::PUT],
+            Endpoint::RaftPeer => &[Method::DELETE],
             Endpoint::RegisterService
             | Endpoint::DeregisterService(_)
             | Endpoint::ServiceMaintenance(_)

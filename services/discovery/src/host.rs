@@ -1,212 +1,193 @@
-use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use actix_web::http::StatusCode;
+use consensus::{NotTaken, Role, Status};
 use registry::{Answer, Command, Registry, Watch};
-use stdx::Instant;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{oneshot, watch};
 
 use crate::access::AclConfig;
-use crate::params::ReadOptions;
+use crate::agreement::{Job, NotDone};
+use crate::params::{Consistency, ReadOptions};
+use crate::reply::Refused;
+use crate::shown::{Shown, Waiter};
 
-/// The name of the one node that services register with.
+/// The name of the one node that services register with. It stands for all replicas: what is registered with one of
+/// them can be renewed at any other.
 pub(crate) const NODE: &str = "everring";
 /// The one datacenter.
 pub(crate) const DATACENTER: &str = "dc1";
 
-/// The registry with those who wait for it.
-///
-/// There are two copies of it. Commands change the *staged* one; the writer brings that to the disk and then makes it
-/// the *shown* one. Readers see only the shown one: what they were told does not vanish in a crash.
+/// What handlers see of a replica: its copy of the registry, those who wait for it, and the way to the others.
 #[derive(Debug)]
 pub(crate) struct Host {
-    inner: Mutex<Inner>,
-    /// Wakes the writer: something is staged, or it is time to stop.
-    pub(crate) staged: Condvar,
-    /// Wakes the ticker: the next deadline came nearer.
-    nearer: Notify,
-    progress: watch::Sender<Progress>,
+    shown: Arc<Shown>,
+    jobs: Sender<Job>,
+    status: watch::Receiver<Seen>,
     closing: watch::Sender<bool>,
-    started: std::time::Instant,
     /// Where the HTTP API listens.
     pub(crate) address: SocketAddr,
     /// How requests are held against the access lists.
     pub(crate) acl: AclConfig,
+    failure: OnceLock<String>,
 }
 
-#[derive(Debug)]
-pub(crate) struct Inner {
-    pub(crate) staged: Registry,
-    /// Counts the commands that changed something.
-    pub(crate) version: u64,
-    /// What was changed since the last publication.
-    pub(crate) changed: BTreeSet<Watch>,
-    shown: Arc<Registry>,
-    waiting: BTreeMap<Watch, watch::Sender<()>>,
-    pub(crate) stopping: bool,
+/// What the replica's thread said of itself last, and when.
+#[derive(Clone, Debug)]
+pub(crate) struct Seen {
+    pub(crate) status: Status,
+    /// When it last heard of the leader.
+    pub(crate) heard: std::time::Instant,
 }
 
-/// How far the writer is.
-#[derive(Clone, Debug, Default)]
-struct Progress {
-    /// All versions up to this one are on the disk and shown.
-    published: u64,
-    /// The version that the last failed attempt was to bring to the disk, and what went wrong.
-    failed: Option<(u64, String)>,
-}
-
-/// A change that was taken but could not be brought to the disk. Whether it will be is unknown: the writer tries on.
-#[derive(Debug)]
-pub(crate) struct NotDurable(pub(crate) String);
-
-/// What a command did.
-#[derive(Debug)]
-pub(crate) struct Applied {
-    pub(crate) answer: Answer,
-    /// Whether it changed anything that readers see.
-    pub(crate) changed: bool,
-    /// The version that has to be published before the answer may be given.
-    version: u64,
+/// What a reader is told about how fresh the answer is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Contact {
+    pub(crate) known_leader: bool,
+    pub(crate) last_contact_ms: u64,
 }
 
 impl Host {
-    pub(crate) fn new(registry: Registry, started: std::time::Instant, address: SocketAddr, acl: AclConfig) -> Host {
-        let shown = Arc::new(registry.clone());
-        let (changed, waiting) = (BTreeSet::new(), BTreeMap::new());
-        let inner = Inner { staged: registry, version: 0, changed, shown, waiting, stopping: false };
-        Host {
-            inner: Mutex::new(inner),
-            staged: Condvar::new(),
-            nearer: Notify::new(),
-            progress: watch::channel(Progress::default()).0,
-            closing: watch::channel(false).0,
-            started,
-            address,
-            acl,
-        }
+    pub(crate) fn new(
+        shown: Arc<Shown>,
+        jobs: Sender<Job>,
+        status: watch::Receiver<Seen>,
+        address: SocketAddr,
+        acl: AclConfig,
+    ) -> Host {
+        let (closing, failure) = (watch::channel(false).0, OnceLock::new());
+        Host { shown, jobs, status, closing, address, acl, failure }
     }
 
-    /// A panic while the lock was held ends the process in release; in tests the state is still whole.
-    pub(crate) fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-
-    /// The published state.
+    /// This replica's copy, as it is now.
     pub(crate) fn shown(&self) -> Arc<Registry> {
-        Arc::clone(&self.lock().shown)
+        self.shown.registry()
     }
 
-    /// Looks at the agent's own state, which is ahead of the published one by what is on its way to the disk.
-    pub(crate) fn with_staged<T>(&self, look: impl FnOnce(&Registry) -> T) -> T {
-        look(&self.lock().staged)
+    /// Looks at this replica's copy, as it is now.
+    pub(crate) fn with<T>(&self, look: impl FnOnce(&Registry) -> T) -> T {
+        look(&self.shown())
     }
 
-    /// Gives a command to the staged registry.
-    pub(crate) fn apply(&self, command: Command) -> Applied {
-        let mut inner = self.lock();
-        let deadline = inner.staged.next_timeout();
-        let answer = inner.staged.apply(self.now(), command);
-        let changes = inner.staged.take_changes();
-        let changed = !changes.is_empty();
-        if changed {
-            inner.version += 1;
-            inner.changed.extend(changes);
-            self.staged.notify_one();
-        }
-        let next = inner.staged.next_timeout();
-        if next.is_some_and(|next| deadline.is_none_or(|before| next < before)) {
-            self.nearer.notify_one();
-        }
-        // Even a command that changed nothing waits for the version it found: an equal write that came just before it
-        // may still be on its way to the disk.
-        Applied { answer, changed, version: inner.version }
-    }
-
-    /// Waits until what `applied` did, or found, is on the disk and shown.
-    pub(crate) async fn published(&self, applied: &Applied) -> Result<(), NotDurable> {
-        let mut progress = self.progress.subscribe();
-        let settled = progress.wait_for(|progress| {
-            let failed = progress.failed.as_ref().is_some_and(|(version, _)| *version >= applied.version);
-            progress.published >= applied.version || failed
-        });
-        // The sender lives in this host, so the channel cannot close while it is borrowed.
-        let Ok(settled) = settled.await else { return Err(NotDurable("discovery is stopping".to_owned())) };
-        match &settled.failed {
-            Some((_, why)) if settled.published < applied.version => Err(NotDurable(why.clone())),
-            _ => Ok(()),
-        }
-    }
-
-    /// The state to answer a read from: at once, or for a blocking query when the index of what it shows has moved on,
-    /// its time is over, or discovery is stopping.
+    /// Has the replicas agree on a command; its answer once it has acted here.
     ///
-    /// An index from the future is answered at once: the reader finds a smaller one and begins anew.
-    pub(crate) async fn read(&self, subject: &Watch, options: &ReadOptions) -> Arc<Registry> {
+    /// # Errors
+    /// 500 with a sentence: there was no leader, or no majority, in time.
+    pub(crate) async fn propose(&self, command: Command) -> Result<Answer, Refused> {
+        let (answer, answered) = oneshot::channel();
+        self.tell(Job::Propose(Box::new(command), answer));
+        self.outcome(answered.await.unwrap_or(Err(NotDone::Unknown)))
+    }
+
+    /// Has the replicas take one of them out for good.
+    ///
+    /// # Errors
+    /// As [`Host::propose`].
+    pub(crate) async fn remove(&self, replica: u64) -> Result<Answer, Refused> {
+        let (answer, answered) = oneshot::channel();
+        self.tell(Job::Remove(replica, answer));
+        self.outcome(answered.await.unwrap_or(Err(NotDone::Unknown)))
+    }
+
+    fn outcome(&self, outcome: Result<Answer, NotDone>) -> Result<Answer, Refused> {
+        let text = match outcome {
+            Ok(answer) => return Ok(answer),
+            Err(NotDone::NotTaken(why @ NotTaken::Busy)) => {
+                return Err(Refused::new(StatusCode::TOO_MANY_REQUESTS, why.to_string()));
+            }
+            Err(NotDone::NotTaken(why @ NotTaken::TooLarge { .. })) => {
+                return Err(Refused::new(StatusCode::PAYLOAD_TOO_LARGE, why.to_string()));
+            }
+            Err(NotDone::Unknown) if self.status().leader.is_none() => NO_LEADER.to_owned(),
+            Err(NotDone::Unknown) => {
+                "The replicas did not agree in time; the change may still be made, so read before trying again"
+                    .to_owned()
+            }
+        };
+        Err(Refused::new(StatusCode::INTERNAL_SERVER_ERROR, text))
+    }
+
+    /// The registry to answer a read from. First a majority confirms that it misses nothing, unless `stale` will do;
+    /// then, for a blocking query, the index of what it shows has moved on, its time is over, or discovery is stopping.
+    ///
+    /// An index from the future does not wait: the reader finds a smaller one and begins anew. Whoever asks again and
+    /// again hears of a burst of changes together: a change ends no query that began less than [`COALESCED`] ago.
+    ///
+    /// # Errors
+    /// 500 `No cluster leader`.
+    pub(crate) async fn read(&self, subject: &Watch, options: &ReadOptions) -> Result<Arc<Registry>, Refused> {
+        if options.consistency != Consistency::Stale {
+            self.confirm().await?;
+        }
         let mut closing = self.closing.subscribe();
-        let deadline = tokio::time::Instant::now() + options.wait + jitter(options.wait);
+        let begun = tokio::time::Instant::now();
+        let deadline = begun + options.wait + jitter(options.wait);
         loop {
             let mut waiter = {
-                let mut inner = self.lock();
-                let unchanged = inner.shown.index_of(subject) == options.index;
-                if options.index == 0 || !unchanged || *closing.borrow_and_update() {
-                    return Arc::clone(&inner.shown);
+                // First the place in the queue, then the look: a change in between is not missed.
+                let waiter = Waiter::new(&self.shown, subject);
+                let registry = self.shown.registry();
+                if options.index == 0 || *closing.borrow_and_update() {
+                    return Ok(registry);
                 }
-                Waiter { host: self, subject, told: inner.subscribe(subject) }
+                if registry.index_of(subject) != options.index {
+                    break;
+                }
+                waiter
             };
             tokio::select! {
-                _ = waiter.told.changed() => {}
+                () = waiter.told() => {}
                 _ = closing.changed() => {}
-                () = tokio::time::sleep_until(deadline) => return self.shown(),
+                () = tokio::time::sleep_until(deadline) => return Ok(self.shown()),
             }
         }
-    }
-
-    /// The writer brought `registry` to the disk: shows it, and wakes those who wait for what changed.
-    pub(crate) fn publish(&self, registry: Registry, version: u64, changed: &BTreeSet<Watch>) {
-        let mut inner = self.lock();
-        inner.shown = Arc::new(registry);
-        if changed.contains(&Watch::Everything) {
-            inner.waiting.values().for_each(|waiters| waiters.send_replace(()));
+        // One that began long ago is answered at once.
+        tokio::select! {
+            _ = closing.changed() => {}
+            () = tokio::time::sleep_until(deadline.min(begun + COALESCED)) => {}
         }
-        for concerned in changed.iter().flat_map(Watch::with_prefixes) {
-            if let Some(waiters) = inner.waiting.get(&concerned) {
-                waiters.send_replace(());
-            }
+        Ok(self.shown())
+    }
+
+    /// Waits for a majority's word that this replica sees everything that was acknowledged before.
+    ///
+    /// # Errors
+    /// 500 `No cluster leader`.
+    pub(crate) async fn confirm(&self) -> Result<(), Refused> {
+        let (answer, confirmed) = oneshot::channel();
+        self.tell(Job::Read(answer));
+        match confirmed.await {
+            Ok(true) => Ok(()),
+            Ok(false) | Err(_) => Err(Refused::new(StatusCode::INTERNAL_SERVER_ERROR, NO_LEADER)),
         }
-        drop(inner);
-        self.progress.send_modify(|progress| {
-            progress.published = version;
-            progress.failed = None;
-        });
     }
 
-    /// The writer could not bring `version` to the disk; it will try again.
-    pub(crate) fn publication_failed(&self, version: u64, changed: BTreeSet<Watch>, why: &str) {
-        self.lock().changed.extend(changed);
-        self.progress.send_modify(|progress| progress.failed = Some((version, why.to_owned())));
-    }
-
-    /// Why the last attempt to write the state failed; none if it went well.
-    pub(crate) fn write_failure(&self) -> Option<String> {
-        self.progress.borrow().failed.as_ref().map(|(_, why)| why.clone())
-    }
-
-    /// Lets the checks run out in time, for ever.
-    pub(crate) async fn tick(&self) {
-        loop {
-            let next = self.with_staged(Registry::next_timeout);
-            let due = async {
-                match next {
-                    Some(at) => tokio::time::sleep(at.since(self.now())).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                () = due => drop(self.apply(Command::Tick)),
-                () = self.nearer.notified() => {}
-            }
+    /// How fresh an answer from here is.
+    pub(crate) fn contact(&self) -> Contact {
+        let seen = self.status.borrow();
+        let leads = seen.status.role == Role::Leader;
+        let age = if leads { Duration::ZERO } else { seen.heard.elapsed() };
+        Contact {
+            known_leader: seen.status.leader.is_some(),
+            last_contact_ms: u64::try_from(age.as_millis()).unwrap_or(u64::MAX),
         }
+    }
+
+    /// What the replica said of itself last.
+    pub(crate) fn status(&self) -> Status {
+        self.status.borrow().status.clone()
+    }
+
+    /// Whether this replica leads: what must be done once, by one of them, is done by this one.
+    pub(crate) fn leads(&self) -> bool {
+        self.status.borrow().status.role == Role::Leader
+    }
+
+    /// Follows what the replica says of itself.
+    pub(crate) fn statuses(&self) -> watch::Receiver<Seen> {
+        self.status.clone()
     }
 
     /// Answers all blocking queries now, and from here on at once.
@@ -218,40 +199,37 @@ impl Host {
         *self.closing.borrow()
     }
 
+    /// Has somebody else lead, if this one does.
+    pub(crate) fn leave(&self) {
+        self.tell(Job::Leave);
+    }
+
+    /// The replica cannot go on.
+    pub(crate) fn fail(&self, why: String) {
+        let _ = self.failure.set(why);
+    }
+
+    pub(crate) fn failure(&self) -> Option<&String> {
+        self.failure.get()
+    }
+
     /// How many kinds of things are waited for; for the metrics and tests.
     pub(crate) fn waiting_len(&self) -> usize {
-        self.lock().waiting.len()
+        self.shown.waiting_len()
     }
 
-    fn now(&self) -> Instant {
-        let nanos = u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        Instant::from_nanos(nanos)
-    }
-}
-
-impl Inner {
-    fn subscribe(&mut self, subject: &Watch) -> watch::Receiver<()> {
-        self.waiting.entry(subject.clone()).or_insert_with(|| watch::channel(()).0).subscribe()
+    /// A thread that is gone has said why; whoever waits for its answer is told that there is none.
+    fn tell(&self, job: Job) {
+        let _ = self.jobs.send(job);
     }
 }
 
-/// One waiting reader. The last one of a subject takes the subject's entry with it, so that names that nobody asks for
-/// any more leave nothing behind.
-struct Waiter<'a> {
-    host: &'a Host,
-    subject: &'a Watch,
-    told: watch::Receiver<()>,
-}
+/// The least time of a blocking query that ends by a change. What changes all the time would have its readers ask all
+/// the time; a change after a quiet time is told at once.
+const COALESCED: Duration = Duration::from_millis(50);
 
-impl Drop for Waiter<'_> {
-    fn drop(&mut self) {
-        let mut inner = self.host.lock();
-        // This one's own receiver still counts.
-        if inner.waiting.get(self.subject).is_some_and(|told| told.receiver_count() <= 1) {
-            inner.waiting.remove(self.subject);
-        }
-    }
-}
+/// The words that Consul's clients look for.
+const NO_LEADER: &str = "No cluster leader";
 
 /// Up to a sixteenth of the wait, so that queries that began together do not end together.
 fn jitter(wait: Duration) -> Duration {

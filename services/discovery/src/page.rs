@@ -9,6 +9,7 @@ use registry::{Node, Registry, Resource, Service, Status, Watch};
 use crate::access::{Guard, secret_of};
 use crate::host::{DATACENTER, Host, NODE};
 use crate::params::Params;
+use crate::raft_calls;
 
 /// The most instances that are listed; the page says how many more there are.
 const ROWS_MAX: usize = 500;
@@ -21,7 +22,8 @@ pub(crate) async fn page(request: HttpRequest, host: Data<Host>) -> HttpResponse
         Ok(guard) => guard,
         Err(refused) => return refused.response(),
     };
-    let html = render(&registry, &guard, &host.address.to_string(), host.write_failure());
+    let leader = raft_calls::leader(&host);
+    let html = render(&registry, &guard, leader.as_str().unwrap_or_default(), host.failure().cloned());
     HttpResponse::Ok()
         // Names and outputs are other people's: nothing in them may run, whatever they hold.
         .insert_header(("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'"))

@@ -14,7 +14,7 @@ const WAIT_MOST: Duration = Duration::from_secs(10 * 60);
 #[derive(Debug, Default)]
 pub(crate) struct Params(Vec<(String, String)>);
 
-/// Which guarantee a read asks for. One replica gives all three the same, the strongest; the word is echoed.
+/// Which guarantee a read asks for. The default is as strong as `consistent`: both ask a majority first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Consistency {
     Leader,

@@ -11,6 +11,7 @@ use crate::endpoint::Endpoint;
 use crate::host::{DATACENTER, Host, NODE};
 use crate::kv::{self, KvQuery};
 use crate::params::Params;
+use crate::raft_calls;
 use crate::render;
 use crate::reply::{Body, Refused, Reply};
 use crate::session;
@@ -24,13 +25,14 @@ pub(crate) async fn read(call: &Call<'_>) -> Result<HttpResponse, Refused> {
         None => (Body::Json(local(call, &query)?), None),
         Some(subject) => {
             allow(call)?;
-            let registry = call.host.read(&subject, &options).await;
+            let registry = call.host.read(&subject, &options).await?;
             let body = Shown { registry: &registry, query: &query, guard: &call.guard }.body(&call.endpoint);
             (body, Some(registry.index_of(&subject)))
         }
     };
     let filtered = call.guard.has_filtered();
-    let reply = Reply { body, index, consistency: options.consistency, pretty: options.pretty, filtered };
+    let contact = call.host.contact();
+    let reply = Reply { body, index, contact, consistency: options.consistency, pretty: options.pretty, filtered };
     let mut answer = reply.response();
     if call.params.has("cached") {
         // Every answer is as fresh as an uncached one.
@@ -273,17 +275,17 @@ fn local(call: &Call<'_>, query: &Query) -> Result<Value, Refused> {
         }
         Endpoint::AgentMembers => {
             if guard.sees(Resource::Node, NODE) {
-                json!([member(host)])
+                raft_calls::members(host)
             } else {
                 json!([])
             }
         }
-        Endpoint::AgentServices => host.with_staged(|registry| {
+        Endpoint::AgentServices => host.with(|registry| {
             let seen = registry.services_on(NODE).filter(|found| guard.sees(Resource::Service, &found.definition.name));
             let shown = seen.map(|found| (found.definition.id.clone(), render::service(found)));
             shown.filter(|(_, value)| query.passes(value)).collect()
         }),
-        Endpoint::AgentChecks => host.with_staged(|registry| {
+        Endpoint::AgentChecks => host.with(|registry| {
             // Consul's agents do not show their node's own liveness, which is their servers' finding.
             let own = registry.checks_on(NODE).filter(|check| check.definition.id != session::NODE_CHECK);
             let shown = own
@@ -292,15 +294,15 @@ fn local(call: &Call<'_>, query: &Query) -> Result<Value, Refused> {
             shown.filter(|(_, value)| query.passes(value)).collect()
         }),
         Endpoint::CatalogDatacenters => json!([DATACENTER]),
-        Endpoint::StatusLeader => json!(host.address.to_string()),
-        Endpoint::StatusPeers => json!([host.address.to_string()]),
+        Endpoint::StatusLeader => raft_calls::leader(host),
+        Endpoint::StatusPeers => raft_calls::peers(host),
         // The rest has a subject, and is answered by `Shown`; writes do not come here.
         _ => Value::Null,
     })
 }
 
 fn agent_self(host: &Host) -> Value {
-    let id = host.with_staged(|registry| registry.node(NODE).map(|node| node.definition.id.clone()));
+    let id = host.with(|registry| registry.node(NODE).map(|node| node.definition.id.clone()));
     json!({
         "Config": {
             "Datacenter": DATACENTER,
@@ -313,25 +315,8 @@ fn agent_self(host: &Host) -> Value {
         },
         "DebugConfig": {},
         "Coord": null,
-        "Member": member(host),
+        "Member": raft_calls::own_member(host),
         "Stats": {},
         "Meta": {},
-    })
-}
-
-/// This agent as a member of its one-agent pool; 1 is "alive".
-fn member(host: &Host) -> Value {
-    json!({
-        "Name": NODE,
-        "Addr": host.address.ip().to_string(),
-        "Port": host.address.port(),
-        "Tags": {"dc": DATACENTER, "role": "consul", "build": env!("CARGO_PKG_VERSION")},
-        "Status": 1,
-        "ProtocolMin": 1,
-        "ProtocolMax": 5,
-        "ProtocolCur": 2,
-        "DelegateMin": 2,
-        "DelegateMax": 5,
-        "DelegateCur": 4,
     })
 }

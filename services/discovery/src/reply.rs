@@ -4,6 +4,7 @@ use actix_web::http::header::{self, HeaderValue};
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::host::Contact;
 use crate::params::Consistency;
 
 /// A call that was not done, as Consul says it: a status and a line of plain text.
@@ -64,6 +65,7 @@ pub(crate) struct Reply {
     pub(crate) body: Body,
     /// None for what cannot be waited for.
     pub(crate) index: Option<u64>,
+    pub(crate) contact: Contact,
     pub(crate) consistency: Consistency,
     pub(crate) pretty: bool,
     /// Whether some of what there is was left out because the token may not see it.
@@ -75,8 +77,8 @@ impl Reply {
         let status = if matches!(self.body, Body::Absent) { StatusCode::NOT_FOUND } else { StatusCode::OK };
         let mut answer = HttpResponse::build(status);
         // Go's client gives up on a read without these two, before it has read the rest.
-        answer.insert_header(("X-Consul-LastContact", "0"));
-        answer.insert_header(("X-Consul-KnownLeader", "true"));
+        answer.insert_header(("X-Consul-LastContact", self.contact.last_contact_ms.to_string()));
+        answer.insert_header(("X-Consul-KnownLeader", self.contact.known_leader.to_string()));
         answer.insert_header(("X-Consul-Effective-Consistency", self.consistency.word()));
         if let Some(index) = self.index {
             answer.insert_header(("X-Consul-Index", index.max(1)));

@@ -86,7 +86,7 @@ fn ttl(text: &str) -> Result<Option<Duration>, Refused> {
 
 /// `PUT /v1/session/destroy/:id`: one that is not there is as good as gone.
 pub(crate) async fn destroy(call: &Call<'_>, id: &str) -> Result<HttpResponse, Refused> {
-    let node = call.host.with_staged(|registry| registry.session(id).map(|session| session.definition.node.clone()));
+    let node = call.host.with(|registry| registry.session(id).map(|session| session.definition.node.clone()));
     if let Some(node) = node {
         call.guard.write(Resource::Session, &node)?;
     }
@@ -96,7 +96,7 @@ pub(crate) async fn destroy(call: &Call<'_>, id: &str) -> Result<HttpResponse, R
 
 /// `PUT /v1/session/renew/:id`.
 pub(crate) async fn renew(call: &Call<'_>, id: &str) -> Result<HttpResponse, Refused> {
-    let found = call.host.with_staged(|registry| registry.session(id).cloned());
+    let found = call.host.with(|registry| registry.session(id).cloned());
     let Some(session) = found else {
         return Err(Refused::not_found(Refusal::NoSession(id.to_owned()).to_string()));
     };

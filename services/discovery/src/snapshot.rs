@@ -10,23 +10,30 @@ use flate2::write::GzEncoder;
 use registry::Command;
 
 use crate::api::Call;
+use crate::params::Consistency;
 use crate::reply::Refused;
 use crate::writes::submit;
 
+/// What a snapshot is sent as.
+pub(crate) const CONTENT_TYPE: &str = "application/x-gzip";
 /// A snapshot unpacks to no more than this.
 const UNPACKED_MAX: u64 = 1 << 30;
 
 pub(crate) async fn save(call: &Call<'_>) -> Result<HttpResponse, Refused> {
     call.guard.manage()?;
-    let registry = call.host.shown();
+    if call.params.read_options()?.consistency != Consistency::Stale {
+        call.host.confirm().await?;
+    }
+    let (registry, contact) = (call.host.shown(), call.host.contact());
     let failed = |error: std::io::Error| Refused::by_server(format!("the snapshot could not be packed: {error}"));
     let mut packer = GzEncoder::new(Vec::new(), Compression::fast());
     packer.write_all(&registry.encode()).map_err(failed)?;
     let packed = packer.finish().map_err(failed)?;
     let mut answer = HttpResponse::Ok();
     answer.insert_header(("X-Consul-Index", registry.index()));
-    answer.insert_header(("X-Consul-KnownLeader", "true")).insert_header(("X-Consul-LastContact", "0"));
-    Ok(answer.content_type("application/x-gzip").body(packed))
+    answer.insert_header(("X-Consul-KnownLeader", contact.known_leader.to_string()));
+    answer.insert_header(("X-Consul-LastContact", contact.last_contact_ms.to_string()));
+    Ok(answer.content_type(CONTENT_TYPE).body(packed))
 }
 
 pub(crate) async fn restore(call: &Call<'_>) -> Result<HttpResponse, Refused> {

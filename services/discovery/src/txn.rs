@@ -11,6 +11,7 @@ use crate::access::Guard;
 use crate::api::Call;
 use crate::check_input::catalog_check;
 use crate::input::{Fields, catalog_node, catalog_service};
+use crate::params::Consistency;
 use crate::render;
 use crate::reply::{Refused, with_status};
 use crate::writes::submit;
@@ -56,6 +57,9 @@ pub(crate) async fn run(call: &Call<'_>) -> Result<HttpResponse, Refused> {
     let answer = if !errors.is_empty() {
         Answer::TxnFailed(errors)
     } else if only_reads {
+        if call.params.read_options()?.consistency != Consistency::Stale {
+            call.host.confirm().await?;
+        }
         call.host.shown().read_txn(&ops)
     } else {
         submit(call.host, Command::Txn(ops)).await?

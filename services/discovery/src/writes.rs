@@ -78,12 +78,10 @@ pub(crate) type Done = Answer;
 
 /// Gives one command and waits until it is on the disk.
 pub(crate) async fn submit(host: &Host, command: Command) -> Result<Done, Refused> {
-    let applied = host.apply(command);
-    if let Answer::Refused(refusal) = &applied.answer {
-        return Err(refused(refusal));
+    match host.propose(command).await? {
+        Answer::Refused(refusal) => Err(refused(&refusal)),
+        answer => Ok(answer),
     }
-    host.published(&applied).await.map_err(|error| not_durable(&error.0))?;
-    Ok(applied.answer)
 }
 
 /// True: done; false: a compare-and-set that came too late, or a lock that another session holds.
@@ -99,8 +97,7 @@ async fn done(host: &Host, wanted: Command) -> Result<HttpResponse, Refused> {
 
 /// The right to write an instance of this agent, if there is one.
 fn own_service(call: &Call<'_>, id: &str) -> Result<(), Refused> {
-    let name =
-        call.host.with_staged(|registry| registry.service_on(NODE, id).map(|found| found.definition.name.clone()));
+    let name = call.host.with(|registry| registry.service_on(NODE, id).map(|found| found.definition.name.clone()));
     match name {
         Some(name) => call.guard.write(Resource::Service, &name),
         None => Err(refused(&Refusal::UnknownService(id.to_owned()))),
@@ -110,8 +107,7 @@ fn own_service(call: &Call<'_>, id: &str) -> Result<(), Refused> {
 /// The right to write a check: that of its instance, or of the node.
 fn own_check(call: &Call<'_>, owner: Option<&str>) -> Result<(), Refused> {
     let Some(owner) = owner else { return call.guard.write(Resource::Node, NODE) };
-    let name =
-        call.host.with_staged(|registry| registry.service_on(NODE, owner).map(|found| found.definition.name.clone()));
+    let name = call.host.with(|registry| registry.service_on(NODE, owner).map(|found| found.definition.name.clone()));
     match name {
         Some(name) => call.guard.write(Resource::Service, &name),
         None => Err(Refused::not_found(format!("ServiceID {owner:?} does not exist"))),
@@ -119,7 +115,7 @@ fn own_check(call: &Call<'_>, owner: Option<&str>) -> Result<(), Refused> {
 }
 
 fn owner_of(host: &Host, check: &str) -> Option<String> {
-    host.with_staged(|registry| {
+    host.with(|registry| {
         registry.checks_on(NODE).find(|found| found.definition.id == check)?.definition.service_id.clone()
     })
 }
@@ -177,14 +173,7 @@ async fn fire(call: &Call<'_>, name: &str) -> Result<HttpResponse, Refused> {
 async fn renew(host: &Host, id: &str, status: Status, mut output: String) -> Result<HttpResponse, Refused> {
     let end = (0..=output.len().min(OUTPUT_MAX)).rev().find(|at| output.is_char_boundary(*at));
     output.truncate(end.unwrap_or(0));
-    let applied = host.apply(Command::UpdateCheck { node: NODE.to_owned(), id: id.to_owned(), status, output });
-    if let Answer::Refused(refusal) = &applied.answer {
-        return Err(refused(refusal));
-    }
-    if applied.changed {
-        host.published(&applied).await.map_err(|error| not_durable(&error.0))?;
-    }
-    Ok(HttpResponse::Ok().finish())
+    done(host, Command::UpdateCheck { node: NODE.to_owned(), id: id.to_owned(), status, output }).await
 }
 
 async fn catalog_register(call: &Call<'_>) -> Result<HttpResponse, Refused> {
@@ -199,7 +188,7 @@ async fn catalog_register(call: &Call<'_>) -> Result<HttpResponse, Refused> {
     if node.name.is_empty() {
         return Err(Refused::by_server("Must provide node"));
     }
-    let known = call.host.with_staged(|registry| registry.node(&node.name).is_some());
+    let known = call.host.with(|registry| registry.node(&node.name).is_some());
     if node.address.is_empty() && !skip_node {
         return Err(Refused::by_server("Must provide address if SkipNodeUpdate is not set"));
     }
@@ -231,9 +220,8 @@ async fn catalog_deregister(call: &Call<'_>) -> Result<HttpResponse, Refused> {
         return Err(Refused::by_server("Must provide node"));
     }
     let (service, check) = (fields.text("ServiceID")?, fields.text("CheckID")?);
-    let name = call
-        .host
-        .with_staged(|registry| registry.service_on(&node, &service).map(|found| found.definition.name.clone()));
+    let name =
+        call.host.with(|registry| registry.service_on(&node, &service).map(|found| found.definition.name.clone()));
     match name.filter(|_| check.is_empty()) {
         Some(name) => call.guard.write(Resource::Service, &name)?,
         None => call.guard.write(Resource::Node, &node)?,
@@ -265,10 +253,4 @@ fn refused(refusal: &Refusal) -> Refused {
         | Refusal::Snapshot(_) => StatusCode::INTERNAL_SERVER_ERROR,
     };
     Refused::new(status, refusal.to_string())
-}
-
-fn not_durable(why: &str) -> Refused {
-    let text =
-        format!("The change could not be written to the disk ({why}); it may still be, so read before trying again");
-    Refused::new(StatusCode::INTERNAL_SERVER_ERROR, text)
 }

@@ -1,7 +1,7 @@
 //! The same requests to a real Consul and to ours, side by side: good ones, bad ones and absurd ones. The statuses must
 //! be the same, the texts of refusals too, and whatever Consul's answer holds ours must hold in the same kind.
 //!
-//! Runs when EVERRING_CONSUL_BIN names the binary, which `tests/tools/consul/build.sh` builds and prints the path of.
+//! Runs when EVERRING_CONSUL_BIN names the binary, which `tests/tools/build.sh consul` builds and prints the path of.
 
 mod common;
 
@@ -271,7 +271,7 @@ async fn ours_answers_as_consul_does() {
         // Past the test harness, which keeps what a passing test prints to itself.
         let _ = writeln!(
             std::io::stderr(),
-            "!!! SKIPPED ours_answers_as_consul_does: set EVERRING_CONSUL_BIN (tests/tools/consul/build.sh)"
+            "!!! SKIPPED ours_answers_as_consul_does: set EVERRING_CONSUL_BIN (tests/tools/build.sh consul)"
         );
         return;
     };

@@ -104,6 +104,36 @@ async fn keys_and_prefixes_wake_their_own_readers_only() {
 }
 
 #[tokio::test]
+async fn a_reader_hears_of_a_burst_of_changes_together_and_of_the_last_one_surely() {
+    const CHANGES: u64 = 200;
+    let discovery = Fixture::start();
+    discovery.consul.kv_put("k", b"0").await.expect("written");
+    let begun = std::time::Instant::now();
+    let writer = tokio::spawn({
+        let consul = discovery.consul.clone();
+        async move {
+            for number in 1..=CHANGES {
+                consul.kv_put("k", number.to_string().as_bytes()).await.expect("written");
+            }
+        }
+    });
+    let (mut index, mut told) = (discovery.consul.kv_get("k", None).await.expect("an answer").index, 0);
+    loop {
+        let answer = within(discovery.consul.kv_get("k", waiting(index))).await.expect("an answer");
+        assert!(answer.index > index, "nothing has changed, and it has been told");
+        (index, told) = (answer.index, told + 1);
+        if answer.value.expect("it stands").value == CHANGES.to_string().as_bytes() {
+            break;
+        }
+    }
+    // However long the changes took: each answer took 50 ms at least.
+    let most = begun.elapsed().as_millis() / 50;
+    assert!(told <= most, "told {told} times, at most {most} times in this time");
+    writer.await.expect("no panic");
+    discovery.stop().await;
+}
+
+#[tokio::test]
 async fn a_check_that_is_not_renewed_turns_critical() {
     let discovery = Fixture::start();
     let registration = ServiceRegistration { ttl: Duration::from_millis(300), ..instance("web", "1") };

@@ -2,6 +2,9 @@
 
 mod common;
 
+use std::io::Read;
+
+use client::consul::ServiceRegistration;
 use common::{Fixture, header, index, read};
 use serde_json::{Value, json};
 
@@ -512,5 +515,33 @@ async fn methods_are_told_and_heads_have_no_body() {
     discovery.put("kv/k", "v").await;
     let head = discovery.http.head(discovery.url("kv/k")).send().await.expect("an answer");
     assert_eq!((head.status().as_u16(), index(&head) > 1), (200, true));
+    discovery.stop().await;
+}
+
+#[tokio::test]
+async fn a_long_answer_is_packed_for_those_who_take_it_so() {
+    let discovery = Fixture::start();
+    for number in 0..40 {
+        let registration = ServiceRegistration::new("web", &number.to_string(), "127.0.0.1", 80);
+        discovery.consul.register(&registration).await.expect("registered");
+    }
+    let ask = async |path: &str, accepted: &str| {
+        let request = discovery.http.get(discovery.url(path)).header("Accept-Encoding", accepted);
+        let answer = request.send().await.expect("an answer");
+        let encoding = header(&answer, "Content-Encoding").to_owned();
+        (encoding, answer.bytes().await.expect("a body"))
+    };
+    let path = "health/service/web";
+    let (encoding, plain) = ask(path, "identity").await;
+    assert_eq!(encoding, "");
+    let (encoding, packed) = ask(path, "gzip").await;
+    assert_eq!(encoding, "gzip");
+    assert!(packed.len() < plain.len() / 4, "{} of {}", packed.len(), plain.len());
+    let mut unpacked = Vec::new();
+    flate2::read::GzDecoder::new(&packed[..]).read_to_end(&mut unpacked).expect("what was packed");
+    assert_eq!(unpacked, plain);
+    assert_eq!(ask("status/leader", "gzip").await.0, "", "too short to be worth it");
+    assert_eq!(ask("snapshot", "gzip").await.0, "", "packed already");
+    assert_eq!(ask(path, "gzip;q=0").await.0, "");
     discovery.stop().await;
 }

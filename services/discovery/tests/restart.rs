@@ -42,9 +42,18 @@ async fn writers_at_once_all_find_their_writes_on_the_disk() {
     for writer in writers {
         assert!(writer.await.expect("no panic").expect("an answer"));
     }
-    // Read beside the running process: acknowledged is on the disk already.
-    let text = std::fs::read_to_string(data.path().join("registry.json")).expect("the snapshot");
-    assert!((0..40).all(|number| text.contains(&format!("\"k/{number}\""))));
+    // A copy taken beside the running process has them all: acknowledged is on the disk already.
+    let copy = tempfile::tempdir().expect("a scratch directory");
+    for part in ["log", "replica"] {
+        std::fs::create_dir(copy.path().join(part)).expect("a directory");
+        for file in std::fs::read_dir(data.path().join(part)).expect("readable") {
+            let file = file.expect("an entry");
+            std::fs::copy(file.path(), copy.path().join(part).join(file.file_name())).expect("copied");
+        }
+    }
+    let other = Fixture::start_at("127.0.0.1:0", Some(copy.path()));
+    assert_eq!(other.consul.kv_list("k/", None).await.expect("an answer").value.len(), 40);
+    other.stop().await;
     discovery.stop().await;
 }
 
@@ -63,32 +72,16 @@ async fn what_keeps_it_from_starting_is_said_in_a_sentence() {
     assert!(matches!(bind("nowhere", None), StartError::Listen { .. }));
     discovery.stop().await;
 
-    std::fs::write(data.path().join("registry.json"), b"{\"version\":1,").expect("writable");
+    let image = data.path().join("replica/image");
+    let whole = std::fs::read(&image).expect("the image");
+    std::fs::write(&image, &whole[..whole.len() - 1]).expect("writable");
     let damaged = bind("127.0.0.1:0", Some(data.path()));
-    assert!(matches!(damaged, StartError::Snapshot { .. }));
-    let left = std::fs::read(data.path().join("registry.json")).expect("it is still there");
-    assert_eq!(left, b"{\"version\":1,", "a damaged file is left for people to look at");
-    let file = data.path().join("registry.json");
-    assert!(matches!(bind("127.0.0.1:0", Some(&file)), StartError::Data { .. }));
-}
-
-/// A disk that cannot be written to: the write is refused in words, reads go on, and it recovers by itself.
-#[tokio::test]
-async fn a_disk_that_fails_refuses_writes_and_serves_reads() {
-    let data = tempfile::tempdir().expect("a scratch directory");
-    let discovery = Fixture::start_at("127.0.0.1:0", Some(data.path()));
-    discovery.consul.kv_put("k", b"old").await.expect("written");
-    // A directory in the scratch file's place makes each write fail, whoever runs the test.
-    let blocker = data.path().join("registry.json.tmp");
-    std::fs::create_dir(&blocker).expect("a directory");
-    let (status, text) = discovery.put("kv/k", "new").await;
-    assert_eq!(status, 500);
-    assert!(text.contains("could not be written to the disk"), "{text}");
-    let seen = discovery.consul.kv_get("k", None).await.expect("reads go on");
-    assert_eq!(seen.value.map(|pair| pair.value), Some(b"old".to_vec()), "what is not on the disk is not shown");
-    std::fs::remove_dir(&blocker).expect("removable");
-    let wait = Some(client::consul::Blocking { index: seen.index, wait: common::LONG });
-    let healed = discovery.consul.kv_get("k", wait).await.expect("an answer");
-    assert_eq!(healed.value.map(|pair| pair.value), Some(b"new".to_vec()));
-    discovery.stop().await;
+    assert!(matches!(damaged, StartError::Unusable { .. }));
+    assert!(damaged.to_string().contains("damaged"), "{damaged}");
+    assert_eq!(std::fs::read(&image).expect("still there").len(), whole.len() - 1, "it is left for people to look at");
+    std::fs::write(&image, &whole).expect("writable");
+    std::fs::remove_dir_all(data.path().join("log")).expect("removable");
+    let lost = bind("127.0.0.1:0", Some(data.path()));
+    assert!(matches!(lost, StartError::Unusable { .. }) && lost.to_string().contains("joins as a new one"), "{lost}");
+    assert!(matches!(bind("127.0.0.1:0", Some(&image)), StartError::Data { .. }));
 }

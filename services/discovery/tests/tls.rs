@@ -4,7 +4,8 @@ mod common;
 
 use std::path::Path;
 
-use discovery::{Config, Discovery, StartError, TlsConfig};
+use client::consul::{Address, Blocking, Consul};
+use discovery::{AclConfig, Config, Discovery, StartError, TlsConfig};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Bytes;
 use hyper_util::client::legacy::Client;
@@ -102,6 +103,45 @@ async fn clients_may_have_to_show_a_certificate() {
     assert!(get(&discovery.address, &authority, None).await.is_err());
     assert!(get(&discovery.address, &authority, Some(&Authority::new().sign("client"))).await.is_err());
     assert_eq!(get(&discovery.address, &authority, Some(&authority.sign("client"))).await, Ok(200));
+    discovery.stop().await;
+}
+
+#[tokio::test]
+async fn our_own_client_shows_its_certificate_and_its_token() {
+    let dir = tempfile::tempdir().expect("a scratch directory");
+    let authority = Authority::new();
+    let tls = files(dir.path(), &authority.sign("localhost"), Some(&authority));
+    let acl = AclConfig { enabled: true, default_deny: true, management_token: "secret".to_owned() };
+    let config = Config { tls: Some(tls.clone()), acl, ..Config::new("127.0.0.1:0", "d") };
+    let discovery = common::Fixture::start_with(config);
+    let port = discovery.address.rsplit_once(':').expect("a port").1;
+    let whole = Address {
+        urls: format!("https://localhost:{port}"),
+        token: Some("secret".to_owned()),
+        authority: tls.client_authority.clone(),
+        certificate: Some((tls.certificate.clone(), tls.key.clone())),
+    };
+    let consul = Consul::open(&whole).expect("its settings");
+    assert!(consul.kv_put("k", b"v").await.expect("written"));
+    // The one that waits is told over the same connection's kind.
+    let before = consul.kv_get("k", None).await.expect("an answer");
+    let waiting = Blocking { index: before.index, wait: common::LONG };
+    let (after, written) = tokio::join!(consul.kv_get("k", Some(waiting)), consul.kv_put("k", b"w"));
+    assert!(written.expect("written"));
+    assert_eq!(after.expect("an answer").value.expect("it stands").value, b"w");
+
+    let refused = async |address: Address| {
+        let consul = Consul::open(&address).expect("its settings");
+        stdx::error_chain(&consul.kv_get("k", None).await.expect_err("it must not be answered"))
+    };
+    let no_token = refused(Address { token: None, ..whole.clone() }).await;
+    assert!(no_token.contains("403") && no_token.contains("Permission denied"), "{no_token}");
+    let untrusted = refused(Address { authority: None, ..whole.clone() }).await;
+    assert!(untrusted.contains("certificate"), "{untrusted}");
+    let unknown = refused(Address { certificate: None, ..whole.clone() }).await;
+    assert!(unknown.contains("does not answer"), "{unknown}");
+    let plain = refused(Address { urls: format!("http://localhost:{port}"), ..whole }).await;
+    assert!(plain.contains("does not answer"), "{plain}");
     discovery.stop().await;
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use actix_web::web::Data;
 use actix_web::{App, HttpServer};
-use client::consul::{Consul, ConsulError};
+use client::consul::{Address, Consul, ConsulError};
 use client::fleet::{Directory, Fleet};
 use client::registration::{Registration, ServiceRegistration};
 use membership::KeyHasher;
@@ -32,8 +32,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The host that others are told to reach it at. None, the default: the address that it listens on.
     pub advertise: Option<String>,
-    /// The base URL of discovery. Default `http://127.0.0.1:8500`.
-    pub discovery: String,
+    /// Where discovery is. Default `http://127.0.0.1:8500`.
+    pub discovery: Address,
     /// The secret that places keys on the ring; the same at every process of the cluster.
     pub cluster_secret: String,
     /// Where to keep the last known fleet, so that a start without discovery finds the nodes. None: not kept.
@@ -75,7 +75,7 @@ impl Config {
             name: name.to_owned(),
             listen: SocketAddr::from(([127, 0, 0, 1], 8085)),
             advertise: None,
-            discovery: "http://127.0.0.1:8500".to_owned(),
+            discovery: Address::from("http://127.0.0.1:8500"),
             cluster_secret: "everring-local".to_owned(),
             fleet_cache: None,
             workers: 1,
@@ -92,7 +92,7 @@ impl Config {
 pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), StartError> {
     let listener = TcpListener::bind(config.listen).map_err(|error| listen_error(&config, &error))?;
     let address = listener.local_addr().map_err(|error| listen_error(&config, &error))?;
-    let consul = Consul::new(&config.discovery).map_err(|error| discovery_error(&error))?;
+    let consul = Consul::open(&config.discovery).map_err(|error| discovery_error(&error))?;
     let registration = register(&consul, &config, address).await?;
     let directory = Directory::start(consul, config.fleet_cache.clone());
     let nodes = LiveNodes::new(&config.name);

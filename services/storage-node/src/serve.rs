@@ -2,7 +2,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use client::consul::{Consul, ConsulError};
+use client::consul::{Address, Consul, ConsulError};
 use client::fleet::{Directory, STORAGE_NODE_SERVICE};
 use client::registration::{Registration, ServiceRegistration};
 use client::ring_forming::EnterError;
@@ -28,8 +28,8 @@ pub struct Config {
     pub peer_listen: SocketAddr,
     /// The host that others are told; the listening address itself when none.
     pub advertise: Option<String>,
-    /// Discovery's base URL.
-    pub discovery: String,
+    /// Where discovery is.
+    pub discovery: Address,
     /// Its data directory.
     pub data: PathBuf,
     /// The cluster's secret: the same for all.
@@ -84,8 +84,8 @@ pub enum StartError {
         /// Who we are.
         ours: String,
     },
-    /// Discovery's address is none.
-    #[error("discovery's address cannot be used; give one such as http://127.0.0.1:8500")]
+    /// Discovery's address is none, or what is needed to speak with it cannot be used.
+    #[error("the settings for discovery cannot be used")]
     DiscoveryAddress(#[source] ConsulError),
     /// Discovery does not answer, and there is no last known view to start with.
     #[error("discovery at {url} cannot be reached; start it first, or give its address with --discovery")]
@@ -175,7 +175,7 @@ impl Node {
     pub async fn enter(config: Config) -> Result<Node, StartError> {
         let http = listen(config.listen)?;
         let peer = listen(config.peer_listen)?;
-        let consul = Consul::new(&config.discovery).map_err(StartError::DiscoveryAddress)?;
+        let consul = Consul::open(&config.discovery).map_err(StartError::DiscoveryAddress)?;
         let mut claimed = start::claim(&config, start::cluster_of(&config.cluster_secret))?;
         let directory = Directory::start(consul.clone(), Some(start::fleet_file(&config)));
         let last_view = Some(directory.current()).filter(|fleet| fleet.is_known()).map(|fleet| (*fleet.view).clone());

@@ -62,7 +62,7 @@ impl TestFleet {
             listen: any,
             peer_listen: any,
             advertise: None,
-            discovery: self.discovery.clone(),
+            discovery: self.discovery.as_str().into(),
             data: self.data(at),
             cluster_secret: SECRET.to_owned(),
             zone: None,
@@ -407,8 +407,7 @@ async fn a_start_that_cannot_work_says_why() {
             let other_name = refused(other_name).await;
             assert!(other_name.contains("n1"), "{other_name}");
 
-            let nowhere =
-                Config { discovery: "http://127.0.0.1:9".to_owned(), data: fleet.data(6), ..fleet.config(6, 3) };
+            let nowhere = Config { discovery: "http://127.0.0.1:9".into(), data: fleet.data(6), ..fleet.config(6, 3) };
             let nowhere = refused(nowhere).await;
             assert!(nowhere.contains("start it first"), "{nowhere}");
 

@@ -121,8 +121,8 @@ prometheus_finds() {
 # Debian's own package will not do: it was built without the discovery by Consul's API.
 run_prometheus() {
     have go || { skip "prometheus" "there is no Go here (https://go.dev/dl)"; return; }
-    tools=$("$here/../../tools/prometheus/build.sh") || { skip "prometheus" "it cannot be had or built"; return; }
-    attempt "Prometheus 3.5.0 consul_sd" prometheus_finds "$tools/prometheus"
+    prometheus=$("$here/../../tools/build.sh" prometheus) || { skip "prometheus" "it cannot be had or built"; return; }
+    attempt "Prometheus 3.5.0 consul_sd" prometheus_finds "$prometheus"
 }
 
 rendered() { grep -q "$1" "$scratch/rendered"; }

@@ -9,7 +9,6 @@
 # usage: ETCD_BIN=$(tests/tools/etcd/build.sh)
 set -eu
 
-go_version=3.6.8
 here=$(cd "$(dirname "$0")" && pwd)
 tools="${XDG_CACHE_HOME:-$HOME/.cache}/everring/tools"
 from=${ETCD_FROM:-any}
@@ -34,17 +33,7 @@ by_debian() {
 }
 
 by_go() {
-    out_dir="$tools/etcd-$go_version"
-    if [ ! -x "$out_dir/etcd" ]; then
-        command -v go >/dev/null 2>&1 || return 1
-        echo "etcd: building $go_version into $out_dir (some minutes, once)" >&2
-        mkdir -p "$scratch" "$out_dir" || return 1
-        # GOTOOLCHAIN=local: the compiler that is here, never a download of another.
-        (cd "$here" && GOTOOLCHAIN=local CGO_ENABLED=0 go build -mod=readonly -trimpath -buildvcs=false \
-            -ldflags='-s -w' -o "$scratch/etcd" go.etcd.io/etcd/server/v3 >&2) || return 1
-        mv "$scratch/etcd" "$out_dir/etcd" || return 1
-    fi
-    echo "$out_dir/etcd"
+    "$here/../build.sh" etcd server
 }
 
 case $from in
