@@ -15,6 +15,8 @@ TRACE  ?=
 SEEDS  ?= 10000
 # QUICK=1 runs the short form of the figures, with the same names.
 QUICK  ?=
+# Only these parts of the figures of discovery: failover, watch, clients, all-down, with commas between.
+ONLY   ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help build demo replay test manifests images k8s-test figures-kubernetes verify fmt clippy tidy doc deny fix sim figures-fleet figures-ring-changes figures-discovery soak
@@ -85,8 +87,8 @@ figures-ring-changes: build ## the figures of joins, leaves and restarts, the la
 	cargo run --release --locked $(BENCH) -p figures --bin ring-changes -- --everring $(EVERRING) \
 		--out $(CARGO_TARGET_DIR)/figures/ring-changes.json $(if $(QUICK),--quick)
 
-figures-discovery: build ## discovery beside Consul and etcd, the last line as JSON (QUICK=1)
-	cargo run --release --locked $(BENCH) -p figures-discovery -- --everring $(EVERRING) $(if $(QUICK),--quick) \
+figures-discovery: build ## discovery beside Consul and etcd, the last line as JSON (QUICK=1 ONLY=part,part)
+	cargo run --release --locked $(BENCH) -p figures-discovery -- --everring $(EVERRING) $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) \
 		--consul "$$(tests/tools/build.sh consul)" --etcd "$$(tests/tools/etcd/build.sh)"
 
 soak: FOR := 1h

@@ -245,9 +245,9 @@ async fn remove(args: RemoveArgs) -> anyhow::Result<u8> {
         let (arcs, names) = (losses.len(), names.join(", "));
         if !args.force {
             eprintln!(
-                "everring: {arcs} arcs ({share:.1} % of all keys) have no majority of replicas that can be reached ({names} \
-                 cannot); their data could not be copied. Bring one of these nodes back first. If their data is lost for \
-                 good, --force gives up what only they held"
+                "everring: {arcs} arcs ({share:.1} % of all keys) have no majority of replicas that can be reached \
+                 ({names} cannot); their data could not be copied. Bring one of these nodes back first. If their data \
+                 is lost for good, --force gives up what only they held"
             );
             return Ok(EXIT_REFUSED);
         }

@@ -1,6 +1,7 @@
 //! Leaders are killed while clients write and read: how long nobody can write, and whether anything acknowledged is
 //! lost.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
@@ -110,15 +111,16 @@ pub fn percentile(sorted: &[f64], percent: f64) -> Value {
     sorted.get(rank.min(sorted.len()).wrapping_sub(1)).map_or(Value::Null, |value| json!(value))
 }
 
-/// Keys whose value at the end is older than the last one that was acknowledged.
-fn lost(cluster: &Cluster, last: &[i64]) -> Result<u64> {
+/// Keys whose value at the end is older than the last one that was acknowledged. A write of unknown fate may come late,
+/// and then stands rightly: it is nobody's loss.
+fn lost(cluster: &Cluster, last: &[Written]) -> Result<u64> {
     let mut lost = 0;
-    for (number, acknowledged) in last.iter().enumerate() {
+    for (number, written) in last.iter().enumerate() {
         let mut connection = Connection::new(cluster.addresses[0], Duration::from_secs(10));
         let found = get(cluster.kind, &mut connection, &key_of(number));
         let found = found.map_err(|failed| anyhow::anyhow!("the last read of a key failed: {failed:?}"))?;
         let value = found.and_then(|text| text.parse::<i64>().ok()).unwrap_or(0);
-        lost += u64::from(value < *acknowledged);
+        lost += u64::from(value < written.acknowledged && !written.unknown.contains(&value));
     }
     Ok(lost)
 }
@@ -135,18 +137,27 @@ struct Client {
     number: usize,
     process: i64,
     next: i64,
+    written: Written,
+}
+
+/// What became of a client's writes.
+#[derive(Default)]
+struct Written {
+    /// The last one that was acknowledged.
     acknowledged: i64,
+    /// Those of which nobody knows.
+    unknown: BTreeSet<i64>,
 }
 
 impl Client {
     fn new(shared: Arc<Shared>, addresses: Vec<std::net::SocketAddr>, number: usize) -> Client {
         let connections = addresses.into_iter().map(|address| Connection::new(address, PATIENCE)).collect();
         let process = shared.next_process.fetch_add(1, Ordering::Relaxed);
-        Client { shared, connections, at: number % MEMBERS, number, process, next: 1, acknowledged: 0 }
+        Client { shared, connections, at: number % MEMBERS, number, process, next: 1, written: Written::default() }
     }
 
-    /// Until it is told to stop; the last value of its key that was acknowledged.
-    fn run(mut self) -> Result<i64> {
+    /// Until it is told to stop; what became of its writes.
+    fn run(mut self) -> Result<Written> {
         let mut round = 0;
         while !self.shared.stop.load(Ordering::Relaxed) {
             round += 1;
@@ -157,7 +168,7 @@ impl Client {
             }
             thread::sleep(PAUSE);
         }
-        Ok(self.acknowledged)
+        Ok(self.written)
     }
 
     fn write(&mut self) -> Result<()> {
@@ -168,7 +179,7 @@ impl Client {
         let done = put(self.shared.kind, &mut self.connections[self.at], &key, &value.to_string());
         match done {
             Ok(true) => {
-                self.acknowledged = value;
+                self.written.acknowledged = value;
                 let mut acknowledged = self.shared.acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
                 acknowledged.push((asked, Instant::now()));
                 drop(acknowledged);
@@ -181,6 +192,7 @@ impl Client {
             Ok(false) | Err(Failed::Unknown) => {
                 self.at = (self.at + 1) % MEMBERS;
                 self.note("info", "write", &key, json!(value))?;
+                self.written.unknown.insert(value);
                 // Nobody knows what became of it: whoever goes on is somebody else.
                 self.process = self.shared.next_process.fetch_add(1, Ordering::Relaxed);
                 Ok(())

@@ -23,6 +23,8 @@ const CHURN: f64 = 0.01;
 /// How long one blocking query waits.
 const WAIT: Duration = Duration::from_secs(60);
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a registration that was refused is tried again.
+const INSISTED: Duration = Duration::from_secs(30);
 /// Before the first look at processor time: the watchers' first answers are the longest.
 const SETTLED: Duration = Duration::from_secs(3);
 /// How long only one service changes, and nobody else may be woken.
@@ -150,10 +152,18 @@ fn register(connection: &mut Connection, instance: usize, change: u64) -> Result
             "ServiceID": id,
         },
     });
-    match connection.ask("PUT", "/v1/catalog/register", body.to_string().as_bytes()) {
-        Ok((200, _)) => Ok(()),
-        Ok((status, body)) => bail!("{id} was not registered: {status} {}", String::from_utf8_lossy(&body)),
-        Err(failed) => bail!("{id} was not registered: {failed:?}"),
+    let (body, until) = (body.to_string(), Instant::now() + INSISTED);
+    loop {
+        let why = match connection.ask("PUT", "/v1/catalog/register", body.as_bytes()) {
+            Ok((200, _)) => return Ok(()),
+            Ok((status, said)) => format!("{status} {}", String::from_utf8_lossy(&said)),
+            Err(failed) => format!("{failed:?}"),
+        };
+        // A leader may be elected meanwhile; saying the same once more does no harm.
+        if Instant::now() > until {
+            bail!("{id} was not registered: {why}");
+        }
+        thread::sleep(Duration::from_millis(20));
     }
 }
 

@@ -1,8 +1,8 @@
 //! The door of a running fleet: `everring ring add` asks here for one more storage node.
 //!
 //! It is a Unix socket below the fleet's data directory, so whoever may write there may add nodes, and nobody else: not
-//! a page in a browser, not another user. Where it is stands in discovery, under [`DOOR_KEY`]. One line of JSON is asked
-//! and one is answered.
+//! a page in a browser, not another user. Where it is stands in discovery, under [`DOOR_KEY`]. One line of JSON is
+//! asked and one is answered.
 
 use std::convert::Infallible;
 use std::io;
@@ -166,8 +166,8 @@ fn listen(path: &Path) -> anyhow::Result<UnixListener> {
 pub async fn ask(consul: &Consul, ask: &Ask) -> anyhow::Result<Told> {
     let Some(pair) = consul.kv_get(DOOR_KEY, None).await?.value else {
         bail!(
-            "this discovery knows of no `everring up` that could start a node; a node joins by being started: `everring \
-             storage-node` with a name and a data directory of its own"
+            "this discovery knows of no `everring up` that could start a node; a node joins by being started: \
+             `everring storage-node` with a name and a data directory of its own"
         );
     };
     let path = PathBuf::from(String::from_utf8_lossy(&pair.value).into_owned());

@@ -5,7 +5,7 @@
 //! whose check is critical keeps its address, and so does a member that discovery has forgotten. When discovery is
 //! gone, the last known fleet stays in use.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -89,7 +89,7 @@ impl Directory {
         let known = cache.as_deref().and_then(fleet_cache::load);
         let origin = if known.is_some() { Origin::Cache } else { Origin::Discovery };
         let (fleet, _) = watch::channel(Arc::new(known.unwrap_or_else(Fleet::unknown)));
-        let board = Arc::new(Board { fleet, origin: Mutex::new(origin), cache });
+        let board = Arc::new(Board { fleet, origin: Mutex::new(origin), registered: Mutex::default(), cache });
         let tasks = vec![
             tokio::spawn(follow_view(consul.clone(), Arc::clone(&board))),
             tokio::spawn(follow_nodes(consul, Arc::clone(&board))),
@@ -140,6 +140,8 @@ enum Origin {
 struct Board {
     fleet: watch::Sender<Arc<Fleet>>,
     origin: Mutex<Origin>,
+    /// Who was registered when that was read last.
+    registered: Mutex<BTreeSet<NodeId>>,
     cache: Option<PathBuf>,
 }
 
@@ -152,13 +154,21 @@ impl Board {
             return;
         }
         *held_from = origin;
+        let registered = self.registered.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
         self.publish(|fleet| {
             let ring = if view == *fleet.view { Arc::clone(&fleet.ring) } else { Arc::new(view.ring()) };
-            Fleet { ring, view: Arc::new(view), nodes: fleet.nodes.clone() }
+            let mut nodes = fleet.nodes.clone();
+            // The address of a member is kept though it is not registered now; not that of one that is no member any
+            // more.
+            let was_member = |id: &NodeId| fleet.view.member(*id).is_some();
+            nodes.retain(|id, _| view.member(*id).is_some() || registered.contains(id) || !was_member(id));
+            Fleet { ring, view: Arc::new(view), nodes }
         });
     }
 
     fn take_nodes(&self, mut nodes: BTreeMap<NodeId, NodeAddress>) {
+        let registered = nodes.keys().copied().collect();
+        *self.registered.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = registered;
         self.publish(|fleet| {
             for (id, address) in &fleet.nodes {
                 if fleet.view.member(*id).is_some() {
@@ -316,7 +326,7 @@ mod tests {
         };
         held.nodes = BTreeMap::from([(NodeId(1), address(1)), (NodeId(2), address(2))]);
         let (fleet, _) = watch::channel(Arc::new(held));
-        let board = Board { fleet, origin: Mutex::new(Origin::Discovery), cache: None };
+        let board = Board { fleet, origin: Mutex::new(Origin::Discovery), registered: Mutex::default(), cache: None };
         board.take_nodes(BTreeMap::from([(NodeId(3), address(3))]));
         let known: Vec<u64> = board.fleet.borrow().nodes.keys().map(|id| id.0).collect();
         assert_eq!(known, [1, 3], "the member stays, the stranger goes");

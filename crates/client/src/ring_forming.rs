@@ -115,8 +115,8 @@ pub async fn enter(consul: &Consul, newcomer: &Newcomer, prng: &mut Prng) -> Res
     Err(EnterError::Contended { key: VIEW_KEY.to_owned() })
 }
 
-/// Tells discovery that `node` starts as `incarnation`, which its disk holds already. False: discovery has seen this start
-/// or a later one, so the disk is a copy, or older than the node's last start.
+/// Tells discovery that `node` starts as `incarnation`, which its disk holds already. False: discovery has seen this
+/// start or a later one, so the disk is a copy, or older than the node's last start.
 ///
 /// # Errors
 /// See [`EnterError`].

@@ -1,12 +1,12 @@
 //! Changes of membership: pure steps from one view to the next, each checked before it is taken.
 //!
-//! A change is *joint*: from its begin until its end the arcs that it touches have two replica sets, and a decision needs
-//! a majority of both. It ends when every node that is new to an arc holds what a majority of the old set held. Until
-//! then it can be abandoned, since the old set holds everything too. Changes that touch different arcs go on side by
-//! side.
+//! A change is *joint*: from its begin until its end the arcs that it touches have two replica sets, and a decision
+//! needs a majority of both. It ends when every node that is new to an arc holds what a majority of the old set held.
+//! Until then it can be abandoned, since the old set holds everything too. Changes that touch different arcs go on side
+//! by side.
 //!
-//! Each step gives every arc whose sets or ends it alters the new view's epoch, and leaves all others alone. So an arc's
-//! epoch names its replica sets and which keys it is about, and a change is noticed only where it matters.
+//! Each step gives every arc whose sets or ends it alters the new view's epoch, and leaves all others alone. So an
+//! arc's epoch names its replica sets and which keys it is about, and a change is noticed only where it matters.
 
 use std::collections::BTreeSet;
 
@@ -379,8 +379,8 @@ impl View {
 
     /// Gives the arcs whose sets or ends differ from those `before` the epoch of this view; the others keep theirs.
     ///
-    /// The ends too, since what is said of an arc as a whole (it is confirmed, it is copied) must not be taken for said of
-    /// a longer one.
+    /// The ends too, since what is said of an arc as a whole (it is confirmed, it is copied) must not be taken for said
+    /// of a longer one.
     fn settle_epochs(&mut self, before: &Ring) {
         let ring = self.ring();
         let mut epochs = std::mem::take(&mut self.arc_epochs);

@@ -346,11 +346,11 @@ impl Acceptor {
     }
 
     /// Registers of one stretch of positions; past `after`, if that lies in it.
-    fn of_stretch<'a>(
-        &'a self,
+    fn of_stretch(
+        &self,
         stretch: Option<(u64, Option<u64>)>,
         after: Option<RegisterKey>,
-    ) -> impl Iterator<Item = (&'a RegisterKey, &'a Register)> {
+    ) -> impl Iterator<Item = (&RegisterKey, &Register)> {
         let lowest = |position: u64| RegisterKey { position: Position(position), ..RegisterKey::FIRST };
         let range = stretch.and_then(|(start, end)| {
             let here = |key: &RegisterKey| key.position.0 >= start && end.is_none_or(|end| key.position.0 < end);
@@ -459,8 +459,8 @@ fn note_ending(endings: &mut BTreeSet<(u64, RegisterKey)>, key: &RegisterKey, be
     }
 }
 
-/// The positions of the arc (`low`, `high`] as up to two stretches from a first position to an excluded last one, in the
-/// order of the ring: an arc may reach over the end of the numbers.
+/// The positions of the arc (`low`, `high`] as up to two stretches from a first position to an excluded last one, in
+/// the order of the ring: an arc may reach over the end of the numbers.
 fn stretches(low: Position, high: Position) -> [Option<(u64, Option<u64>)>; 2] {
     let wraps = low >= high;
     let near = low.0.checked_add(1).map(|start| (start, if wraps { None } else { high.0.checked_add(1) }));

@@ -15,8 +15,9 @@
 //! What has to be so for an answer at once, without a message: what we hold of the register is known to be chosen; no
 //! operation of ours is under way on it; `w` or the last finished confirmation is as new as the session.
 //!
-//! *A confirmation belongs to one arc epoch.* While the arc is changing it needs a majority of both replica sets; in the
-//! next epoch it counts no more. That no ballot up to `c` is chosen in a later epoch either is argued in decision 0053.
+//! *A confirmation belongs to one arc epoch.* While the arc is changing it needs a majority of both replica sets; in
+//! the next epoch it counts no more. That no ballot up to `c` is chosen in a later epoch either is argued in decision
+//! 0054.
 //!
 //! *A strict read of a session* whose time lies above what is held takes its time from a confirmation, too, one that
 //! began after it arrived; other strict reads ask for their key alone, as they always did.
@@ -113,8 +114,8 @@ struct ArcView {
 #[derive(Debug, Default)]
 pub(crate) struct Confirmations {
     arcs: BTreeMap<Position, ArcView>,
-    /// Of each arc, the counter up to which our own rounds may have been cut short: what they had accepted is reported to
-    /// us like that of others, and late messages of theirs are refused.
+    /// Of each arc, the counter up to which our own rounds may have been cut short: what they had accepted is reported
+    /// to us like that of others, and late messages of theirs are refused.
     cut_short: BTreeMap<Position, u64>,
     rounds: BTreeMap<RoundId, Position>,
     begun: u64,
@@ -155,8 +156,8 @@ impl<R: Rules> Replica<R> {
         self.begin_reads_again(patients, out);
     }
 
-    /// A round of ours was given up after it had proposed something at `counter`. It may yet be chosen, so what we confirm
-    /// from now on must tell.
+    /// A round of ours was given up after it had proposed something at `counter`. It may yet be chosen, so what we
+    /// confirm from now on must tell.
     pub(crate) fn note_cut_short(&mut self, key: &RegisterKey, counter: u64, out: &mut Outbox) {
         let high = self.arc_end(key);
         let known = self.confirmations.cut_short.entry(high).or_default();

@@ -4,8 +4,8 @@
 //! the arc up to it, from all *other* coordinators, and from earlier starts of the same one. Floors are in memory only:
 //! after a restart the ceiling, which lies above every floor that was promised, stands in for them.
 //!
-//! A promise outlives the arc epoch in which it was made: there it becomes a floor against everybody, its owner too, who
-//! starts its rounds again at higher ballots. What was accepted is counted anew in each arc epoch.
+//! A promise outlives the arc epoch in which it was made: there it becomes a floor against everybody, its owner too,
+//! who starts its rounds again at higher ballots. What was accepted is counted anew in each arc epoch.
 
 use std::collections::{BTreeMap, VecDeque};
 

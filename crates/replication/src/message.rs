@@ -40,8 +40,8 @@ impl State {
 /// A message between two replicas.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// Of a question about a register or an arc, and of its answer: the arc's epoch in the sender's view. A receiver for
-    /// which the arc has another epoch does not act on the body. Of all else: the epoch of the sender's view.
+    /// Of a question about a register or an arc, and of its answer: the arc's epoch in the sender's view. A receiver
+    /// for which the arc has another epoch does not act on the body. Of all else: the epoch of the sender's view.
     pub epoch: Epoch,
     /// The sender's Lamport counter; the receiver advances its own past it.
     pub counter: u64,

@@ -9,7 +9,7 @@
 //! With the registers come the floors that the sources promised, and at the end the newcomer confirms the arc: what it
 //! holds and does not know to be chosen (a copied state that only one source had accepted, a vote of its own in a round
 //! that failed) is finished at a higher ballot. Else such a state could become chosen merely by the change's end, at a
-//! ballot below floors that reads have relied on (decision 0053).
+//! ballot below floors that reads have relied on (decision 0054).
 //!
 //! Ballots are asked for first, and then only the registers in which the newcomer lags. So the second of two sources
 //! costs little, and a copy that was interrupted is resumed by what the disk holds.
@@ -344,8 +344,8 @@ impl<R: Rules> Replica<R> {
             return self.transfer_timer(self.now);
         };
         if let Some(total) = asking.last {
-            // Counted on both sides: what the source named we must hold. (It may hold more by the end, for it has gone on
-            // taking writes; those of this epoch reach us as they reach it.)
+            // Counted on both sides: what the source named we must hold. (It may hold more by the end, for it has gone
+            // on taking writes; those of this epoch reach us as they reach it.)
             let held = self.acceptor.of_arc((copy.low, high), None).count() as u64;
             let (node, listed) = (asking.node, asking.listed);
             copy.asking = None;
@@ -409,7 +409,8 @@ impl Transfer {
 }
 
 impl ArcCopy {
-    /// Whom to ask next: somebody who has not told all, in turn, and better one that can be reached. None when all have.
+    /// Whom to ask next: somebody who has not told all, in turn, and better one that can be reached. None when all
+    /// have.
     fn next_source(&mut self, reachable: impl Fn(NodeId) -> bool) -> Option<NodeId> {
         let left: Vec<NodeId> = self.sources.iter().copied().filter(|node| !self.heard.contains(node)).collect();
         let near: Vec<NodeId> = left.iter().copied().filter(|node| reachable(*node)).collect();

@@ -309,7 +309,8 @@ fn a_copy_waits_for_replicas_that_know_of_the_change() {
     let joining = ring.view.begin_join(newcomer(6, 1500)).expect("it may join");
     ring.start(id(6), joining.clone());
     ring.publish(joining);
-    // Everybody can be reached, but keeps the old view: the newcomer's questions are refused, with a view for an answer.
+    // Everybody can be reached, but keeps the old view: the newcomer's questions are refused, with a view for an
+    // answer.
     ring.away.clear();
     ring.wait(Duration::from_millis(400));
     assert!((1..=5).any(|number| ring.replicas[&id(number)].view().epoch == Epoch(2)), "by asking it spreads the view");
@@ -497,8 +498,8 @@ fn a_floor_stands_in_the_arcs_next_epoch() {
     assert!(matches!(answer, Body::Promise { .. }), "the planted bug shows: {answer:?}");
 }
 
-/// n1 alone has accepted "b" when n2 and n3 confirm the arc and show "a". Then n6 takes the place of n3: n1 and n6 are a
-/// majority. The time at which "b" is shown then, and that at which "a" was.
+/// n1 alone has accepted "b" when n2 and n3 confirm the arc and show "a". Then n6 takes the place of n3: n1 and n6 are
+/// a majority. The time at which "b" is shown then, and that at which "a" was.
 fn times_of_an_interrupted_write<R: Rules>() -> (Ballot, Ballot) {
     let mut ring = RingOf::<R>::new(5);
     ring.put(id(1), 0, "a");

@@ -22,8 +22,8 @@ impl fmt::Display for Violation {
     }
 }
 
-/// A register's replica sets through the epochs of its arc, and what was accepted and chosen on it, seen from outside of
-/// all nodes.
+/// A register's replica sets through the epochs of its arc, and what was accepted and chosen on it, seen from outside
+/// of all nodes.
 #[derive(Debug, Default)]
 struct Register {
     /// The arc epochs so far with their sets, oldest first.
@@ -127,8 +127,8 @@ impl Registers {
 }
 
 impl Register {
-    /// Whether what is accepted at `ballot` is chosen in some arc epoch: a quorum of its sets holds it on disk since that
-    /// epoch or before, held nothing newer when that epoch came, and acts on that epoch.
+    /// Whether what is accepted at `ballot` is chosen in some arc epoch: a quorum of its sets holds it on disk since
+    /// that epoch or before, held nothing newer when that epoch came, and acts on that epoch.
     fn is_chosen(&self, ballot: Ballot, reached: &BTreeMap<NodeId, Epoch>) -> bool {
         let Some(holders) = self.durable.get(&ballot) else { return false };
         self.history.iter().enumerate().any(|(at, (epoch, sets))| {
@@ -235,8 +235,8 @@ fn invariant_chosen_states_extend_each_other(older: &State, newer: &State) -> Re
     Err(Violation { invariant: "chosen_states_extend_each_other", found })
 }
 
-/// Once a coordinator has confirmed an arc up to a counter, nothing of others becomes the arc's last word at or below it,
-/// in whatever arc epoch: reads of the old state have been answered at that counter.
+/// Once a coordinator has confirmed an arc up to a counter, nothing of others becomes the arc's last word at or below
+/// it, in whatever arc epoch: reads of the old state have been answered at that counter.
 fn invariant_nothing_new_is_chosen_below_a_confirmation(
     ballot: Ballot,
     confirmed: &BTreeMap<NodeId, u64>,

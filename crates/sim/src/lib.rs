@@ -91,16 +91,12 @@ pub fn run(seed: u64, options: Options) -> Report {
         Some(Planted::FenceIgnored) => run_with::<broken::FenceIgnored, Ring>(seed, options),
         Some(Planted::SingleQuorum) => run_with::<broken::SingleQuorum, Ring>(seed, options),
         Some(Planted::StaleCoordinator) => run_with::<broken::StaleCoordinator, Ring>(seed, options),
-        Some(Planted::CopyFromOldEpoch) => run_with::<broken::CopyFromOldEpoch, Ring>(seed, options),
-        Some(Planted::CopyFromOne) => run_with::<broken::CopyFromOne, Ring>(seed, options),
         Some(Planted::SwitchBeforeCopy) => run_with::<broken::SwitchBeforeCopy, Ring>(seed, options),
         Some(Planted::ReleaseBeforeSwitch) => run_with::<broken::ReleaseBeforeSwitch, Ring>(seed, options),
-        Some(Planted::EpochForgotten) => run_with::<broken::EpochForgotten, Ring>(seed, options),
         Some(Planted::TwinHeeded) => run_with::<broken::TwinHeeded, Ring>(seed, options),
         Some(Planted::ConfirmedByOldSet) => run_with::<broken::ConfirmedByOldSet, Ring>(seed, options),
         Some(Planted::ConfirmationKept) => run_with::<broken::ConfirmationKept, Ring>(seed, options),
         Some(Planted::FloorsDropped) => run_with::<broken::FloorsDropped, Ring>(seed, options),
-        Some(Planted::CopyUnconfirmed) => run_with::<broken::CopyUnconfirmed, Ring>(seed, options),
         Some(Planted::PublishedChord) => run_with::<replication::Correct, chord::rules::Published2001>(seed, options),
     }
 }

@@ -40,16 +40,10 @@ pub enum Planted {
     SingleQuorum,
     /// Acts on what a coordinator with another view asks.
     StaleCoordinator,
-    /// Copies an arc from members that are still in the old epoch.
-    CopyFromOldEpoch,
-    /// Copies an arc from a single replica.
-    CopyFromOne,
     /// Counts a newcomer before it has copied.
     SwitchBeforeCopy,
     /// Drops an arc at the source when its change begins.
     ReleaseBeforeSwitch,
-    /// Acts on an old view after a restart.
-    EpochForgotten,
     /// Starts a copy of a data directory whose node runs, and heeds both.
     TwinHeeded,
     /// Confirms an arc by the old replica set alone while a change is pending.
@@ -58,8 +52,6 @@ pub enum Planted {
     ConfirmationKept,
     /// Drops the promised floors when an arc changes.
     FloorsDropped,
-    /// Counts what was copied as a vote, chosen or not.
-    CopyUnconfirmed,
     /// Keeps the ring by the Chord protocol as it was published in 2001.
     PublishedChord,
 }
@@ -74,7 +66,7 @@ pub struct UnknownPlanted {
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Planted; 29] = [
+    pub const ALL: [Planted; 25] = [
         Planted::AckBeforeSync,
         Planted::MinorityRead,
         Planted::RetryTwice,
@@ -93,16 +85,12 @@ impl Planted {
         Planted::FenceIgnored,
         Planted::SingleQuorum,
         Planted::StaleCoordinator,
-        Planted::CopyFromOldEpoch,
-        Planted::CopyFromOne,
         Planted::SwitchBeforeCopy,
         Planted::ReleaseBeforeSwitch,
-        Planted::EpochForgotten,
         Planted::TwinHeeded,
         Planted::ConfirmedByOldSet,
         Planted::ConfirmationKept,
         Planted::FloorsDropped,
-        Planted::CopyUnconfirmed,
         Planted::PublishedChord,
     ];
 
@@ -127,16 +115,12 @@ impl Planted {
             Planted::FenceIgnored => "fence-ignored",
             Planted::SingleQuorum => "single-quorum",
             Planted::StaleCoordinator => "stale-coordinator",
-            Planted::CopyFromOldEpoch => "copy-from-old-epoch",
-            Planted::CopyFromOne => "copy-from-one",
             Planted::SwitchBeforeCopy => "switch-before-copy",
             Planted::ReleaseBeforeSwitch => "release-before-switch",
-            Planted::EpochForgotten => "epoch-forgotten",
             Planted::TwinHeeded => "twin-heeded",
             Planted::ConfirmedByOldSet => "confirmed-by-old-set",
             Planted::ConfirmationKept => "confirmation-kept",
             Planted::FloorsDropped => "floors-dropped",
-            Planted::CopyUnconfirmed => "copy-unconfirmed",
             Planted::PublishedChord => "published-chord",
         }
     }

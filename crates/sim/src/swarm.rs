@@ -151,6 +151,8 @@ impl Swarm {
         }
         if prng.one_in(8) {
             swarm.make_storm(prng);
+        } else if prng.one_in(5) {
+            swarm.make_churn(prng);
         } else if !swarm.sessions {
             swarm.draw_times(prng);
         }
@@ -183,6 +185,22 @@ impl Swarm {
         self.straggling = self.straggling.max(0.05);
         // Full disks are another subject, and take their time at the end for each key.
         self.fill_every = None;
+    }
+
+    /// One change of membership after the other, under load and among restarts: where it matters who copies what, from
+    /// whom and when.
+    fn make_churn(&mut self, prng: &mut Prng) {
+        self.tokens = 1;
+        self.registers = 2;
+        (self.counters, self.journals) = (0, 0);
+        self.operations = 400;
+        self.competing = true;
+        self.changes_every = Some(Duration::from_millis(15 + prng.below(50)));
+        self.crash_every = Some(Duration::from_millis(20 + prng.below(100)));
+        self.downtime_max = if prng.one_in(2) { DOWNTIME_SHORT } else { Duration::from_millis(20 + prng.below(150)) };
+        self.loss = self.loss.max(0.05 + prng.unit() * 0.10);
+        self.straggling = self.straggling.max(0.05);
+        self.hedge = Duration::from_millis(5 + prng.below(15));
     }
 
     /// Many restarts among competing coordinators of one key, with messages from before them under way: where promises

@@ -6,8 +6,8 @@ use replication::{Operation, Outcome, Receipt};
 use stdx::TraceContext;
 
 /// The protocol's number, told in every [`Hello`]. Two ends with different numbers do not talk. 2 brought sessions:
-/// confirmations of arcs, operations with a time, receipts with a time. 3 brought changes of membership: epochs of arcs,
-/// copying, views among nodes.
+/// confirmations of arcs, operations with a time, receipts with a time. 3 brought changes of membership: epochs of
+/// arcs, copying, views among nodes.
 pub const PROTOCOL: u16 = 3;
 
 /// The first frame in both directions of every connection.

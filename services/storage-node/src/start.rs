@@ -100,8 +100,8 @@ impl Claimed {
         let disk = RealDisk::open(&directory).map_err(|error| data_error(config, error))?;
         tracing::warn!(
             aside = %aside.display(),
-            "the data directory is a copy, or older than this node's last start; it is set aside, and the node joins as a \
-             new member"
+            "the data directory is a copy, or older than this node's last start; it is set aside, and the node joins \
+             as a new member"
         );
         first_start(config, cluster, &directory, disk)
     }
@@ -177,7 +177,8 @@ pub(crate) async fn enter(
                 if is_at_work(config, consul, theirs).await {
                     return Err(StartError::Enter(EnterError::Refused(refusal)));
                 }
-                tracing::warn!(name = config.name, lost = %theirs, "the data of this name is lost; a new member replaces it");
+                let name = &config.name;
+                tracing::warn!(name, lost = %theirs, "the data of this name is lost; a new member replaces it");
                 newcomer.replaces = Some(theirs);
             }
             Err(EnterError::Change(wait @ ChangeError::Overlaps { .. })) => {

@@ -91,6 +91,12 @@ impl TestFleet {
                 if enough(&fleet) && fleet.view.is_formed() && self.all_ready(&fleet, &seen).await {
                     return;
                 }
+                if !enough(&fleet) {
+                    *seen.borrow_mut() = vec![format!(
+                        "{:?} pending {:?} nodes {:?}",
+                        fleet.view.epoch, fleet.view.pending, fleet.nodes
+                    )];
+                }
                 // Either the fleet changes, or its nodes' states do, which only asking tells.
                 let _ = tokio::time::timeout(Duration::from_millis(50), watch.changed()).await;
             }

@@ -502,7 +502,8 @@ impl<R: Rules> World<R> {
         self.after_ms(2_000, Event::Start(at));
     }
 
-    /// Asks again and again, whoever runs, to take a replica out; once somebody says that it is gone, its disk goes too.
+    /// Asks again and again, whoever runs, to take a replica out; once somebody says that it is gone, its disk goes
+    /// too.
     fn retire(&mut self, at: usize, id: u64) -> Result<(), String> {
         if self.machines[at].id != id {
             return Ok(());

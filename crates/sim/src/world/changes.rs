@@ -138,8 +138,8 @@ impl<R: replication::Rules, C: chord::Rules> World<R, C> {
         }
     }
 
-    /// The view that a node finds when it starts: discovery's, or when that cannot be reached the last one that it kept.
-    /// None: it belongs to the ring no more.
+    /// The view that a node finds when it starts: discovery's, or when that cannot be reached the last one that it
+    /// kept. None: it belongs to the ring no more.
     pub(super) fn view_at_start(&mut self, node: usize) -> Option<View> {
         let kept = !self.calm && self.prng.one_in(3);
         let view = if kept { self.nodes[node].kept_views[0].clone() } else { self.view.clone() };

@@ -158,11 +158,9 @@ impl<R: replication::Rules, C: chord::Rules> World<R, C> {
         self.nodes[node].disk = store::SimDisk::new(self.prng.next_u64());
         self.nodes[node].gone = !self.amnesia;
         let id = self.nodes[node].id;
-        if self.nodes[node].gone {
-            if self.swarm.changes_every.is_some() {
-                let after = Duration::from_millis(20 + self.prng.below(800));
-                self.at(after, Happening::Replace { gone: id });
-            }
+        if self.nodes[node].gone && self.swarm.changes_every.is_some() {
+            let after = Duration::from_millis(20 + self.prng.below(800));
+            self.at(after, Happening::Replace { gone: id });
         }
         self.after_crash(node);
     }

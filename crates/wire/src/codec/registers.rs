@@ -71,6 +71,22 @@ pub(super) fn write_message(w: &mut Writer<'_>, message: &Message) {
             write_entries(w, entries, *more);
         }
         Body::OtherEpoch { view: None } => w.u8(11),
+        Body::OtherEpoch { view: Some(view) } => {
+            w.u8(14);
+            w.bytes(crate::view::to_json(view).as_bytes());
+        }
+        Body::Fenced { incarnation } => {
+            w.u8(19);
+            w.varint(*incarnation);
+        }
+        Body::Confirm { .. } | Body::Confirmed { .. } => write_confirming(w, &message.body),
+        copying => write_copying(w, copying),
+    }
+}
+
+/// What confirmations of arcs say.
+fn write_confirming(w: &mut Writer<'_>, body: &Body) {
+    match body {
         Body::Confirm { round, arc, up_to, since, position, after } => {
             begin(w, 12, *round);
             w.fixed_u64(arc.0);
@@ -84,15 +100,7 @@ pub(super) fn write_message(w: &mut Writer<'_>, message: &Message) {
             write_ledger_position(w, *position);
             write_entries(w, entries, *more);
         }
-        Body::OtherEpoch { view: Some(view) } => {
-            w.u8(14);
-            w.bytes(crate::view::to_json(view).as_bytes());
-        }
-        Body::Fenced { incarnation } => {
-            w.u8(19);
-            w.varint(*incarnation);
-        }
-        copying => write_copying(w, copying),
+        other => unreachable!("not of a confirmation: {other:?}"),
     }
 }
 

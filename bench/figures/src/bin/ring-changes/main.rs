@@ -1,5 +1,5 @@
-//! `make figures-ring-changes`: a node joins a fleet of five under load, one leaves it, one is killed and comes back. The
-//! last line is JSON; the same names stand in `make figures-ring`.
+//! `make figures-ring-changes`: a node joins a fleet of five under load, one leaves it, one is killed and comes back.
+//! The last line is JSON; the same names stand in `make figures-ring`.
 //!
 //! Beside each time stands what this machine's disk and loopback allow, measured in the same run.
 
@@ -163,7 +163,8 @@ impl Fleet {
     fn start(everring: &Path, work: &Path) -> Result<Fleet> {
         let mut command = program(everring);
         let nodes = NODES.to_string();
-        command.args(["up", "--nodes", &nodes, "--gateways", "2", "--output", "json", "--data"]).arg(work.join("fleet"));
+        let fleet = ["up", "--nodes", &nodes, "--gateways", "2", "--output", "json", "--data"];
+        command.args(fleet).arg(work.join("fleet"));
         let (up, line) = Process::start_until("up", command, work, "{", PATIENCE)?;
         let addresses: Value = serde_json::from_str(&line).context("`up` says where everything is")?;
         let host = |url: &Value| url.as_str().unwrap_or_default().trim_start_matches("http://").to_owned();
