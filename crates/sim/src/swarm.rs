@@ -149,14 +149,19 @@ impl Swarm {
                 swarm.straggling = swarm.straggling.max(0.05);
             }
         }
-        if prng.one_in(8) {
-            swarm.make_storm(prng);
-        } else if prng.one_in(5) {
-            swarm.make_churn(prng);
-        } else if !swarm.sessions {
-            swarm.draw_times(prng);
-        }
+        swarm.draw_subject(prng);
         swarm
+    }
+
+    /// Some runs have a subject of their own.
+    fn draw_subject(&mut self, prng: &mut Prng) {
+        if prng.one_in(8) {
+            self.make_storm(prng);
+        } else if prng.one_in(5) {
+            self.make_churn(prng);
+        } else if !self.sessions {
+            self.draw_times(prng);
+        }
     }
 
     /// Values that live for a time, locks, and clocks that differ.
