@@ -17,7 +17,7 @@ SEEDS  ?= 10000
 QUICK  ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo replay test manifests images k8s-test figures-kubernetes verify fmt clippy tidy doc deny fix sim figures-fleet soak
+.PHONY: help build demo replay test manifests images k8s-test figures-kubernetes verify fmt clippy tidy doc deny fix sim figures-fleet figures-ring lookups soak
 .PHONY: bench-peers bench-transport bench-log bench-checker measure
 
 help: ## list the targets
@@ -79,6 +79,12 @@ sim: build ## simulated fleets, one a seed (SEEDS=10000)
 
 figures-fleet: build ## the figures of the fleet, the last line as JSON (QUICK=1)
 	EVERRING_BIN=$(EVERRING) bench/figures-fleet.sh $(if $(QUICK),--quick)
+
+figures-ring: build ## the figures of the ring, the last line as JSON (QUICK=1)
+	cargo run --release --locked $(BENCH) -p figures --bin ring -- --everring $(EVERRING) $(if $(QUICK),--quick)
+
+lookups: build ## docs/lookups.md and its plot, measured anew
+	$(EVERRING) sim lookups --write docs
 
 soak: FOR := 1h
 soak: demo ## an hour of the demo

@@ -22,6 +22,7 @@ mod people;
 mod roles;
 mod signals;
 mod simulate;
+mod simulate_ring;
 mod up;
 
 use std::process::ExitCode;

@@ -2,16 +2,13 @@
 
 use std::time::Duration;
 
-use membership::{ClusterId, FormError, Member, NodeId, Position, View, choose_tokens};
+use membership::{ClusterId, FormError, Member, NodeId, View, choose_tokens, tokens_of_weight};
 use stdx::Prng;
 use wire::view::ViewJsonError;
 
 use crate::backoff::Backoff;
 use crate::consul::{Consul, ConsulError};
 use crate::fleet::VIEW_KEY;
-
-/// How many tokens a node holds unless told otherwise.
-pub const TOKENS: usize = 16;
 
 /// Under this prefix, each node's last incarnation, as decimal text.
 pub const INCARNATION_PREFIX: &str = "everring/incarnation/";
@@ -37,8 +34,8 @@ pub struct Newcomer {
     pub replication: usize,
     /// How many members the ring forms with, if it is the one that starts it.
     pub forms_with: usize,
-    /// How many tokens to choose.
-    pub tokens: usize,
+    /// How much it takes beside the others; see [`Member::weight`].
+    pub weight: u32,
     /// The last view that it kept on its disk. Put back when discovery has lost the view: tokens must not change.
     pub last_view: Option<View>,
 }
@@ -146,13 +143,16 @@ fn next_view(held: Option<&View>, newcomer: &Newcomer, prng: &mut Prng) -> Resul
         (None, None) => start_view(newcomer, prng)?,
     };
     let cluster = newcomer.cluster.unwrap_or(base.cluster);
-    let taken: Vec<Position> = base.members.iter().flat_map(|member| member.tokens.iter().copied()).collect();
-    let member = Member {
+    let mut member = Member {
         id: newcomer.id,
         name: newcomer.name.clone(),
         zone: newcomer.zone.clone(),
-        tokens: choose_tokens(&taken, newcomer.tokens, prng),
+        weight: newcomer.weight,
+        tokens: Vec::new(),
     };
+    if base.member(newcomer.id).is_none() {
+        member.tokens = choose_tokens(&base.members, base.replication, &member, tokens_of_weight(member.weight), prng);
+    }
     base.admit(&member, cluster, newcomer.hash_fingerprint).map_err(EnterError::Refused)
 }
 
@@ -177,7 +177,7 @@ fn read_number(key: &str, value: &[u8]) -> Result<u64, EnterError> {
 
 #[cfg(test)]
 mod tests {
-    use membership::Epoch;
+    use membership::{Epoch, TOKENS};
 
     use super::*;
 
@@ -190,7 +190,7 @@ mod tests {
             hash_fingerprint: 7,
             replication: 2,
             forms_with: 2,
-            tokens: TOKENS,
+            weight: 1,
             last_view: None,
         }
     }

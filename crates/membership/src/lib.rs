@@ -9,12 +9,13 @@
 //! Sources: Dynamo (SOSP 2007) section 4.2 for tokens and 4.3 for preference lists over distinct machines; Chord
 //! (SIGCOMM 2001) for the circle and `successor(k)`.
 
+mod balance;
 mod identity;
 mod position;
-mod tokens;
+mod replica_set;
 mod view;
 
+pub use balance::{TOKENS, TOKENS_MAX, choose_tokens, load_ratios, tokens_after_leave, tokens_of_weight};
 pub use identity::{BucketId, ClusterId, Epoch, NodeId};
 pub use position::{KeyHasher, Position};
-pub use tokens::choose_tokens;
 pub use view::{Arc, FormError, Member, Ring, View, ViewError};

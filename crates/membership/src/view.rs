@@ -28,6 +28,8 @@ pub struct Member {
     pub name: String,
     /// The failure domain, where known. Replicas prefer distinct zones.
     pub zone: Option<String>,
+    /// How much it takes, beside the others: a member of weight 2 owns twice what one of weight 1 does. At least 1.
+    pub weight: u32,
     /// The ring positions it holds, none of them anyone else's.
     pub tokens: Vec<Position>,
 }
@@ -47,6 +49,9 @@ pub enum ViewError {
     /// A member of a formed ring without a token.
     #[error("{0} holds no token")]
     NoToken(String),
+    /// A member that would own nothing.
+    #[error("{0} has weight 0; a weight is at least 1")]
+    NoWeight(String),
     /// Formed, but with fewer members than copies.
     #[error(
         "{members} members cannot hold {replication} copies on distinct nodes; start more nodes or lower the \
@@ -187,6 +192,9 @@ impl View {
             if earlier.iter().any(|other| other.id == member.id || other.name == member.name) {
                 return Err(ViewError::Duplicate(member.name.clone()));
             }
+            if member.weight == 0 {
+                return Err(ViewError::NoWeight(member.name.clone()));
+            }
             if self.is_formed() && member.tokens.is_empty() {
                 return Err(ViewError::NoToken(member.name.clone()));
             }
@@ -281,6 +289,7 @@ mod tests {
             id: NodeId(id),
             name: format!("n{id}"),
             zone: zone.map(str::to_owned),
+            weight: 1,
             tokens: tokens.iter().map(|token| Position(*token)).collect(),
         }
     }

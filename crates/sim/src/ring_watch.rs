@@ -154,6 +154,7 @@ impl RingWatch {
         if enough && invariants::is_ideal(&views, self.config.successors).is_ok() {
             self.sound = true;
             self.sound_times += 1;
+            return joined_well(&views).map_err(|violation| violation_of(&violation));
         }
         Ok(())
     }
@@ -186,6 +187,14 @@ fn list_to_be(asker: Peer, head: Peer, rest: &[Peer], length: usize) -> Vec<Posi
         onward
     });
     onward.take(length).collect()
+}
+
+/// Whether the ring is as joins must leave it: successors, and each key at its owner, tried at the arcs' ends.
+fn joined_well(views: &[MemberView]) -> Result<(), invariants::Violation> {
+    let ends = views.iter().map(|view| view.me.position);
+    let keys: Vec<Position> = ends.flat_map(|end| [end, Position(end.0.wrapping_add(1))]).collect();
+    invariants::join_invariant_right_successors(views)?;
+    invariants::join_invariant_keys_at_successor(views, &keys)
 }
 
 fn violation_of(violation: &invariants::Violation) -> Violation {

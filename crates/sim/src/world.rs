@@ -373,9 +373,9 @@ fn formed_view(swarm: &Swarm, prng: &mut Prng) -> (View, KeyHasher) {
     let hasher = KeyHasher::new(&prng.next_u64().to_le_bytes());
     let mut view = View::forming(ClusterId(7), 3, swarm.nodes, hasher.fingerprint());
     for id in 1..=swarm.nodes as u64 {
-        let taken: Vec<_> = view.members.iter().flat_map(|member| member.tokens.clone()).collect();
-        let tokens = choose_tokens(&taken, swarm.tokens, prng);
-        view.members.push(Member { id: NodeId(id), name: format!("n{id}"), zone: None, tokens });
+        let mut member = Member { id: NodeId(id), name: format!("n{id}"), zone: None, weight: 1, tokens: Vec::new() };
+        member.tokens = choose_tokens(&view.members, view.replication, &member, swarm.tokens, prng);
+        view.members.push(member);
     }
     view.epoch = Epoch(1);
     view.validate().expect("the drawn view is sound");

@@ -68,6 +68,16 @@ pub struct OperationCall {
     pub operation: Operation,
 }
 
+/// Which pointers a lookup goes by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LookupBy {
+    /// Fingers and successor list: about half of log2 N steps.
+    #[default]
+    Fingers,
+    /// The successor and the predecessor alone: about a quarter of N steps.
+    Neighbours,
+}
+
 /// What a frame says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Payload {
@@ -96,6 +106,8 @@ pub enum Payload {
         target: Position,
         /// Which token of the asked node is meant; none for the one that knows best.
         at: Option<Position>,
+        /// By which of its pointers.
+        by: LookupBy,
     },
     /// The answer to [`Payload::Lookup`].
     LookupReply {

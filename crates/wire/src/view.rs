@@ -31,6 +31,7 @@ pub fn to_json(view: &View) -> String {
         id: member.id.to_string(),
         name: member.name.clone(),
         zone: member.zone.clone(),
+        weight: member.weight,
         tokens: member.tokens.iter().map(Position::to_string).collect(),
     });
     let json = ViewJson {
@@ -55,7 +56,7 @@ pub fn from_json(text: &str) -> Result<View, ViewJsonError> {
         let tokens: Result<Vec<Position>, ViewJsonError> =
             member.tokens.iter().map(|token| Ok(Position(hex("tokens", token)?))).collect();
         let id = NodeId(hex("id", &member.id)?);
-        members.push(Member { id, name: member.name, zone: member.zone, tokens: tokens? });
+        members.push(Member { id, name: member.name, zone: member.zone, weight: member.weight, tokens: tokens? });
     }
     let view = View {
         cluster: ClusterId(hex("cluster", &json.cluster)?),
@@ -84,7 +85,18 @@ struct MemberJson {
     id: String,
     name: String,
     zone: Option<String>,
+    /// Left out when it is 1, as older writers do.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    weight: u32,
     tokens: Vec<String>,
+}
+
+fn one() -> u32 {
+    1
+}
+
+fn is_one(weight: &u32) -> bool {
+    *weight == 1
 }
 
 fn hex(field: &'static str, text: &str) -> Result<u64, ViewJsonError> {
@@ -103,6 +115,7 @@ mod tests {
             id: NodeId(id),
             name: format!("n{id}"),
             zone: (id == 2).then(|| "b".to_owned()),
+            weight: 1,
             tokens: tokens.iter().map(|token| Position(*token)).collect(),
         };
         let members = vec![member(1, &[u64::MAX, 7]), member(2, &[9])];
@@ -112,6 +125,17 @@ mod tests {
     #[test]
     fn a_view_survives_its_json() {
         assert_eq!(from_json(&to_json(&view())).expect("our own JSON is readable"), view());
+    }
+
+    #[test]
+    fn a_weight_is_told_when_it_is_not_1() {
+        let mut heavy = view();
+        heavy.members[1].weight = 4;
+        let text = to_json(&heavy);
+        assert!(text.contains("\"zone\":\"b\",\"weight\":4"), "{text}");
+        assert_eq!(from_json(&text).expect("our own JSON is readable"), heavy);
+        let weightless = text.replace("\"weight\":4", "\"weight\":0");
+        assert!(matches!(from_json(&weightless), Err(ViewJsonError::Unsound(ViewError::NoWeight(_)))));
     }
 
     #[test]

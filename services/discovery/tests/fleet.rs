@@ -10,9 +10,9 @@ use std::time::Duration;
 use client::consul::{Blocking, Consul, HealthQuery, ServiceRegistration, Status};
 use client::fleet::{Directory, Fleet, STORAGE_NODE_SERVICE, VIEW_KEY};
 use client::registration::Registration;
-use client::ring_forming::{EnterError, Newcomer, TOKENS, enter, next_incarnation};
+use client::ring_forming::{EnterError, Newcomer, enter, next_incarnation};
 use common::{Fixture, LONG, within};
-use membership::{Epoch, FormError, NodeId, Position, View};
+use membership::{Epoch, FormError, NodeId, Position, TOKENS, View};
 use stdx::Prng;
 
 fn newcomer(id: u64) -> Newcomer {
@@ -24,7 +24,7 @@ fn newcomer(id: u64) -> Newcomer {
         hash_fingerprint: 7,
         replication: 3,
         forms_with: 5,
-        tokens: TOKENS,
+        weight: 1,
         last_view: None,
     }
 }

@@ -6,6 +6,7 @@ use chord::{Chord, NextHop, Peer};
 use membership::{NodeId, Position, View};
 use replication::{Effects, Input, Outbox, Record, Replica};
 use stdx::{Instant, Prng};
+use wire::node::LookupBy;
 
 /// Attempts to join after which the ring's lowest token begins a ring of its own: the fleet has just started, and
 /// there is nobody to be let in by. Rings that meet become one.
@@ -104,7 +105,7 @@ impl Host {
     }
 
     /// Which way to a position: from one token, or from the one of ours that lies nearest before it.
-    pub fn next_hop(&self, target: Position, at: Option<Position>) -> Option<NextHop> {
+    pub fn next_hop(&self, target: Position, at: Option<Position>, by: LookupBy) -> Option<NextHop> {
         let member = match at {
             Some(position) => self.members.get(&position),
             None => {
@@ -112,7 +113,10 @@ impl Host {
                 joined.min_by_key(|member| member.me().position.distance_to(target))
             }
         };
-        member.filter(|member| member.is_member()).map(|member| member.next_hop(target))
+        member.filter(|member| member.is_member()).map(|member| match by {
+            LookupBy::Fingers => member.next_hop(target),
+            LookupBy::Neighbours => member.next_neighbour(target),
+        })
     }
 
     /// The members of the ring that this node runs.

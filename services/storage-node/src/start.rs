@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use client::consul::Consul;
-use client::ring_forming::{self, EnterError, Newcomer, TOKENS};
+use client::ring_forming::{self, EnterError, Newcomer};
 use membership::{ClusterId, KeyHasher, NodeId, View};
 use replication::LogPosition;
 use stdx::Prng;
@@ -118,7 +118,7 @@ pub(crate) async fn enter(
         hash_fingerprint: KeyHasher::new(config.cluster_secret.as_bytes()).fingerprint(),
         replication: config.replication,
         forms_with: config.ring_size,
-        tokens: TOKENS,
+        weight: config.weight,
         last_view: last_view.clone(),
     };
     let mut prng = Prng::from_seed(rand::random());

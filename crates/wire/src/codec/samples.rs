@@ -12,7 +12,7 @@ use replication::{
 };
 use stdx::TraceContext;
 
-use crate::node::{Frame, Hello, OperationCall, Payload, Sender};
+use crate::node::{Frame, Hello, LookupBy, OperationCall, Payload, Sender};
 
 /// Numbers of every length of varint.
 fn number() -> impl Strategy<Value = u64> {
@@ -251,10 +251,9 @@ pub(super) fn frame() -> impl Strategy<Value = Frame> {
         )),
         2 => (number(), outcome(), receipt())
             .prop_map(|(call, outcome, receipt)| Payload::OperationReply { call, outcome, receipt }),
-        1 => (number(), any::<u64>(), option::of(any::<u64>())).prop_map(|(call, target, at)| Payload::Lookup {
-            call,
-            target: Position(target),
-            at: at.map(Position)
+        1 => (number(), any::<u64>(), option::of(any::<u64>()), any::<bool>()).prop_map(|(call, target, at, walk)| {
+            let by = if walk { LookupBy::Neighbours } else { LookupBy::Fingers };
+            Payload::Lookup { call, target: Position(target), at: at.map(Position), by }
         }),
         1 => (number(), option::of(hop)).prop_map(|(call, hop)| Payload::LookupReply { call, hop }),
         1 => Just(Payload::GoAway),
