@@ -2,7 +2,7 @@
 
 use chord::rules;
 pub use chord::testing::explore::Explored;
-use chord::testing::explore::{Grain, Scope, explore};
+use chord::testing::explore::{Grain, Scope, explore, find_bug};
 
 /// A scope with its name.
 #[derive(Clone, Copy, Debug)]
@@ -51,12 +51,11 @@ pub fn check(named: &Named) -> Explored {
 
 /// Explores small rings under each protocol with a planted bug, until it is found.
 pub fn planted() -> Vec<(&'static str, Explored)> {
-    let scope = Scope { newcomers: 2, crashes: 2, repair_one_in: 1, ..OPERATIONS };
     vec![
-        ("published-2001", explore::<rules::Published2001>(&scope)),
-        ("no-liveness-on-stabilize", explore::<rules::NoLivenessOnStabilize>(&scope)),
-        ("no-liveness-on-rectify", explore::<rules::NoLivenessOnRectify>(&scope)),
-        ("no-pull-on-join", explore::<rules::NoPullOnJoin>(&scope)),
-        ("self-in-list", explore::<rules::SelfInList>(&scope)),
+        ("published-2001", find_bug::<rules::Published2001>()),
+        ("no-liveness-on-stabilize", find_bug::<rules::NoLivenessOnStabilize>()),
+        ("no-liveness-on-rectify", find_bug::<rules::NoLivenessOnRectify>()),
+        ("no-pull-on-join", find_bug::<rules::NoPullOnJoin>()),
+        ("self-in-list", find_bug::<rules::SelfInList>()),
     ]
 }

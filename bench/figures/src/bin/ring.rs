@@ -101,6 +101,9 @@ fn main() -> Result<std::process::ExitCode> {
         match measure(&everring, cli.quick) {
             Ok(part) => {
                 figures.extend(part.figures.into_iter().map(|(name, value)| (name.to_owned(), value)));
+                // A run that is ended halfway leaves what it had.
+                std::fs::write(everring.file(&format!("{name}.json")), part.details.to_string())
+                    .with_context(|| format!("{} cannot be written to", work.display()))?;
                 details.insert(name.to_owned(), part.details);
             }
             // The other parts are worth having all the same.
@@ -110,6 +113,7 @@ fn main() -> Result<std::process::ExitCode> {
     trouble.extend(bars::missed(&figures, cli.quick));
     let mut whole = figures.clone();
     whole.insert("quick".to_owned(), json!(cli.quick));
+    whole.insert("binary_mib".to_owned(), json!(everring.binary_mib()?));
     whole.insert("machine".to_owned(), machine);
     whole.insert("commit".to_owned(), json!(commit()));
     whole.insert("commands".to_owned(), json!(everring.commands()));
@@ -117,7 +121,7 @@ fn main() -> Result<std::process::ExitCode> {
     whole.insert("missed".to_owned(), json!(trouble));
     let text = serde_json::to_string_pretty(&whole).context("figures are JSON")?;
     std::fs::write(&cli.out, text + "\n").with_context(|| format!("{} cannot be written", cli.out.display()))?;
-    std::fs::remove_dir_all(&work).with_context(|| format!("{} cannot be removed", work.display()))?;
+    std::fs::remove_dir_all(everring.work()).with_context(|| format!("{} cannot be removed", work.display()))?;
     for missed in &trouble {
         eprintln!("figures: MISSED: {missed}");
     }

@@ -131,7 +131,7 @@ pub fn explore<R: Rules>(scope: &Scope) -> Explored {
                 entry.insert((from, step));
                 found.states += 1;
                 let mut broken = invariants::check(&after.views()).err();
-                if broken.is_none() && scope.repair_one_in > 0 && fingerprint % scope.repair_one_in == 0 {
+                if broken.is_none() && scope.repair_one_in > 0 && fingerprint.is_multiple_of(scope.repair_one_in) {
                     found.repaired += 1;
                     broken = after.clone().repair(scope).err();
                 }
@@ -151,6 +151,59 @@ pub fn explore<R: Rules>(scope: &Scope) -> Explored {
     }
     found.complete = true;
     found
+}
+
+/// Scopes in which bugs show, the cheap ones first.
+const BUGS_SHOW_IN: [Scope; 3] = [
+    // Lists longer than the ring.
+    Scope {
+        successors: 3,
+        founders: 3,
+        newcomers: 0,
+        crashes: 0,
+        grain: Grain::Operations,
+        states_max: 100_000,
+        repair_one_in: 1,
+    },
+    // Newcomers that meet, and deaths beside them.
+    Scope {
+        successors: 2,
+        founders: 4,
+        newcomers: 2,
+        crashes: 2,
+        grain: Grain::Operations,
+        states_max: 300_000,
+        repair_one_in: 1,
+    },
+    // A death while an answer is under way that names another dead one.
+    Scope {
+        successors: 2,
+        founders: 5,
+        newcomers: 0,
+        crashes: 2,
+        grain: Grain::Messages,
+        states_max: 2_000_000,
+        repair_one_in: 64,
+    },
+];
+
+/// Looks for what is wrong with the rules `R`, in one scope after the other, until it is found. What all of them came
+/// to when nothing is.
+pub fn find_bug<R: Rules>() -> Explored {
+    let mut total = Explored { states: 0, steps: 0, depth: 0, complete: true, repaired: 0, violation: None };
+    for scope in &BUGS_SHOW_IN {
+        let found = explore::<R>(scope);
+        total.states += found.states;
+        total.steps += found.steps;
+        total.depth = found.depth;
+        total.complete &= found.complete;
+        total.repaired += found.repaired;
+        total.violation = found.violation;
+        if total.violation.is_some() {
+            break;
+        }
+    }
+    total
 }
 
 /// The steps from the beginning to a state, in words: taken again one by one.
@@ -448,8 +501,8 @@ impl<R: Rules> State<R> {
 
     /// Whether all that are outside have a dead contact and no seeds: nobody can let them in.
     fn stranded(&self) -> bool {
-        let outside = self.members.iter().flatten().filter(|member| !member.is_member());
-        outside.into_iter().all(|member| match member.phase {
+        let mut outside = self.members.iter().flatten().filter(|member| !member.is_member());
+        outside.all(|member| match member.phase {
             Phase::Joining { contact, .. } => !self.answers(contact),
             _ => true,
         })
