@@ -80,8 +80,8 @@ sim: build ## simulated fleets, one a seed (SEEDS=10000)
 figures-fleet: build ## the figures of the fleet, the last line as JSON (QUICK=1)
 	EVERRING_BIN=$(EVERRING) bench/figures-fleet.sh $(if $(QUICK),--quick)
 
-figures-ring: build ## the figures of the ring, the last line as JSON (QUICK=1)
-	cargo run --release --locked $(BENCH) -p figures --bin ring -- --everring $(EVERRING) $(if $(QUICK),--quick)
+figures-ring: build ## the figures of the ring, the last line as JSON (QUICK=1 ONLY=balance,model,...)
+	cargo run --release --locked $(BENCH) -p figures --bin ring -- --everring $(EVERRING) $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY))
 
 lookups: build ## docs/lookups.md and its plot, measured anew
 	$(EVERRING) sim lookups --write docs

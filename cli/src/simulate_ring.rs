@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use serde_json::{Value, json};
-use sim::balance::{Balance, Ringful};
+use sim::balance::{Balance, Changed, Ringful};
 use sim::large::{self, Churned, Plan, Row};
 use sim::model;
 
@@ -15,10 +15,14 @@ use crate::simulate::EXIT_VIOLATED;
 
 /// Lookups by which the hops of a ring at rest are measured.
 const LOOKUPS: u64 = 20_000;
+/// Members that come and go, after which the balance is measured again.
+const CHANGES: usize = 100;
 /// Weights in turn.
 const EQUAL: &[u32] = &[1];
 /// Weights in turn.
 const WEIGHTED: &[u32] = &[1, 2, 4];
+/// The sizes at which staleness is measured, as powers of two.
+const STALE_POWERS: [u8; 9] = [3, 5, 8, 10, 12, 14, 16, 18, 20];
 /// The lives of `docs/lookups.md`.
 const SESSIONS: [Duration; 3] = [Duration::from_secs(60), Duration::from_secs(600), Duration::from_secs(3_600)];
 
@@ -79,9 +83,14 @@ pub fn lookups(write: Option<&Path>, power_max: u8) -> anyhow::Result<u8> {
             large::measure(1 << power, LOOKUPS, u64::from(power))
         })
         .collect();
+    let sizes = STALE_POWERS.into_iter().filter(|power| *power <= power_max);
+    let stale = sizes.map(|power| {
+        eprintln!("everring: 2^{power} members that come and go");
+        large::stale(1 << power)
+    });
+    let stale: Vec<large::Stale> = stale.collect();
     let session = Duration::from_secs(600);
-    let aged: Vec<large::Aged> =
-        [1, 10, 60, 600].map(|after| large::age(1_000, session, Duration::from_secs(after), 1)).into();
+    let aged = [1, 10, 60, 600].map(|after| large::age(1_000, session, Duration::from_secs(after), 1)).into();
     let churned = SESSIONS.map(|session| {
         eprintln!("everring: 1,000 members with a median life of {session:?}");
         let length = Duration::from_secs(300);
@@ -91,11 +100,12 @@ pub fn lookups(write: Option<&Path>, power_max: u8) -> anyhow::Result<u8> {
             large::churn(&Plan { nodes: 1_000, config, session: Some(session), length, lookups_per_s: 200.0, seed: 1 }),
         )
     });
-    let page = large::markdown(&rows, &aged, &churned, "lookups.svg");
+    let measured = large::Measured { rows, stale, aged, churned: churned.into() };
+    let page = large::markdown(&measured, "lookups.svg");
     match write {
         None => out::bytes(page.as_bytes())?,
         Some(folder) => {
-            for (name, text) in [("lookups.md", page), ("lookups.svg", large::plot(&rows))] {
+            for (name, text) in [("lookups.md", page), ("lookups.svg", large::plot(&measured.rows, &measured.stale))] {
                 let path = folder.join(name);
                 std::fs::write(&path, text).with_context(|| format!("{} cannot be written", path.display()))?;
                 eprintln!("everring: wrote {}", path.display());
@@ -135,9 +145,9 @@ pub fn balance(nodes_max: usize, form: Form) -> anyhow::Result<u8> {
     for nodes in sizes.into_iter().filter(|nodes| *nodes <= nodes_max) {
         for (kind, weights) in [("equal", EQUAL), ("weighted", WEIGHTED)] {
             let mut ring = Ringful::of(nodes, weights, nodes as u64);
-            lines.push(balance_line(kind, nodes, 0, &ring.balance(1.0)));
-            let moved = ring.change(100);
-            lines.push(balance_line(kind, nodes, 100, &ring.balance(moved)));
+            lines.push(balance_line(kind, nodes, None, &ring.balance()));
+            let changed = ring.change(CHANGES);
+            lines.push(balance_line(kind, nodes, Some(&changed), &ring.balance()));
         }
     }
     match form {
@@ -151,18 +161,20 @@ pub fn balance(nodes_max: usize, form: Form) -> anyhow::Result<u8> {
     Ok(0)
 }
 
-fn balance_line(kind: &str, began_with: usize, changes: u32, balance: &Balance) -> Value {
-    let Balance { nodes, by_arc, by_keys, with_copies, tokens_max, moved_over_ideal } = balance;
+fn balance_line(kind: &str, began_with: usize, changed: Option<&Changed>, balance: &Balance) -> Value {
+    let Balance { nodes, by_arc, by_keys, with_copies, tokens_max } = balance;
     json!({
         "weights": kind,
         "began_with": began_with,
-        "changes": changes,
+        "changes": changed.map_or(0, |_| CHANGES),
         "nodes": nodes,
         "max_over_mean_by_arc": by_arc,
         "max_over_mean_by_keys": by_keys,
         "max_over_mean_with_copies": with_copies,
         "tokens_max": tokens_max,
-        "moved_over_ideal": moved_over_ideal,
+        "max_over_mean_by_arc_worst": changed.map(|changed| changed.by_arc_worst),
+        "moved_over_ideal": changed.map(|changed| changed.moved_over_ideal),
+        "copied_over_ideal": changed.map(|changed| changed.copied_over_ideal),
     })
 }
 

@@ -50,7 +50,9 @@ pub fn check(members: &[MemberView]) -> Result<(), Violation> {
 }
 
 /// The safety invariants by name, each with what it says of the ring: what a live fleet reports.
-pub fn by_name(members: &[MemberView]) -> [(&'static str, Result<(), Violation>); 7] {
+pub fn by_name(members: &[MemberView]) -> [(&'static str, Result<(), Violation>); 8] {
+    // r is not written down in a ring; the longest list tells it.
+    let length = members.iter().map(|member| member.successors.len()).max().unwrap_or(0);
     [
         ("no_self_in_list", invariant_no_self_in_list(members)),
         ("ordered_lists", invariant_ordered_lists(members)),
@@ -58,6 +60,7 @@ pub fn by_name(members: &[MemberView]) -> [(&'static str, Result<(), Violation>)
         ("at_least_one_ring", invariant_at_least_one_ring(members)),
         ("at_most_one_ring", invariant_at_most_one_ring(members)),
         ("ordered_ring", invariant_ordered_ring(members)),
+        ("sufficient_principals", invariant_sufficient_principals(members, length)),
         ("no_lost_appendage", invariant_no_lost_appendage(members)),
     ]
 }
@@ -170,6 +173,20 @@ pub fn principals(members: &[MemberView]) -> BTreeSet<Position> {
         }
     }
     left
+}
+
+/// More than `length` (r) members are passed over by no list, as soon as there are that many members at all. With one live
+/// successor in every list this is Zave's inductive invariant, from which all others follow. It takes accurate failure
+/// detection and a ring that began with r + 1 members; one that grows from a single member gets there once its
+/// newcomers are in their neighbours' lists.
+pub fn invariant_sufficient_principals(members: &[MemberView], length: usize) -> Result<(), Violation> {
+    let count = principals(members).len();
+    if members.len() > length && count <= length {
+        return violated("invariant_sufficient_principals", || {
+            format!("{count} of {} members are passed over by no list, and it takes {}", members.len(), length + 1)
+        });
+    }
+    Ok(())
 }
 
 /// What a join must leave behind, first: each member's first live successor is the member that follows it. Like
@@ -352,6 +369,10 @@ mod tests {
         let ring = [member(1, 7, &[7]), member(4, 1, &[7, 1]), member(7, 1, &[1])];
         assert_eq!(check(&ring), Ok(()));
         assert_eq!(principals(&ring).len(), 2, "4 is passed over");
+        assert_eq!(invariant_sufficient_principals(&ring, 1), Ok(()));
+        let broken = invariant_sufficient_principals(&ring, 2).expect_err("one too few").sentence;
+        assert!(broken.starts_with("2 of 3 members"), "{broken}");
+        assert_eq!(invariant_sufficient_principals(&ring, 3), Ok(()), "there are no more than r members");
         let sentence = is_ideal(&ring, 2).expect_err("4 is outside the ring").sentence;
         assert!(sentence.contains("should be [0000000000000004 0000000000000007]"), "{sentence}");
     }

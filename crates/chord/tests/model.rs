@@ -35,7 +35,8 @@ fn every_order_of_operations_keeps_the_invariants() {
 #[test]
 fn every_order_of_messages_keeps_the_invariants() {
     let scope = Scope { founders: 3, newcomers: 1, crashes: 0, grain: Grain::Messages, ..SMALL };
-    holds("four members, single messages", &scope);
+    let found = holds("four members, single messages", &scope);
+    assert!(found.complete && found.states > 10_000 && found.repaired > 500, "{found:?}");
 }
 
 #[test]

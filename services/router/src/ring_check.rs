@@ -235,7 +235,7 @@ mod tests {
         let (check, keys) = (RingCheck::default(), [Position(2), Position(6)]);
         check.judge(&whole(), &keys);
         let answer = check.answer();
-        assert_eq!((answer.looks, answer.members, answer.invariants.len()), (1, 3, 10));
+        assert_eq!((answer.looks, answer.members, answer.invariants.len()), (1, 3, 11));
         assert!(answer.invariants.iter().all(|state| state.holds && state.found_broken == 0), "{answer:?}");
         assert_eq!((answer.stale_successors, answer.stale_fingers), (0.0, 0.0));
 

@@ -130,7 +130,7 @@ pub fn explore<R: Rules>(scope: &Scope) -> Explored {
                 let Entry::Vacant(entry) = seen.entry(fingerprint) else { continue };
                 entry.insert((from, step));
                 found.states += 1;
-                let mut broken = invariants::check(&after.views()).err();
+                let mut broken = after.safe(scope).err();
                 if broken.is_none() && scope.repair_one_in > 0 && fingerprint.is_multiple_of(scope.repair_one_in) {
                     found.repaired += 1;
                     broken = after.clone().repair(scope).err();
@@ -265,6 +265,16 @@ impl<R: Rules> State<R> {
         let mut views: Vec<MemberView> = self.members.iter().flatten().filter_map(|member| member.view()).collect();
         views.sort_unstable_by_key(|view| view.me.position);
         views
+    }
+
+    /// All safety invariants, and where the ring began with enough members Zave's inductive one.
+    fn safe(&self, scope: &Scope) -> Result<(), Violation> {
+        let views = self.views();
+        invariants::check(&views)?;
+        match scope.founders > scope.successors {
+            true => invariants::invariant_sufficient_principals(&views, scope.successors),
+            false => Ok(()),
+        }
     }
 
     /// Whether `peer` would answer.
@@ -469,6 +479,8 @@ impl<R: Rules> State<R> {
     /// Lets repair work, all being heard, until the ring is ideal.
     fn repair(mut self, scope: &Scope) -> Result<(), Violation> {
         for _ in 0..ROUNDS_MAX {
+            // What is under way arrives first: where everybody waits for an answer, nobody begins a round.
+            self.hear_all(scope)?;
             let views = self.views();
             let joining = self.members.iter().flatten().any(|member| !member.is_member());
             let ideal = invariants::is_ideal(&views, scope.successors);
@@ -494,7 +506,7 @@ impl<R: Rules> State<R> {
     fn hear_all(&mut self, scope: &Scope) -> Result<(), Violation> {
         while !self.under_way.is_empty() {
             self.take(Step::Arrive(0), scope);
-            invariants::check(&self.views())?;
+            self.safe(scope)?;
         }
         Ok(())
     }

@@ -167,6 +167,11 @@ mod tests {
     #[test]
     fn the_smallest_ring_works_too() {
         let row = measure(3, 300, 1);
-        assert!(row.walked.iter().all(|walked| walked.hops <= 1.0), "{row:?}");
+        for walked in &row.walked {
+            // Pointers name their head as an owner, and nobody behind it: so the third member is found by the second.
+            let by_pointers = matches!(walked.strategy, Strategy::Neighbours | Strategy::Fingers);
+            let (mean, longest) = if by_pointers { (0.5 * 3f64.log2() + 1.0, 2) } else { (1.0, 1) };
+            assert!(walked.hops > 0.3 && walked.hops <= mean && walked.hops_max <= longest, "{row:?}");
+        }
     }
 }

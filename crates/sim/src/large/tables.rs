@@ -7,8 +7,8 @@ use std::time::Duration;
 use membership::Position;
 use stdx::Prng;
 
-use super::churn::Churned;
-use super::strategies::{KEYS_PER_NODE, Row, Strategy};
+use super::churn::{Churned, Plan, churn};
+use super::strategies::{KEYS_PER_NODE, Row, Strategy, Walked};
 
 /// How wrong a copy of all positions is that was right a while ago.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -39,9 +39,52 @@ pub fn age(nodes: usize, session: Duration, after: Duration, seed: u64) -> Aged 
     Aged { after, wrong: wrong.count() as f64 / KEYS as f64 }
 }
 
-/// A document about `rows`, about how a copy of the table ages, and about the ring under churn with these median
-/// sessions.
-pub fn markdown(rows: &[Row], aged: &[Aged], churned: &[(Duration, Churned)], plot: &str) -> String {
+/// How stale what members keep is on a ring of one size, whose members' lives have the median [`STALE_SESSION`].
+#[derive(Clone, Copy, Debug)]
+pub struct Stale {
+    /// Members.
+    pub nodes: usize,
+    /// Keys that a table or a directory finds wrongly which has not been kept up for [`STALE_TABLE`].
+    pub table: f64,
+    /// What the protocol keeps up.
+    pub churned: Churned,
+}
+
+/// The median life of members where staleness is measured by the size of the ring.
+pub const STALE_SESSION: Duration = Duration::from_secs(600);
+/// The age of a copy of the table there.
+pub const STALE_TABLE: Duration = Duration::from_secs(60);
+
+/// Measures a ring of `nodes` members: for an hour of virtual time when it is small, and for 30 s when it is large.
+pub fn stale(nodes: usize) -> Stale {
+    let seconds = ((1 << 21) / nodes as u64).clamp(30, 3_600);
+    let plan = Plan {
+        nodes,
+        config: super::config(),
+        session: Some(STALE_SESSION),
+        length: Duration::from_secs(seconds),
+        lookups_per_s: 100.0,
+        seed: nodes as u64,
+    };
+    Stale { nodes, table: age(nodes, STALE_SESSION, STALE_TABLE, nodes as u64).wrong, churned: churn(&plan) }
+}
+
+/// What a page is made of.
+#[derive(Clone, Debug)]
+pub struct Measured {
+    /// Hops and entries by the size of the ring.
+    pub rows: Vec<Row>,
+    /// Staleness by the size of the ring.
+    pub stale: Vec<Stale>,
+    /// How a copy of the table ages on a ring of 1,000.
+    pub aged: Vec<Aged>,
+    /// A ring of 1,000 with these median lives.
+    pub churned: Vec<(Duration, Churned)>,
+}
+
+/// A document about what was measured, with the plot of that name.
+pub fn markdown(measured: &Measured, plot: &str) -> String {
+    let Measured { rows, stale, aged, churned } = measured;
     let mut text = String::from(INTRODUCTION);
     for row in rows {
         let _ = write!(text, "| {} |", grouped(row.nodes as u64));
@@ -57,6 +100,19 @@ pub fn markdown(rows: &[Row], aged: &[Aged], churned: &[(Duration, Churned)], pl
     }
     let _ = writeln!(text, "\n![Hops and entries by the size of the ring]({plot})\n");
     text.push_str(STALENESS);
+    for Stale { nodes, table, churned } in stale {
+        let _ = writeln!(
+            text,
+            "| {} | {:.1} % | {:.2} % | {:.2} % | {:.2} % | {:.2} |",
+            grouped(*nodes as u64),
+            table * 100.0,
+            churned.wrong_successor * 100.0,
+            churned.stale_successors * 100.0,
+            churned.stale_fingers * 100.0,
+            churned.hops,
+        );
+    }
+    text.push_str(AGEING);
     text.push_str("| age of a copy | keys it finds wrongly |\n|---:|---:|\n");
     for Aged { after, wrong } in aged {
         let _ = writeln!(text, "| {after:?} | {:.2} % |", wrong * 100.0);
@@ -104,14 +160,23 @@ included. Entries are those that one member keeps. In brackets, the longest way 
 const STALENESS: &str = "\
 ## What staleness costs
 
-1,000 members whose lives have a median of 10 minutes; for each that dies another comes elsewhere. A copy of the
-table, and so a directory of keys, that is no longer kept up finds so many keys wrongly:
+Members' lives have a median of 10 minutes; for each that dies another comes elsewhere. The directory of keys and the table
+are copies: one that has not been kept up for a minute finds so many keys wrongly. Neighbours and fingers are kept up by the
+protocol, deaths noticed by silence alone: so many first successors are wrong, so many entries of successor lists and of finger
+tables are dead, at a moment in the second half of the run. Lookups are by fingers, confirmed by the owner, which is one hop more:
+
+| members | index, table: keys after a minute | neighbours: first successor wrong | dead in successor lists \
+| dead fingers | hops |
+|---:|---:|---:|---:|---:|---:|
+";
+
+const AGEING: &str = "
+1,000 members with the same lives: a table, and so a directory of keys, by its age:
 
 ";
 
 const CHURN: &str = "
-Neighbours and fingers are kept up by the protocol itself. 1,000 members, deaths noticed by silence alone, looked at
-every 5 seconds; lookups are by fingers, confirmed by the owner, and have failed after 5 seconds:
+1,000 members by the median of their lives, looked at every 5 seconds; a lookup has failed after 5 seconds:
 
 | median life | first successor wrong | dead successors | dead fingers | hops | p99 | failed | wrong owner \
 | messages a member and second |
@@ -134,15 +199,26 @@ const COLOURS: [&str; 4] = ["#9467bd", "#1f77b4", "#d62728", "#2ca02c"];
 const WIDTH: f64 = 380.0;
 const HEIGHT: f64 = 300.0;
 
-/// Two panels, hops and entries by the size of the ring, both axes logarithmic, as SVG.
-pub fn plot(rows: &[Row]) -> String {
+/// Three panels, hops, entries and staleness by the size of the ring, the axes logarithmic, as SVG.
+pub fn plot(rows: &[Row], stale: &[Stale]) -> String {
     let mut svg = String::from(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 920 400\" \
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 1380 400\" \
          font-family=\"sans-serif\" font-size=\"12\">\n\
-         <rect width=\"920\" height=\"400\" fill=\"white\"/>\n",
+         <rect width=\"1380\" height=\"400\" fill=\"white\"/>\n",
     );
-    panel(&mut svg, 60.0, "hops to the owner", rows, |walked| walked.hops.max(0.5));
-    panel(&mut svg, 520.0, "entries that a member keeps", rows, |walked| walked.entries);
+    let by_strategy = |of: fn(&Walked) -> f64| -> Vec<Line> {
+        let line = |strategy: usize| rows.iter().map(|row| (row.nodes, of(&row.walked[strategy]))).collect();
+        (0..Strategy::ALL.len()).map(|strategy| (COLOURS[strategy], line(strategy))).collect()
+    };
+    panel(&mut svg, 60.0, "hops to the owner", &by_strategy(|walked| walked.hops.max(0.5)));
+    panel(&mut svg, 520.0, "entries that a member keeps", &by_strategy(|walked| walked.entries));
+    let line = |of: fn(&Stale) -> f64| stale.iter().map(|one| (one.nodes, (100.0 * of(one)).max(0.5))).collect();
+    let lines: [Line; 3] = [
+        (COLOURS[1], line(|one| one.table)),
+        (COLOURS[2], line(|one| one.churned.stale_successors)),
+        (COLOURS[3], line(|one| one.churned.stale_fingers)),
+    ];
+    panel(&mut svg, 980.0, "stale under churn, in 100 (at least 0.5)", &lines);
     for (at, strategy) in Strategy::ALL.into_iter().enumerate() {
         let x = 150.0 + 170.0 * at as f64;
         let colour = COLOURS[at];
@@ -153,10 +229,14 @@ pub fn plot(rows: &[Row]) -> String {
     svg
 }
 
-fn panel(svg: &mut String, left: f64, title: &str, rows: &[Row], of: impl Fn(&super::strategies::Walked) -> f64) {
-    let values = rows.iter().flat_map(|row| row.walked.iter().map(&of));
-    let top = values.fold(1.0, f64::max).log10().ceil().max(1.0);
-    let (low, high) = (rows.first().map_or(1, |row| row.nodes), rows.last().map_or(2, |row| row.nodes));
+/// A line of a panel: its colour, and values by the size of the ring.
+type Line = (&'static str, Vec<(usize, f64)>);
+
+fn panel(svg: &mut String, left: f64, title: &str, lines: &[Line]) {
+    let points = || lines.iter().flat_map(|(_, points)| points);
+    let top = points().map(|point| point.1).fold(1.0, f64::max).log10().ceil().max(1.0);
+    let sizes: BTreeSet<usize> = points().map(|point| point.0).collect();
+    let (low, high) = (sizes.first().map_or(1, |nodes| *nodes), sizes.last().map_or(2, |nodes| *nodes));
     let (low, high) = ((low as f64).log2(), (high as f64).log2().max((low as f64).log2() + 1.0));
     let x = |nodes: usize| left + WIDTH * ((nodes as f64).log2() - low) / (high - low);
     let y = |value: f64| 40.0 + HEIGHT * (1.0 - (value.log10() + 0.3) / (top + 0.3));
@@ -172,13 +252,14 @@ fn panel(svg: &mut String, left: f64, title: &str, rows: &[Row], of: impl Fn(&su
             at + 3.0
         );
     }
-    for row in rows {
-        let (at, power) = (x(row.nodes), (row.nodes as f64).log2());
-        let _ = writeln!(svg, "<text x=\"{at:.1}\" y=\"360\" text-anchor=\"middle\">2^{power:.0}</text>");
+    for nodes in sizes {
+        let (at, power) = (x(nodes), (nodes as f64).log2());
+        let _ =
+            writeln!(svg, "<text x=\"{at:.1}\" y=\"360\" font-size=\"9\" text-anchor=\"middle\">2^{power:.0}</text>");
     }
-    for (strategy, colour) in COLOURS.iter().enumerate() {
-        let points = rows.iter().map(|row| format!("{:.1},{:.1}", x(row.nodes), y(of(&row.walked[strategy]))));
-        let points: Vec<String> = points.collect();
+    for (colour, points) in lines {
+        let points: Vec<String> =
+            points.iter().map(|(nodes, value)| format!("{:.1},{:.1}", x(*nodes), y(*value))).collect();
         let _ = writeln!(
             svg,
             "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"/>",
@@ -206,13 +287,18 @@ mod tests {
 
     #[test]
     fn the_page_has_a_line_for_each_size() {
-        let rows = [measure(8, 50, 1), measure(64, 50, 1)];
-        let aged = [age(100, Duration::from_secs(60), Duration::from_secs(6), 1)];
-        let text = markdown(&rows, &aged, &[(Duration::from_secs(60), Churned::default())], "p.svg");
+        let rows = vec![measure(8, 50, 1), measure(64, 50, 1)];
+        let measured = Measured {
+            aged: vec![age(100, Duration::from_secs(60), Duration::from_secs(6), 1)],
+            churned: vec![(Duration::from_secs(60), Churned::default())],
+            stale: vec![Stale { nodes: 64, table: 0.125, churned: Churned::default() }],
+            rows,
+        };
+        let text = markdown(&measured, "p.svg");
         assert!(text.contains("\n| 8 |") && text.contains("\n| 64 |") && text.contains("(p.svg)"), "{text}");
-        assert!(text.contains("| 1 min |"), "{text}");
-        let svg = plot(&rows);
-        assert_eq!(svg.matches("<polyline").count(), 8);
+        assert!(text.contains("| 1 min |") && text.contains("| 64 | 12.5 % | 0.00 % |"), "{text}");
+        let svg = plot(&measured.rows, &measured.stale);
+        assert_eq!(svg.matches("<polyline").count(), 11);
         assert_eq!(grouped(1_048_576), "1,048,576");
     }
 }
