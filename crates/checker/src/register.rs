@@ -67,11 +67,28 @@ pub(crate) fn steps(operations: &[&Operation]) -> Result<Vec<Step>, CheckError> 
         };
         if let Some(action) = action(operation, must)? {
             let ret = operation.completed_at.unwrap_or(OPEN);
+            let over = ending(operation, &action);
             steps.push(Step { action, call: operation.invoked_at, ret, must, source });
+            if let Some(action) = over {
+                // From then on at any time, once, or never: which clock ends it, and when, is not in the history.
+                steps.push(Step { action, call: operation.invoked_at, ret: OPEN, must: false, source });
+            }
         }
     }
     spell_numbers(&mut steps);
     Ok(steps)
+}
+
+/// How the value that an operation left ends by itself, if it was written to live for a time only.
+fn ending(operation: &Operation, action: &Action) -> Option<Action> {
+    operation.ttl_ms?;
+    match action {
+        // A read has a time where it stands for all that was before it.
+        Action::Write(value) | Action::Cas { new: value, .. } | Action::Read(value) if !value.is_null() => {
+            Some(Action::Cas { old: value.clone(), new: Value::Null })
+        }
+        _ => None,
+    }
 }
 
 /// Where numbers are added, a number and the string that spells it are one value: a store of bytes answers "8" where

@@ -212,7 +212,10 @@ impl Pieces {
                 report.violations.push(violation);
             }
         }
-        let Some(pin) = self.operations.pop() else { return Ok(()) };
+        let Some(mut pin) = self.operations.pop() else { return Ok(()) };
+        let mut all = self.operations.iter().chain(&self.carried);
+        // What it stands for may end in a later piece.
+        pin.ttl_ms = all.find(|o| o.ttl_ms.is_some() && written(o) == Some(&pin.output)).and_then(|o| o.ttl_ms);
         let seen: HashSet<&Value> = self.operations.iter().flat_map(observed).chain([&pin.output]).collect();
         let unknown = |operation: &Operation| operation.outcome == Outcome::Info && operation.f != Function::Read;
         let unseen = |operation: &Operation| written(operation).is_none_or(|value| !seen.contains(value));
@@ -237,7 +240,7 @@ impl Pieces {
             step.ret = if carried { OPEN } else { step.ret.saturating_add(3) };
         }
         if self.begun
-            && let Some(first) = steps.iter_mut().find(|step| step.source == 0)
+            && let Some(first) = steps.iter_mut().find(|step| step.source == 0 && step.must)
             && let Action::Read(value) = &first.action
         {
             *first = Step { action: Action::Write(value.clone()), call: 0, ret: 1, must: true, source: 0 };

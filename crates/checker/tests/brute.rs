@@ -71,6 +71,7 @@ fn build(draws: &[Draw], mix: Mix) -> Vec<Operation> {
                 level: None,
                 trace_id: None,
                 request_id: None,
+                ttl_ms: None,
             }
         })
         .collect();

@@ -386,3 +386,28 @@ fn unknown_writes_and_open_ends_never_accuse() {
     assert!(lost(counted, &[("k", "2".into())]).lost.is_empty());
     assert_eq!(lost(counted, &[("k", "1".into())]).lost.len(), 1);
 }
+
+/// A history of one key whose value was written with `ttl_ms`.
+fn with_ttl(lines: &[&str]) -> Verdict {
+    let text: String = lines.iter().map(|line| format!("{{\"key\":\"k\",{line}}}\n")).collect();
+    check(text.as_bytes(), &Options::default()).expect("a readable history").verdict
+}
+
+#[test]
+fn a_value_that_was_given_a_time_may_go_by_itself_but_stays_away() {
+    let write = [
+        r#""process":0,"type":"invoke","f":"write","value":"v","ttl_ms":50"#,
+        r#""process":0,"type":"ok","f":"write","value":"v""#,
+    ];
+    let read = r#""process":1,"type":"invoke","f":"read""#;
+    let found = r#""process":1,"type":"ok","f":"read","value":"v""#;
+    let absent = r#""process":1,"type":"ok","f":"read","value":null"#;
+    let with = |rest: &[&str]| with_ttl(&[&write[..], rest].concat());
+    assert_eq!(with(&[read, found, read, absent, read, absent]), Verdict::Valid);
+    assert_eq!(with(&[read, absent, read, found]), Verdict::Violated, "what is over does not come back");
+    let for_ever = [write[0].replace(r#","ttl_ms":50"#, ""), write[1].to_owned()];
+    let lines: Vec<&str> = for_ever.iter().map(String::as_str).chain([read, absent]).collect();
+    assert_eq!(with_ttl(&lines), Verdict::Violated, "what was given no time does not go");
+    let broken = r#"{"process":0,"type":"invoke","f":"write","key":"k","value":1,"ttl_ms":"soon"}"#;
+    check(broken.as_bytes(), &Options::default()).expect_err("a time is a number");
+}

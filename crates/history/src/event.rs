@@ -29,6 +29,9 @@ pub struct Event {
     /// Of a cas that is `ok`: whether it took effect. `Some(false)` observes that the value was not `old`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub applied: Option<bool>,
+    /// How long the written value lives, in milliseconds: after that it may go away by itself, and stays away.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ttl_ms: Option<u64>,
     /// The consistency level that was asked for, as its writer spelled it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub level: Option<String>,
@@ -52,6 +55,7 @@ impl Event {
             key,
             value,
             applied: None,
+            ttl_ms: None,
             level: None,
             trace_id: None,
             request_id: None,
@@ -92,6 +96,11 @@ impl Event {
             Some(_) => return Err(Reason::Field { name: "applied", must: "be true or false" }),
             None => None,
         };
+        let ttl_ms = match raw.ttl_ms {
+            Some(Value::Integer(ttl_ms)) => Some(u64::try_from(ttl_ms).unwrap_or(0)),
+            Some(_) => return Err(Reason::Field { name: "ttl_ms", must: "be a whole number" }),
+            None => None,
+        };
         Ok(Event {
             index: raw.index.and_then(|index| u64::try_from(index.as_integer()?).ok()),
             time: raw.time.and_then(|time| i64::try_from(time.as_integer()?).ok()),
@@ -101,6 +110,7 @@ impl Event {
             key: raw.key.unwrap_or_default(),
             value: raw.value.unwrap_or_default(),
             applied,
+            ttl_ms,
             level: raw.level.map(plain_text),
             trace_id: raw.trace_id.map(plain_text),
             request_id: raw.request_id.map(plain_text),
@@ -120,6 +130,7 @@ struct RawEvent {
     key: Option<Value>,
     value: Option<Value>,
     applied: Option<Value>,
+    ttl_ms: Option<Value>,
     level: Option<Value>,
     trace_id: Option<Value>,
     request_id: Option<Value>,

@@ -30,6 +30,8 @@ pub struct Operation {
     pub output: Value,
     /// What the answer said about `applied`.
     pub applied: Option<bool>,
+    /// How long the written value lives at least, in milliseconds; none for ever.
+    pub ttl_ms: Option<u64>,
     /// The place of the invocation in the order of events: its line, from 1.
     pub invoked_at: u64,
     /// The place of the completion, later than `invoked_at`; `None` exactly when the outcome is [`Outcome::Info`].
@@ -58,6 +60,7 @@ impl Operation {
             input: event.value,
             output: Value::Null,
             applied: None,
+            ttl_ms: event.ttl_ms,
             invoked_at: line,
             completed_at: None,
             invoked_ns: event.time,

@@ -1,6 +1,6 @@
 //! One node's registers as an acceptor: what it promised, what it accepted, and what of that is on disk.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 
 use crate::message::{LogPosition, Record, State};
@@ -44,6 +44,8 @@ pub(crate) enum Vote {
 #[derive(Debug)]
 pub(crate) struct Acceptor {
     registers: BTreeMap<RegisterKey, Register>,
+    /// Registers whose value ends some day, by that day.
+    endings: BTreeSet<(u64, RegisterKey)>,
     counter: u64,
     /// Everything up to here is refused: what was promised before the restart is not known any more.
     floor: u64,
@@ -62,6 +64,7 @@ impl Acceptor {
     pub fn new() -> Acceptor {
         Acceptor {
             registers: BTreeMap::new(),
+            endings: BTreeSet::new(),
             counter: 0,
             floor: 0,
             ceiling: 0,
@@ -89,6 +92,7 @@ impl Acceptor {
                 if ballot >= register.accepted {
                     let before = if register.accepted == Ballot::ZERO { 0 } else { size_of(&key, &register.state) };
                     self.live_bytes = self.live_bytes - before + size_of(&key, &state);
+                    note_ending(&mut self.endings, &key, &register.state, &state);
                     *register = Register {
                         promised: ballot,
                         accepted: ballot,
@@ -243,6 +247,7 @@ impl Acceptor {
         let before = if register.accepted == Ballot::ZERO { 0 } else { size_of(key, &register.state) };
         assert!(ballot > register.accepted, "an accepted ballot only grows");
         register.accepted = ballot;
+        note_ending(&mut self.endings, key, &register.state, state);
         register.state = state.clone();
         register.granted = None;
         self.live_bytes = self.live_bytes - before + size_of(key, state);
@@ -280,6 +285,11 @@ impl Acceptor {
     pub fn after<'a>(&'a self, after: Option<&RegisterKey>) -> impl Iterator<Item = (&'a RegisterKey, &'a Register)> {
         let start = after.map_or(Bound::Unbounded, |key| Bound::Excluded(key.clone()));
         self.registers.range((start, Bound::Unbounded)).filter(|(_, register)| register.accepted > Ballot::ZERO)
+    }
+
+    /// Registers whose value's time is up by a clock that shows `wall_ms`, the longest overdue first.
+    pub fn due(&self, wall_ms: u64) -> impl Iterator<Item = &RegisterKey> {
+        self.endings.iter().take_while(move |(ends_ms, _)| *ends_ms <= wall_ms).map(|(_, key)| key)
     }
 
     /// How many registers hold something, deletions included.
@@ -321,6 +331,19 @@ impl Acceptor {
         self.log_end = LogPosition(self.log_end.0 + 1);
         persist.push((self.log_end, record));
         self.log_end
+    }
+}
+
+/// Keeps the index of endings when a register's state changes.
+fn note_ending(endings: &mut BTreeSet<(u64, RegisterKey)>, key: &RegisterKey, before: &State, after: &State) {
+    if before.ends_ms == after.ends_ms {
+        return;
+    }
+    if before.ends_ms != 0 {
+        endings.remove(&(before.ends_ms, key.clone()));
+    }
+    if after.ends_ms != 0 {
+        endings.insert((after.ends_ms, key.clone()));
     }
 }
 

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use crate::lock;
 use crate::memory::Remembered;
 use crate::message::State;
 use crate::types::{Change, Condition, Effect, Outcome, Refusal, Value, Version, Write};
@@ -9,11 +10,29 @@ use crate::types::{Change, Condition, Effect, Outcome, Refusal, Value, Version, 
 /// A value made by add or append may grow to this many bytes; past it the change is [`Effect::Unfit`].
 pub const VALUE_BYTES_MAX: usize = 1 << 20;
 
+/// Which of the rules that concern a state's changes are kept.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Kept {
+    /// See [`crate::Rules::REMEMBER_REQUESTS`].
+    pub requests: bool,
+    /// See [`crate::Rules::KEEP_FENCE`].
+    pub fence: bool,
+}
+
+/// Ends the value if its time is up, as the version `version`.
+pub(crate) fn end_if_due(state: &mut State, version: Version, wall_ms: u64) {
+    if state.is_due(wall_ms) {
+        state.version = version;
+        state.value = None;
+        state.ends_ms = 0;
+    }
+}
+
 /// Applies `write` to `state` as the version `version`, unless the state already contains the request.
 ///
 /// The outcome is what the client gets once the new state is chosen.
-pub(crate) fn apply(state: &mut State, write: &Write, version: Version, wall_ms: u64, remember: bool) -> Outcome {
-    if remember {
+pub(crate) fn apply(state: &mut State, write: &Write, version: Version, wall_ms: u64, rules: Kept) -> Outcome {
+    if rules.requests {
         if let Some(effect) = state.requests.find(write.request) {
             return done(effect, write, state);
         }
@@ -23,7 +42,11 @@ pub(crate) fn apply(state: &mut State, write: &Write, version: Version, wall_ms:
             return Outcome::Refused(Refusal::TooOld);
         }
     }
-    let effect = effect_of(state, write, version);
+    let effect = if fenced_off(state, write, rules) {
+        Effect::FencedOff(state.fence)
+    } else {
+        effect_of(state, write, version, wall_ms)
+    };
     // A failed condition is remembered too: a second attempt of the same request, still on its way, must not succeed
     // after the client was told of the failure.
     let entry = Remembered { request: write.request, first_sent_ms: write.first_sent_ms, effect };
@@ -31,7 +54,27 @@ pub(crate) fn apply(state: &mut State, write: &Write, version: Version, wall_ms:
     done(effect, write, state)
 }
 
-fn effect_of(state: &mut State, write: &Write, version: Version) -> Effect {
+/// Whether a greater token was seen than the write's; notes the write's, whatever else becomes of it.
+fn fenced_off(state: &mut State, write: &Write, rules: Kept) -> bool {
+    let Some(fence) = write.terms.fence else { return false };
+    let lower = fence < state.fence;
+    state.fence = state.fence.max(fence);
+    lower && rules.fence
+}
+
+impl State {
+    /// What a round of its own makes of the state, under the correct rules: for those who play a replica in tests of
+    /// what lies around it.
+    pub fn apply(&mut self, write: &Write, version: Version, wall_ms: u64) -> Outcome {
+        end_if_due(self, version, wall_ms);
+        apply(self, write, version, wall_ms, Kept { requests: true, fence: true })
+    }
+}
+
+fn effect_of(state: &mut State, write: &Write, version: Version, wall_ms: u64) -> Effect {
+    if let Change::Lock(call) = &write.change {
+        return lock::apply(state, call, version, wall_ms);
+    }
     let present = state.value.as_ref().map(|_| state.version);
     let holds = match write.condition {
         Condition::Always => true,
@@ -53,7 +96,18 @@ fn effect_of(state: &mut State, write: &Write, version: Version) -> Effect {
             Some(value) => Some(value),
             None => return Effect::Unfit,
         },
+        Change::Touch => {
+            let Some(at) = present else { return Effect::ConditionFailed(None) };
+            state.ends_ms = ends_ms(write);
+            return Effect::Replaced(at);
+        }
+        Change::Lock(_) => return Effect::Unfit,
     };
+    // What computes its value lets it live as long as it would have, unless told otherwise.
+    let keeps_time = matches!(write.change, Change::Add(_) | Change::Append(_)) && write.terms.ttl_ms.is_none();
+    if !(keeps_time && present.is_some()) {
+        state.ends_ms = if value.is_some() { ends_ms(write) } else { 0 };
+    }
     state.version = version;
     state.value = value;
     match (present, &state.value) {
@@ -63,11 +117,17 @@ fn effect_of(state: &mut State, write: &Write, version: Version) -> Effect {
     }
 }
 
+/// Until when the value lives: from when the first attempt was received, so that a repeat says the same.
+fn ends_ms(write: &Write) -> u64 {
+    write.terms.ttl_ms.map_or(0, |ttl| write.first_sent_ms.saturating_add(ttl).max(1))
+}
+
 fn done(effect: Effect, write: &Write, state: &State) -> Outcome {
-    let computed = matches!(write.change, Change::Add(_) | Change::Append(_));
+    let computed = matches!(write.change, Change::Add(_) | Change::Append(_) | Change::Touch);
     let version = match effect {
         Effect::Created(version) | Effect::Replaced(version) => Some(version),
-        Effect::Deleted(_) | Effect::ConditionFailed(_) | Effect::Unfit => None,
+        Effect::Deleted(_) | Effect::ConditionFailed(_) | Effect::Unfit | Effect::FencedOff(_) => None,
+        Effect::Granted { .. } | Effect::Held { .. } | Effect::Released | Effect::NotHeld => None,
     };
     // A repeat that finds its own result replaced since then tells its effect, but no longer has the value.
     let value = if computed && version == Some(state.version) { state.value.clone() } else { None };
@@ -101,11 +161,21 @@ mod tests {
     use membership::{BucketId, NodeId, Position};
 
     use super::*;
-    use crate::types::{Ballot, RegisterKey, RequestId};
+    use crate::types::{Ballot, RegisterKey, RequestId, Terms};
+
+    const KEPT: Kept = Kept { requests: true, fence: true };
 
     fn write(id: u128, condition: Condition, change: Change) -> Write {
         let key = RegisterKey { position: Position(1), bucket: BucketId(1), key: Bytes::from_static(b"k") };
-        Write { key, request: RequestId(id), first_sent_ms: 10, retry: false, condition, change }
+        Write {
+            key,
+            request: RequestId(id),
+            first_sent_ms: 10,
+            retry: false,
+            condition,
+            change,
+            terms: Terms::default(),
+        }
     }
 
     fn version(counter: u64) -> Version {
@@ -117,7 +187,7 @@ mod tests {
     }
 
     fn effect(state: &mut State, write: &Write, at: u64) -> Effect {
-        match apply(state, write, version(at), 20, true) {
+        match apply(state, write, version(at), 20, KEPT) {
             Outcome::Done { effect, .. } => effect,
             other => panic!("not done: {other:?}"),
         }
@@ -144,8 +214,8 @@ mod tests {
     fn a_repeat_acts_once_and_is_told_the_same() {
         let mut state = State::default();
         let add = write(1, Condition::Always, Change::Add(5));
-        let first = apply(&mut state, &add, version(1), 20, true);
-        let again = apply(&mut state, &add, version(2), 20, true);
+        let first = apply(&mut state, &add, version(1), 20, KEPT);
+        let again = apply(&mut state, &add, version(2), 20, KEPT);
         assert_eq!(first, again);
         assert_eq!(state.value.as_ref().map(|value| value.body.clone()), Some(Bytes::from_static(b"5")));
         assert_eq!(state.version, version(1));
@@ -180,9 +250,48 @@ mod tests {
         let mut state = State::default();
         state.requests.horizon_ms = 50;
         let late = write(1, Condition::Always, put("a"));
-        assert_eq!(apply(&mut state, &late, version(1), 60, true), Outcome::Refused(Refusal::TooOld));
+        assert_eq!(apply(&mut state, &late, version(1), 60, KEPT), Outcome::Refused(Refusal::TooOld));
         assert_eq!(state.value, None);
         let fresh = Write { first_sent_ms: 51, ..write(2, Condition::Always, put("a")) };
-        assert!(matches!(apply(&mut state, &fresh, version(2), 60, true), Outcome::Done { .. }));
+        assert!(matches!(apply(&mut state, &fresh, version(2), 60, KEPT), Outcome::Done { .. }));
+    }
+
+    #[test]
+    fn a_lower_token_is_fenced_off_also_after_a_deletion() {
+        let mut state = State::default();
+        let under = |id, fence, change| Write {
+            terms: Terms { fence: Some(fence), ttl_ms: None },
+            ..write(id, Condition::Always, change)
+        };
+        assert_eq!(effect(&mut state, &under(1, 5, put("a")), 1), Effect::Created(version(1)));
+        assert_eq!(effect(&mut state, &under(2, 4, put("b")), 2), Effect::FencedOff(5));
+        assert_eq!(effect(&mut state, &under(3, 5, Change::Delete), 3), Effect::Deleted(version(3)));
+        assert_eq!(effect(&mut state, &under(4, 4, put("c")), 4), Effect::FencedOff(5));
+        let failing = Write { condition: Condition::Exists, ..under(5, 9, put("d")) };
+        assert_eq!(effect(&mut state, &failing, 5), Effect::ConditionFailed(None));
+        assert_eq!(effect(&mut state, &under(6, 8, put("e")), 6), Effect::FencedOff(9), "9 was seen, though it failed");
+        assert_eq!(effect(&mut state, &write(7, Condition::Always, put("f")), 7), Effect::Created(version(7)));
+        assert_eq!(effect(&mut state, &under(2, 4, put("b")), 8), Effect::FencedOff(5), "a repeat is told the same");
+    }
+
+    #[test]
+    fn a_value_lives_until_the_round_that_ends_it() {
+        let mut state = State::default();
+        let living =
+            |id, ttl_ms, change| Write { terms: Terms { fence: None, ttl_ms }, ..write(id, Condition::Always, change) };
+        effect(&mut state, &living(1, Some(30), put("1")), 1);
+        assert_eq!(state.ends_ms, 40, "from when it was first received");
+        assert!(!state.is_due(39) && state.is_due(40));
+        effect(&mut state, &living(2, None, Change::Add(1)), 2);
+        assert_eq!(state.ends_ms, 40, "an addition leaves the time as it is");
+        assert_eq!(effect(&mut state, &living(3, Some(90), Change::Touch), 3), Effect::Replaced(version(2)));
+        assert_eq!((state.ends_ms, state.version), (100, version(2)), "the value stays what it was");
+        end_if_due(&mut state, version(4), 99);
+        assert!(state.value.is_some());
+        end_if_due(&mut state, version(4), 100);
+        assert_eq!((state.value.as_ref(), state.version, state.ends_ms), (None, version(4), 0));
+        assert_eq!(effect(&mut state, &living(5, Some(9), Change::Touch), 5), Effect::ConditionFailed(None));
+        effect(&mut state, &living(6, None, put("x")), 6);
+        assert!(!state.is_due(u64::MAX), "without a time it lives for ever");
     }
 }

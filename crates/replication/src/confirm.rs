@@ -185,8 +185,12 @@ impl<R: Rules> Replica<R> {
             return self.begin_query(key, waiting, out);
         }
         let state = self.acceptor.accepted(&key).1;
+        if self.must_end(&state, &waiting) {
+            self.lanes.entry(key.clone()).or_default().queue.push_back(waiting);
+            return self.advance_lane(&key, out);
+        }
         let time = self.time_of_read(&key, &waiting, held);
-        let outcome = crate::coordinator::read_outcome(&waiting.operation, &state);
+        let outcome = crate::coordinator::read_outcome::<R>(&waiting.operation, &state, waiting.wall_ms);
         let receipt = Receipt { epoch: self.view.epoch, voters: vec![self.me], rounds: 0, time };
         if let Some(ticket) = waiting.ticket {
             self.answer(ticket, outcome, receipt, out);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use membership::NodeId;
 
-use crate::apply::apply;
+use crate::apply::{Kept, apply, end_if_due};
 use crate::io::{Event, Outbox, Ticket};
 use crate::message::{Body, LogPosition, RoundId, State};
 use crate::replica::{Replica, Timer};
@@ -68,7 +68,8 @@ impl<R: Rules> Replica<R> {
         let Some(round) = self.rounds.get(&id) else { return };
         // A round without a write only finishes what was begun. It asks for no next ballot, by which full disks know
         // it.
-        let writes = round.waiting.iter().any(is_write);
+        let ends = round.waiting.iter().any(|waiting| base.is_due(waiting.wall_ms)) && R::AGREE_ON_END;
+        let writes = ends || round.waiting.iter().any(is_write);
         let counter = if writes { self.acceptor.tick(&mut out.persist) } else { 0 };
         let next = if writes { Ballot { counter, node: self.me } } else { Ballot::ZERO };
         let Some(round) = self.rounds.get_mut(&id) else { return };
@@ -76,12 +77,16 @@ impl<R: Rules> Replica<R> {
         let mut outcomes = Vec::with_capacity(round.waiting.len());
         for (index, waiting) in round.waiting.iter_mut().enumerate() {
             let version = Version { ballot, index: index as u32 };
+            if R::AGREE_ON_END {
+                end_if_due(&mut state, version, waiting.wall_ms);
+            }
+            let kept = Kept { requests: R::REMEMBER_REQUESTS, fence: R::KEEP_FENCE };
             outcomes.push(match &waiting.operation {
                 Operation::Write(write) => {
                     waiting.proposed = true;
-                    apply(&mut state, write, version, waiting.wall_ms, R::REMEMBER_REQUESTS)
+                    apply(&mut state, write, version, waiting.wall_ms, kept)
                 }
-                read => read_outcome(read, &state),
+                read => read_outcome::<R>(read, &state, waiting.wall_ms),
             });
         }
         let id = self.enter(id, Phase::Accepting { ballot, state, next, outcomes }, RESEND_AFTER);
@@ -238,7 +243,12 @@ impl<R: Rules> Replica<R> {
         let receipt = self.receipt(&[], round.rounds);
         // What only reads shared the round by chance: they go on without the writes, in a round that full disks take.
         let (writes, reads): (Vec<Waiting>, Vec<Waiting>) = round.waiting.into_iter().partition(is_write);
-        let (refused, go_on) = if writes.is_empty() { (reads, writes) } else { (writes, reads) };
+        let ended_a_value = matches!(round.phase, Phase::Accepting { next, .. } if next > Ballot::ZERO);
+        let (refused, mut go_on) = if writes.is_empty() && !ended_a_value { (reads, writes) } else { (writes, reads) };
+        for read in &mut go_on {
+            // They see the value even if its time is up: as long as nobody can write its end, it is not over.
+            read.wall_ms = 0;
+        }
         self.lanes.entry(round.key.clone()).or_default().queue.extend(go_on);
         for waiting in refused {
             let outcome = if waiting.proposed { Outcome::Unknown } else { Outcome::Refused(Refusal::DiskFull) };
@@ -308,10 +318,19 @@ impl<R: Rules> Replica<R> {
         }
         let receipt = self.receipt(&voters, round.rounds);
         for waiting in round.waiting {
-            let outcome = read_outcome(&waiting.operation, &state);
+            if self.must_end(&state, &waiting) {
+                self.lanes.entry(round.key.clone()).or_default().queue.push_back(waiting);
+                continue;
+            }
+            let outcome = read_outcome::<R>(&waiting.operation, &state, waiting.wall_ms);
             self.end_query(waiting, ballot, (outcome, receipt.clone()), out);
         }
         self.advance_lane(&round.key, out);
+    }
+
+    /// Whether a read that found `state` must first have the value's end agreed on.
+    pub(crate) fn must_end(&self, state: &State, waiting: &Waiting) -> bool {
+        R::AGREE_ON_END && !self.disk_full && state.is_due(waiting.wall_ms)
     }
 
     /// The reports disagree: an interrupted write must be finished, or overtaken, before a read can be answered.
@@ -416,8 +435,10 @@ fn is_write(waiting: &Waiting) -> bool {
     matches!(waiting.operation, Operation::Write(_))
 }
 
-pub(crate) fn read_outcome(operation: &Operation, state: &State) -> Outcome {
+/// What a read of `state` answers. (The time counts only under the planted rule that hides a value by a clock.)
+pub(crate) fn read_outcome<R: Rules>(operation: &Operation, state: &State, wall_ms: u64) -> Outcome {
     match operation {
+        Operation::Read { .. } if !R::AGREE_ON_END && state.is_due(wall_ms) => Outcome::Value(None),
         Operation::Outcome { request, .. } => Outcome::Remembered(state.requests.find(*request)),
         Operation::Read { .. } | Operation::Write(_) | Operation::InSession { .. } => {
             Outcome::Value(state.value.clone().map(|value| (state.version, value)))

@@ -45,6 +45,12 @@ pub enum Input {
     PeerFound(NodeId),
     /// A newer view.
     View(View),
+    /// End values whose time is up by the shell's wall clock, milliseconds of the Unix epoch, though nobody asks for
+    /// them. Once in a while is enough: whoever does ask finds them over anyway.
+    EndDue {
+        /// The clock.
+        wall_ms: u64,
+    },
     /// A timer may have run out.
     Tick,
     /// Finish what is in flight and take nothing new.

@@ -16,6 +16,7 @@ mod confirm;
 mod coordinator;
 mod io;
 mod ledger;
+mod lock;
 mod memory;
 mod message;
 mod replica;
@@ -26,11 +27,12 @@ mod types;
 pub use apply::VALUE_BYTES_MAX;
 pub use io::{Answer, Effects, Envelope, Event, Input, Outbox, Ticket};
 pub use ledger::LedgerPosition;
+pub use lock::{Holder, Lock, WAITERS_MAX, Waiter};
 pub use memory::{REQUESTS_AGE_MAX_MS, REQUESTS_MAX, Remembered, RequestMemory};
 pub use message::{Body, LogPosition, Message, Record, RoundId, State};
 pub use replica::{OPERATIONS_MAX, Replica};
 pub use rules::{Correct, Rules, planted};
 pub use types::{
-    Ballot, Change, Condition, Effect, Operation, Outcome, Receipt, Refusal, RegisterKey, RequestId, Value, Version,
-    Write,
+    Ballot, Change, Condition, Effect, LockCall, Operation, Outcome, Receipt, Refusal, RegisterKey, RequestId, Terms,
+    Value, Version, Write,
 };

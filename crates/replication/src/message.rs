@@ -20,6 +20,19 @@ pub struct State {
     pub value: Option<Value>,
     /// Which requests this value already contains.
     pub requests: RequestMemory,
+    /// The greatest fencing token that a write named; of a lock, the last one that was granted. Stays when the value
+    /// goes.
+    pub fence: u64,
+    /// When the value ends, milliseconds of the Unix epoch; 0 for never. It is over once a round has agreed on that:
+    /// clocks only say when to propose it.
+    pub ends_ms: u64,
+}
+
+impl State {
+    /// Whether it is time to agree that the value is over, by a clock that shows `wall_ms`.
+    pub fn is_due(&self, wall_ms: u64) -> bool {
+        self.value.is_some() && self.ends_ms != 0 && self.ends_ms <= wall_ms
+    }
 }
 
 /// A message between two replicas.

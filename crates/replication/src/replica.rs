@@ -10,7 +10,7 @@ use stdx::{Instant, Prng, TraceContext};
 
 use crate::acceptor::{Acceptor, Vote};
 use crate::catch_up::CatchUp;
-use crate::confirm::{Confirmations, ReportPage};
+use crate::confirm::{Confirmations, NOBODY, ReportPage};
 use crate::io::{Answer, Envelope, Event, Input, Outbox, Ticket};
 use crate::ledger::Ledger;
 use crate::message::{Body, LogPosition, Message, Record, RoundId};
@@ -20,6 +20,10 @@ use crate::types::{Ballot, Change, Condition, Operation, Outcome, Receipt, Refus
 
 /// Operations that may wait at one node; past it the answer is [`Refusal::Overloaded`].
 pub const OPERATIONS_MAX: usize = 8_192;
+/// Values that are being ended at the same time though nobody asks for them.
+const ENDED_AT_ONCE_MAX: usize = 64;
+/// Values that are looked at for that at one time.
+const DUE_LOOKED_AT_MAX: usize = 4_096;
 
 /// One node's part in all registers it replicates. See the crate's introduction.
 #[derive(Debug)]
@@ -145,6 +149,7 @@ impl<R: Rules> Replica<R> {
                 }
             }
             Input::View(view) => self.handle_view(view, out),
+            Input::EndDue { wall_ms } => self.end_due(wall_ms, out),
             Input::Tick => {}
             Input::Drain => self.draining = true,
         }
@@ -229,6 +234,30 @@ impl<R: Rules> Replica<R> {
                 self.lanes.entry(key.clone()).or_default().queue.push_back(waiting);
                 self.advance_lane(&key, out);
             }
+        }
+    }
+
+    /// Begins rounds that end values whose time is up, on those registers whose first replica that is not known to be
+    /// down we are.
+    fn end_due(&mut self, wall_ms: u64, out: &mut Outbox) {
+        if self.disk_full || self.draining || !R::AGREE_ON_END {
+            return;
+        }
+        let ours = |key: &&RegisterKey| {
+            let replicas = self.ring.replicas_of(key.position);
+            let first = replicas.iter().find(|node| !self.down.contains(*node));
+            first == Some(&self.me)
+        };
+        let due = self.acceptor.due(wall_ms).take(DUE_LOOKED_AT_MAX).filter(ours).take(ENDED_AT_ONCE_MAX);
+        for key in due.cloned().collect::<Vec<_>>() {
+            if self.lanes.contains_key(&key) {
+                // Whatever is under way ends it, or the next time does.
+                continue;
+            }
+            let operation = Operation::Read { key: key.clone() };
+            let waiting = Waiting { wall_ms, ticket: Some(NOBODY), ..Waiting::internal(operation) };
+            self.lanes.entry(key.clone()).or_default().queue.push_back(waiting);
+            self.advance_lane(&key, out);
         }
     }
 

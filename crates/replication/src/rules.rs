@@ -36,6 +36,10 @@ pub trait Rules: Copy + Default + std::fmt::Debug + 'static {
     const STRICT_IN_SESSION: bool = true;
     /// The session's time is heeded.
     const SESSION_TIME: bool = true;
+    /// A value is over when a round has agreed on it, and not when some clock says so.
+    const AGREE_ON_END: bool = true;
+    /// A write with a fencing token that is lower than one seen is refused.
+    const KEEP_FENCE: bool = true;
 }
 
 /// All rules kept.
@@ -91,5 +95,9 @@ pub mod planted {
         StrictOutOfSession breaks STRICT_IN_SESSION;
         #[doc = "Forgets what the session has seen."]
         SessionTimeDropped breaks SESSION_TIME;
+        #[doc = "Hides a value whose time is up by the coordinator's own clock."]
+        EndByOwnClock breaks AGREE_ON_END;
+        #[doc = "Lets a write through whose lock was granted to another since."]
+        FenceIgnored breaks KEEP_FENCE;
     }
 }

@@ -75,6 +75,46 @@ pub enum Change {
     Add(i64),
     /// Append bytes; an absent value counts as empty.
     Append(Bytes),
+    /// Leave the value as it is and let it live for the write's [`Terms::ttl_ms`] from now, or for ever. Needs a value.
+    Touch,
+    /// A call on the lock that the register holds.
+    Lock(LockCall),
+}
+
+/// What a client asks of a lock. Times are durations in milliseconds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LockCall {
+    /// Take the lock, or keep it if this owner has it, or wait for it.
+    Acquire {
+        /// Who asks. An owner is told apart from others by this name alone.
+        owner: Bytes,
+        /// How long it is held without being renewed.
+        ttl_ms: u64,
+        /// How long to stay in the queue; 0 not to enter it, and to leave it.
+        wait_ms: u64,
+    },
+    /// Hold it for so long from now.
+    Renew {
+        /// The grant's token.
+        fence: u64,
+        /// How long.
+        ttl_ms: u64,
+    },
+    /// Give it back.
+    Release {
+        /// The grant's token.
+        fence: u64,
+    },
+}
+
+/// What a write says beside its condition and its change.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// The fencing token of the lock under which it is made: it acts only if the register has seen none that is
+    /// greater.
+    pub fence: Option<u64>,
+    /// How long the value lives, in milliseconds from when the request was first received; none for ever.
+    pub ttl_ms: Option<u64>,
 }
 
 /// A write as a coordinator receives it.
@@ -94,6 +134,8 @@ pub struct Write {
     pub condition: Condition,
     /// What to do with it.
     pub change: Change,
+    /// What else it says.
+    pub terms: Terms,
 }
 
 /// An operation as a coordinator receives it.
@@ -166,6 +208,26 @@ pub enum Effect {
     ConditionFailed(Option<Version>),
     /// The change does not fit the value (adding to what is no integer, or past the value's bounds); nothing changed.
     Unfit,
+    /// The register has seen this greater fencing token; nothing changed.
+    FencedOff(u64),
+    /// The lock is the caller's.
+    Granted {
+        /// The fencing token: greater than that of any grant before, for ever.
+        fence: u64,
+        /// When it ends unless renewed, milliseconds of the Unix epoch by the clock of the replica that coordinated.
+        ends_ms: u64,
+    },
+    /// Another owner has the lock.
+    Held {
+        /// The caller's place in the queue, from 1, or the one it would have had.
+        place: u32,
+        /// When the holder's lease ends, as above.
+        ends_ms: u64,
+    },
+    /// The lock was the caller's, and is not any more.
+    Released,
+    /// The lock is not held under this token (any more); nothing changed.
+    NotHeld,
 }
 
 /// The end of an operation, as the coordinator answers it.

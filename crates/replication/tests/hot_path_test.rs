@@ -8,7 +8,7 @@ use bytes::Bytes;
 use membership::{BucketId, ClusterId, Epoch, Member, NodeId, Position, View};
 use replication::{
     Body, Change, Condition, Correct, Effect, Effects, Envelope, Input, LogPosition, Operation, Outbox, Outcome,
-    Record, Refusal, RegisterKey, Replica, RequestId, Ticket, Value, Write,
+    Record, Refusal, RegisterKey, Replica, RequestId, Terms, Ticket, Value, Write,
 };
 use stdx::{Instant, Prng, TraceContext};
 
@@ -180,7 +180,15 @@ fn put(id: u128, body: &'static str) -> Operation {
     let value = Value { body: Bytes::from_static(body.as_bytes()), content_type: Bytes::new() };
     let change = Change::Put(value);
     let condition = Condition::Always;
-    Operation::Write(Write { key: key(), request: RequestId(id), first_sent_ms: 50, retry: false, condition, change })
+    Operation::Write(Write {
+        key: key(),
+        request: RequestId(id),
+        first_sent_ms: 50,
+        retry: false,
+        condition,
+        change,
+        terms: Terms::default(),
+    })
 }
 
 fn created_or_replaced(outcome: &Outcome) -> bool {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use membership::{BucketId, ClusterId, Epoch, Member, NodeId, Position, View};
 use replication::{
     Ballot, Change, Condition, Correct, Envelope, Input, LogPosition, Operation, Outbox, Outcome, Receipt, Record,
-    RegisterKey, Replica, RequestId, Ticket, Value, Write,
+    RegisterKey, Replica, RequestId, Terms, Ticket, Value, Write,
 };
 use stdx::{Instant, Prng, TraceContext};
 
@@ -154,7 +154,8 @@ fn put(since: Ballot, name: &'static str, id: u128) -> Operation {
     let value = Value { body: Bytes::from(id.to_string()), content_type: Bytes::new() };
     let (change, condition) = (Change::Put(value), Condition::Always);
     let request = RequestId(id);
-    let write = Write { key: key(name), request, first_sent_ms: 50, retry: false, condition, change };
+    let write =
+        Write { key: key(name), request, first_sent_ms: 50, retry: false, condition, change, terms: Terms::default() };
     Operation::InSession { since, sequential: false, operation: Box::new(Operation::Write(write)) }
 }
 

@@ -14,7 +14,8 @@ use actix_web::{App, HttpServer, web};
 use bytes::Bytes;
 use membership::{BucketId, ClusterId, Epoch, NodeId, Position};
 use replication::{
-    Ballot, Change, Condition, Effect, Operation, Outcome, Receipt, RegisterKey, RequestId, Value, Version, Write,
+    Ballot, Change, Condition, Effect, Operation, Outcome, Receipt, RegisterKey, RequestId, Terms, Value, Version,
+    Write,
 };
 use runtime::{PeerEvent, Peers};
 use stdx::TraceContext;
@@ -124,6 +125,7 @@ impl Caller for FrameCall {
             retry: false,
             condition: Condition::Always,
             change: Change::Append(self.body.clone()),
+            terms: Terms::default(),
         };
         let answer = self.peers.call(SERVER, Operation::Write(write), DEADLINE, TraceContext::NONE).await;
         match answer {

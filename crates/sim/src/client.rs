@@ -9,8 +9,8 @@ use dispatch::{Dispatch, Verdict};
 use history::{Function, Value};
 use membership::NodeId;
 use replication::{
-    Ballot, Change, Condition, Effect, Operation, Outcome, Refusal, RegisterKey, RequestId, Value as Stored, Version,
-    Write,
+    Ballot, Change, Condition, Effect, LockCall, Operation, Outcome, Refusal, RegisterKey, RequestId, Terms,
+    Value as Stored, Version, Write,
 };
 use stdx::{Instant, Prng};
 
@@ -32,6 +32,8 @@ pub(crate) struct Client {
     pub time: Ballot,
     /// The last version and text it saw of each register.
     seen: BTreeMap<usize, (Option<Version>, Option<String>)>,
+    /// The tokens of the locks that it believes to hold.
+    pub holds: BTreeMap<usize, u64>,
 }
 
 /// What is done with a key.
@@ -43,6 +45,21 @@ pub(crate) enum KeyKind {
     Counter,
     /// Appendings.
     Journal,
+    /// Taking, giving back, and writing under its token to the key after it.
+    Lock,
+    /// What is written under the token of the lock before it, and by nobody else.
+    Guarded,
+}
+
+/// What the clients of a run do besides.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Load {
+    /// The gateway's clock.
+    pub wall_ms: u64,
+    /// Whether they are sessions.
+    pub sessions: bool,
+    /// Whether some of what they write lives for a time only.
+    pub lives: bool,
 }
 
 /// An operation that was drawn.
@@ -60,6 +77,18 @@ pub(crate) struct Drawn {
     pub purpose: Purpose,
     /// Whether it is a read at level sequential.
     pub sequential: bool,
+}
+
+impl Drawn {
+    /// Whether it is part of a lock's history.
+    pub fn is_of_lock(&self) -> bool {
+        matches!(self.function, Function::Other(_))
+    }
+
+    /// How long what it writes lives.
+    pub fn ttl_ms(&self) -> Option<u64> {
+        self.operation.write().and_then(|write| write.terms.ttl_ms)
+    }
 }
 
 /// What an operation is for.
@@ -113,8 +142,8 @@ pub(crate) enum End {
 
 impl Client {
     pub fn new(process: u64) -> Client {
-        let (doubts, seen) = (BTreeMap::new(), BTreeMap::new());
-        Client { process, current: None, budget: RetryBudget::default(), doubts, time: Ballot::ZERO, seen }
+        let (doubts, seen, holds) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Client { process, current: None, budget: RetryBudget::default(), doubts, time: Ballot::ZERO, seen, holds }
     }
 
     /// Whether a node was silent a moment ago.
@@ -139,12 +168,17 @@ impl Client {
         serial: u64,
         (key, kind): (usize, KeyKind),
         register: &RegisterKey,
-        (wall_ms, sessions): (u64, bool),
+        load: Load,
     ) -> Drawn {
+        let Load { wall_ms, sessions, lives } = load;
         let request = RequestId((u128::from(serial) << 64) | (u128::from(self.process) + 1));
+        // Half of what may live for a time does; most of it runs out while others look.
+        let ttl_ms = if lives && prng.one_in(2) { 1 + prng.below(400) } else { 0 };
         let write = |condition, change| {
             let key = register.clone();
-            Operation::Write(Write { key, request, first_sent_ms: wall_ms, retry: false, condition, change })
+            let brief = lives && matches!(change, Change::Put(_)) && ttl_ms > 0;
+            let terms = Terms { fence: None, ttl_ms: brief.then_some(ttl_ms) };
+            Operation::Write(Write { key, request, first_sent_ms: wall_ms, retry: false, condition, change, terms })
         };
         let read = (Operation::Read { key: register.clone() }, Function::Read, Value::Null);
         // Sessions read more, and mostly at level sequential.
@@ -156,6 +190,7 @@ impl Client {
         };
         let (operation, function, input) = match kind {
             _ if choice < 7 => read,
+            KeyKind::Lock | KeyKind::Guarded => unreachable!("locks are drawn by `draw_lock`"),
             KeyKind::Register => self.draw_change(choice, serial, key, write),
             KeyKind::Counter => {
                 let by = prng.below(9) as i64 - 3;
@@ -169,6 +204,40 @@ impl Client {
         };
         let sequential = sessions && function == Function::Read && !prng.one_in(4);
         Drawn { key, operation, function, input, purpose: Purpose::History, sequential }
+    }
+
+    /// Draws what is done with a lock, or under it with what it guards.
+    pub fn draw_lock(
+        &self,
+        prng: &mut Prng,
+        serial: u64,
+        (key, lock, guarded): (usize, &RegisterKey, &RegisterKey),
+        wall_ms: u64,
+    ) -> Drawn {
+        let request = RequestId((u128::from(serial) << 64) | (u128::from(self.process) + 1));
+        let write = |key: &RegisterKey, change, fence| {
+            let (key, condition, terms) = (key.clone(), Condition::Always, Terms { fence, ttl_ms: None });
+            Operation::Write(Write { key, request, first_sent_ms: wall_ms, retry: false, condition, change, terms })
+        };
+        let (operation, name, input) = match self.holds.get(&key) {
+            Some(fence) if !prng.one_in(3) => {
+                let body = Bytes::from(format!("u{serial}"));
+                let put = Change::Put(Stored { body, content_type: Bytes::new() });
+                (write(guarded, put, Some(*fence)), "use", Value::from(*fence as i64))
+            }
+            Some(fence) => {
+                let release = Change::Lock(LockCall::Release { fence: *fence });
+                (write(lock, release, None), "release", Value::Null)
+            }
+            None => {
+                let owner = Bytes::from(self.process.to_string());
+                let (ttl_ms, wait_ms) = (2 + prng.below(60), if prng.one_in(2) { prng.below(100) } else { 0 });
+                let acquire = Change::Lock(LockCall::Acquire { owner, ttl_ms, wait_ms });
+                (write(lock, acquire, None), "acquire", Value::Null)
+            }
+        };
+        let (function, purpose) = (Function::Other(name.to_owned()), Purpose::History);
+        Drawn { key, operation, function, input, purpose, sequential: false }
     }
 
     fn draw_change(
@@ -216,10 +285,25 @@ impl Client {
         }
     }
 
+    fn judge_lock(&mut self, drawn: &Drawn, write: &Write, effect: Effect) -> End {
+        match effect {
+            Effect::Granted { fence, .. } => drop(self.holds.insert(drawn.key, fence)),
+            Effect::Released | Effect::NotHeld | Effect::FencedOff(_) => drop(self.holds.remove(&drawn.key)),
+            _ => {}
+        }
+        match lock_output(&drawn.input, write, effect) {
+            Some(output) => End::Ok { output, applied: None, acknowledged: Some(write.request) },
+            None => End::Fail(None),
+        }
+    }
+
     fn judge_done(&mut self, drawn: &Drawn, effect: Effect, value: Option<Stored>) -> End {
         let Operation::Write(write) = &drawn.operation else {
             unreachable!("only a write is done");
         };
+        if drawn.is_of_lock() {
+            return self.judge_lock(drawn, write, effect);
+        }
         match (effect, &write.change) {
             (Effect::Created(version) | Effect::Replaced(version), Change::Put(value)) => {
                 let text = String::from_utf8_lossy(&value.body).into_owned();
@@ -239,6 +323,21 @@ impl Client {
             _ => drawn.input.clone(),
         };
         End::Ok { output, applied: applied(write, effect), acknowledged: Some(write.request) }
+    }
+}
+
+/// What a lock's history says of an effect; none where the client was refused.
+///
+/// The lease began no earlier than the call did; but two clocks of whole milliseconds may see it up to one shorter.
+pub(crate) fn lock_output(input: &Value, write: &Write, effect: Effect) -> Option<Value> {
+    match (&write.change, effect) {
+        (Change::Lock(LockCall::Acquire { ttl_ms, .. }), Effect::Granted { fence, .. }) => {
+            let members = [("fence", fence), ("ttl_ms", ttl_ms - 1)];
+            let members = members.map(|(name, number)| (name.to_owned(), Value::from(number as i64)));
+            Some(Value::Map(members.into_iter().collect()))
+        }
+        (_, Effect::Held { .. } | Effect::FencedOff(_)) => None,
+        _ => Some(input.clone()),
     }
 }
 

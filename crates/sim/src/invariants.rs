@@ -113,6 +113,10 @@ fn invariant_a_request_acts_once(state: &State) -> Result<(), Violation> {
 /// Of two chosen states, the one with the higher ballot contains every request of the other, in the same order and with
 /// the same effect.
 fn invariant_chosen_states_extend_each_other(older: &State, newer: &State) -> Result<(), Violation> {
+    if newer.fence < older.fence {
+        let found = format!("the greatest token was {}, and is {} at a higher ballot", older.fence, newer.fence);
+        return Err(Violation { invariant: "a_fence_never_shrinks", found });
+    }
     let (before, after) = (&older.requests.entries, &newer.requests.entries);
     // What was pushed out of the memory cannot be compared; runs stay below its bound.
     if newer.requests.horizon_ms > 0 || after.starts_with(before) {

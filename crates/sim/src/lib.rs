@@ -89,6 +89,8 @@ pub fn run(seed: u64, options: Options) -> Report {
         Some(Planted::OldConfirmation) => run_with::<broken::OldConfirmation, Ring>(seed, options),
         Some(Planted::UnchosenShown) => run_with::<broken::UnchosenShown, Ring>(seed, options),
         Some(Planted::SessionTimeDropped) => run_with::<broken::SessionTimeDropped, Ring>(seed, options),
+        Some(Planted::EndByOwnClock) => run_with::<broken::EndByOwnClock, Ring>(seed, options),
+        Some(Planted::FenceIgnored) => run_with::<broken::FenceIgnored, Ring>(seed, options),
         Some(Planted::PublishedChord) => run_with::<replication::Correct, chord::rules::Published2001>(seed, options),
     }
 }
@@ -97,10 +99,19 @@ fn run_with<R: replication::Rules, C: chord::Rules>(seed: u64, options: Options)
     let amnesia = options.planted == Some(Planted::Amnesia);
     let mut world = world::World::<R, C>::new(seed, options.keep_log, amnesia, None);
     let violation = match world.run() {
-        Ok(history) => judge(&history, checker::Level::Strict).or_else(|| {
-            let sessions = world.swarm.sessions;
-            sessions.then(|| judge(&history, checker::Level::Sequential)).flatten()
-        }),
+        Ok(mut history) => {
+            let of_locks = |operation: &history::Operation| matches!(operation.f, history::Function::Other(_));
+            let (locks, records) = history.operations.into_iter().partition(of_locks);
+            history.operations = records;
+            let locks = history::History { operations: locks, ..history::History::default() };
+            judge(&history, checker::Model::Register, checker::Level::Strict)
+                .or_else(|| judge(&locks, checker::Model::Lock, checker::Level::Strict))
+                .or_else(|| {
+                    let sessions = world.swarm.sessions;
+                    let judged = || judge(&history, checker::Model::Register, checker::Level::Sequential);
+                    sessions.then(judged).flatten()
+                })
+        }
         Err(violation) => Some(violation),
     };
     Report { seed, swarm: world.swarm, violation, log: world.log, counts: world.counts }
@@ -118,14 +129,15 @@ pub fn run_litmus(
     let running = litmus::Running::new(test, level);
     let mut world = world::World::<replication::Correct, chord::Correct>::new(seed, false, false, Some(running));
     let history = world.run()?;
-    let found = judge(&history, checker::Level::Strict).or_else(|| judge(&history, checker::Level::Sequential));
+    let at = |level| judge(&history, checker::Model::Register, level);
+    let found = at(checker::Level::Strict).or_else(|| at(checker::Level::Sequential));
     found.map_or_else(|| Ok(world.shown().unwrap_or_default()), Err)
 }
 
 /// What the checker, which knows nothing of the cores, says of the history.
-fn judge(history: &history::History, level: checker::Level) -> Option<Violation> {
+fn judge(history: &history::History, model: checker::Model, level: checker::Level) -> Option<Violation> {
     let limit = checker::Limit::steps(CHECK_STEPS_MAX);
-    let options = checker::Options { level, limit, ..checker::Options::default() };
+    let options = checker::Options { model, level, limit, ..checker::Options::default() };
     let report = match checker::check_operations(&history.operations, &options) {
         Ok(report) => report,
         Err(error) => return Some(Violation { invariant: "the_history_is_readable", found: error.to_string() }),
@@ -134,7 +146,11 @@ fn judge(history: &history::History, level: checker::Level) -> Option<Violation>
         (checker::Verdict::Valid, _) => None,
         (checker::Verdict::Violated, violation) => {
             let found = violation.map_or_else(String::new, |v| format!("{} (line {})", v.sentence, v.line));
-            let invariant = if level == checker::Level::Strict { "linearizable" } else { "sequential" };
+            let invariant = match (model, level) {
+                (checker::Model::Lock, _) => "mutual_exclusion",
+                (_, checker::Level::Strict) => "linearizable",
+                _ => "sequential",
+            };
             Some(Violation { invariant, found })
         }
         (checker::Verdict::Undecided, _) => {

@@ -32,6 +32,10 @@ pub enum Planted {
     UnchosenShown,
     /// Forgets what the session has seen.
     SessionTimeDropped,
+    /// Hides a value whose time is up by the coordinator's own clock.
+    EndByOwnClock,
+    /// Lets a write through whose lock was granted to another since.
+    FenceIgnored,
     /// Keeps the ring by the Chord protocol as it was published in 2001.
     PublishedChord,
 }
@@ -46,7 +50,7 @@ pub struct UnknownPlanted {
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Planted; 15] = [
+    pub const ALL: [Planted; 17] = [
         Planted::AckBeforeSync,
         Planted::MinorityRead,
         Planted::RetryTwice,
@@ -61,6 +65,8 @@ impl Planted {
         Planted::OldConfirmation,
         Planted::UnchosenShown,
         Planted::SessionTimeDropped,
+        Planted::EndByOwnClock,
+        Planted::FenceIgnored,
         Planted::PublishedChord,
     ];
 
@@ -81,6 +87,8 @@ impl Planted {
             Planted::OldConfirmation => "old-confirmation",
             Planted::UnchosenShown => "unchosen-shown",
             Planted::SessionTimeDropped => "session-time-dropped",
+            Planted::EndByOwnClock => "end-by-own-clock",
+            Planted::FenceIgnored => "fence-ignored",
             Planted::PublishedChord => "published-chord",
         }
     }

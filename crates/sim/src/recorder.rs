@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use history::{Event, EventKind, Function, History, Outcome, Pairing, Process, Value};
 use replication::{Effect, Write};
 
-use crate::client::{Drawn, End, applied};
+use crate::client::{Drawn, End, applied, lock_output};
 use crate::invariants::Violation;
 
 /// Writes a run's history.
@@ -13,6 +13,8 @@ use crate::invariants::Violation;
 pub(crate) struct Recorder {
     pairing: Pairing,
     line: u64,
+    /// The time of what is written down next, in nanoseconds since the run began.
+    pub now_ns: i64,
     /// Writes that ended unknown, by the line of their invocation.
     pub unknown: BTreeMap<u64, Unknown>,
 }
@@ -85,8 +87,14 @@ impl Recorder {
                 operation.invoked_at = not_before;
             }
             if let Some((line, effect)) = unknown.done {
-                operation.outcome = Outcome::Ok;
                 operation.completed_at = Some(line);
+                if matches!(operation.f, Function::Other(_)) {
+                    let output = lock_output(&operation.input, &unknown.write, effect);
+                    operation.outcome = if output.is_some() { Outcome::Ok } else { Outcome::Fail };
+                    operation.output = output.unwrap_or_default();
+                    continue;
+                }
+                operation.outcome = Outcome::Ok;
                 operation.applied = applied(&unknown.write, effect);
                 // An addition's result was not told.
                 let told = !matches!(operation.f, Function::Add | Function::Append);
@@ -100,9 +108,12 @@ impl Recorder {
     fn push(&mut self, process: u64, kind: EventKind, drawn: &Drawn, value: Value, applied: Option<bool>) {
         let line = self.next_line();
         let process = Process::Client(process as i64);
-        let key = Value::from(format!("k{}", drawn.key));
+        let kind_of_key = if drawn.is_of_lock() { "lock" } else { "k" };
+        let key = Value::from(format!("{kind_of_key}{}", drawn.key));
+        let ttl_ms = drawn.ttl_ms().filter(|_| kind == EventKind::Invoke);
         let level = drawn.sequential.then(|| "sequential".to_owned());
-        let event = Event { applied, level, ..Event::new(process, kind, drawn.function.clone(), key, value) };
+        let new = Event::new(process, kind, drawn.function.clone(), key, value);
+        let event = Event { applied, ttl_ms, level, time: Some(self.now_ns), ..new };
         self.pairing.push(line, event).expect("a client asks once at a time and completes what it asked");
     }
 }

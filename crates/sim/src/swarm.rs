@@ -23,6 +23,12 @@ pub struct Swarm {
     pub counters: usize,
     /// Keys that they append to.
     pub journals: usize,
+    /// Locks that they take, each with a key that is only written under its token.
+    pub locks: usize,
+    /// Whether some of what they write lives for a time only.
+    pub lives: bool,
+    /// How far the nodes' clocks are apart at most.
+    pub clocks_apart: Duration,
     /// Operations in all.
     pub operations: usize,
     /// The share of messages that are lost, 0 to 1.
@@ -115,6 +121,9 @@ impl Swarm {
             competing: prng.one_in(3),
             hedge: Duration::from_millis(5 + prng.below(60)),
             sessions: prng.one_in(2),
+            locks: 0,
+            lives: false,
+            clocks_apart: Duration::ZERO,
         };
         if swarm.sessions {
             // What goes wrong between keys needs some; and any coordinator, so that sessions wander.
@@ -129,14 +138,28 @@ impl Swarm {
         }
         if prng.one_in(8) {
             swarm.make_storm(prng);
+        } else if !swarm.sessions {
+            swarm.draw_times(prng);
         }
         swarm
+    }
+
+    /// Values that live for a time, locks, and clocks that differ.
+    fn draw_times(&mut self, prng: &mut Prng) {
+        self.lives = prng.one_in(3);
+        if prng.one_in(3) {
+            // Leases are judged by one clock: a lock is held for as long as was said.
+            self.locks = 1;
+        } else if prng.one_in(2) {
+            self.clocks_apart = Duration::from_millis(1 + prng.below(300));
+        }
     }
 
     /// The load of a litmus test: its sessions, each with a time, and fresh keys for every round.
     pub fn run_litmus(&mut self, sessions: usize) {
         self.clients = sessions;
-        (self.counters, self.journals) = (0, 0);
+        (self.counters, self.journals, self.locks) = (0, 0, 0);
+        self.lives = false;
         self.registers = crate::litmus::ROUNDS * crate::litmus::VARIABLES;
         self.sessions = true;
         // Sessions wander, some replicas lag, and arcs are few, so that most are confirmed already: else nothing is
@@ -170,6 +193,7 @@ impl fmt::Display for Swarm {
         writeln!(f, "nodes={} tokens={} successors={}", self.nodes, self.tokens, self.successors)?;
         writeln!(f, "clients={} operations={} hedge={:?}", self.clients, self.operations, self.hedge)?;
         writeln!(f, "registers={} counters={} journals={}", self.registers, self.counters, self.journals)?;
+        writeln!(f, "locks={} lives={} clocks_apart={:?}", self.locks, self.lives, self.clocks_apart)?;
         writeln!(f, "loss={:.3} duplication={:.3} straggling={:.3}", self.loss, self.duplication, self.straggling)?;
         writeln!(f, "delay_max={:?} sync_max={:?}", self.delay_max, self.sync_max)?;
         writeln!(f, "crash {} (away up to {:?})", every(&self.crash_every), self.downtime_max)?;

@@ -82,12 +82,16 @@ struct Held<'a>(&'a State);
 
 impl fmt::Display for Held<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let State { version, value, requests } = self.0;
+        let State { version, value, requests, fence, ends_ms } = self.0;
         let value = value.as_ref().map_or("none".to_owned(), |value| {
             let tail = value.body.len().saturating_sub(12);
             text(&value.body[tail..])
         });
-        write!(f, "v{version} {value} +{}", requests.entries.len())
+        write!(f, "v{version} {value} +{}", requests.entries.len())?;
+        if *fence != 0 {
+            write!(f, " fence {fence}")?;
+        }
+        if *ends_ms != 0 { write!(f, " till {ends_ms}") } else { Ok(()) }
     }
 }
 

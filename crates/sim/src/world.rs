@@ -174,6 +174,8 @@ pub(crate) struct World<R: replication::Rules, C: chord::Rules> {
     /// The litmus test that the clients run, if they do not draw what they do.
     litmus: Option<Running>,
     calm: bool,
+    /// By how much each node's clock is ahead, in milliseconds.
+    ahead_ms: Vec<u64>,
 }
 
 impl<R: replication::Rules, C: chord::Rules> World<R, C> {
@@ -189,11 +191,13 @@ impl<R: replication::Rules, C: chord::Rules> World<R, C> {
             vec![KeyKind::Register; swarm.registers],
             vec![KeyKind::Counter; swarm.counters],
             vec![KeyKind::Journal; swarm.journals],
+            [KeyKind::Lock, KeyKind::Guarded].repeat(swarm.locks),
         ];
         let keys = kinds.concat().into_iter().enumerate().map(|(at, kind)| {
             let key = Bytes::from(format!("k{at}"));
             (RegisterKey { position: hasher.position(BucketId(1), &key), bucket: BucketId(1), key }, kind)
         });
+        let ahead_ms = (0..swarm.nodes).map(|_| prng.below(swarm.clocks_apart.as_millis() as u64 + 1)).collect();
         World {
             log: EventLog::new(keep_log),
             counts: Counts::default(),
@@ -220,6 +224,7 @@ impl<R: replication::Rules, C: chord::Rules> World<R, C> {
             amnesia,
             litmus,
             calm: true,
+            ahead_ms,
             prng,
             swarm,
         }
@@ -344,6 +349,11 @@ impl<R: replication::Rules, C: chord::Rules> World<R, C> {
 
     fn wall_ms(&self) -> u64 {
         WALL_START_MS + self.now.as_millis()
+    }
+
+    /// What a node's own clock shows.
+    fn wall_ms_of(&self, node: usize) -> u64 {
+        self.wall_ms() + self.ahead_ms[node]
     }
 
     fn index_of(&self, id: NodeId) -> usize {

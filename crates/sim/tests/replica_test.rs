@@ -8,7 +8,7 @@ use bytes::Bytes;
 use membership::{BucketId, ClusterId, Epoch, Member, NodeId, Position, View};
 use replication::{
     Answer, Ballot, Body, Change, Condition, Effects, Envelope, Input, Message, Operation, Outbox, Outcome, Refusal,
-    RegisterKey, Replica, RequestId, RoundId, State, Ticket, Value, Version, Write,
+    RegisterKey, Replica, RequestId, RoundId, State, Terms, Ticket, Value, Version, Write,
 };
 use stdx::{Instant, Prng, TraceContext};
 
@@ -216,7 +216,15 @@ fn put(number: u64) -> Operation {
     let value = Value { body: Bytes::from_static(b"new"), content_type: Bytes::new() };
     let (condition, change) = (Condition::Always, Change::Put(value));
     let request = RequestId(u128::from(number));
-    Operation::Write(Write { key: key(), request, first_sent_ms: 1_000, retry: false, condition, change })
+    Operation::Write(Write {
+        key: key(),
+        request,
+        first_sent_ms: 1_000,
+        retry: false,
+        condition,
+        change,
+        terms: Terms::default(),
+    })
 }
 
 fn operation_number(operation: &Operation) -> u64 {

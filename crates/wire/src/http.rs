@@ -137,7 +137,7 @@ problem_codes! {
     HeadersTooLarge "headers-too-large" 431 false "The headers are too large"
         "Send fewer or smaller headers.";
     ContractNotOffered "contract-not-offered" 501 false "This kind of bucket is not offered yet"
-        "`ordered` buckets with durability `disk`, type `value` and no time to live work today.";
+        "`ordered` buckets with durability `disk` and type `value` work today.";
     NotOffered "not-offered" 501 false "This part of the interface is not offered yet"
         "The detail says what to use instead, where there is something.";
     RouterUnavailable "router-unavailable" 503 true "No router can be reached"

@@ -52,7 +52,11 @@ fn walk(folder: &Path, prefix: &str, depth: usize, found: &mut Vec<File>) -> io:
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
         let kind = entry.file_type()?;
-        if kind.is_dir() && !SKIPPED.contains(&name.as_str()) {
+        // A worktree's `.git` is a file.
+        if SKIPPED.contains(&name.as_str()) {
+            continue;
+        }
+        if kind.is_dir() {
             walk(&entry.path(), &format!("{prefix}{name}/"), depth - 1, found)?;
         } else if kind.is_file() {
             let content = fs::read(entry.path())?;

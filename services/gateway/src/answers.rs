@@ -131,7 +131,18 @@ pub fn write(effect: Effect, value: Option<Value>, computes: bool) -> Result<Htt
             "the value is no decimal integer, or the result would not fit into 64 bits or the largest value",
         )
         .outcome(WriteOutcome::NotDone)),
+        Effect::FencedOff(seen) => Err(fenced_off(seen)),
+        // The answers of locks, which are asked by calls of their own.
+        Effect::Granted { .. } | Effect::Held { .. } | Effect::Released | Effect::NotHeld => {
+            Err(answered_otherwise(true))
+        }
     }
+}
+
+/// The refusal of a write whose fencing token is too low.
+fn fenced_off(seen: u64) -> Refuse {
+    let detail = format!("a write with the greater fencing token {seen} was here before; the lock has gone to another");
+    Refuse::new(ProblemCode::FencedOff, detail).with("fence", seen).outcome(WriteOutcome::NotDone)
 }
 
 /// What became of a write, as `GET /v1/requests/{id}` tells it: the outcome, the effect's name, and the ETag it left.
@@ -144,6 +155,11 @@ pub fn remembered(effect: Option<Effect>) -> (WriteOutcome, &'static str, Option
         Some(Effect::Deleted(_)) => (WriteOutcome::Done, "deleted", None),
         Some(Effect::ConditionFailed(_)) => (WriteOutcome::NotDone, "condition-failed", None),
         Some(Effect::Unfit) => (WriteOutcome::NotDone, "value-unfit", None),
+        Some(Effect::FencedOff(_)) => (WriteOutcome::NotDone, "fenced-off", None),
+        Some(Effect::Granted { .. }) => (WriteOutcome::Done, "granted", None),
+        Some(Effect::Held { .. }) => (WriteOutcome::NotDone, "held", None),
+        Some(Effect::Released) => (WriteOutcome::Done, "released", None),
+        Some(Effect::NotHeld) => (WriteOutcome::NotDone, "not-held", None),
     }
 }
 

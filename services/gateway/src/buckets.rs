@@ -58,17 +58,14 @@ pub fn offered(name: &str, bucket: &Bucket) -> Result<(), Refuse> {
         let detail = "the bucket `locks` is reserved for the lock calls; keep records in `records`";
         return Err(Refuse::new(ProblemCode::Forbidden, detail));
     }
-    let BucketDefinition { contract, durability, ttl_s, value_type, .. } = &bucket.definition;
-    let works = *contract == Contract::Ordered
-        && *durability == Durability::Disk
-        && *value_type == ValueType::Value
-        && ttl_s.is_none();
+    let BucketDefinition { contract, durability, value_type, .. } = &bucket.definition;
+    let works = *contract == Contract::Ordered && *durability == Durability::Disk && *value_type == ValueType::Value;
     if works {
         return Ok(());
     }
     let detail = format!(
         "the bucket `{name}` is of a kind that is not offered yet; use `records`, or make a bucket with contract \
-         `ordered`, durability `disk`, type `value` and no ttl_s"
+         `ordered`, durability `disk`, and type `value`"
     );
     Err(Refuse::new(ProblemCode::ContractNotOffered, detail))
 }
@@ -262,7 +259,6 @@ mod tests {
         for json in [
             r#"{"contract":"available"}"#,
             r#"{"durability":"memory"}"#,
-            r#"{"ttl_s":60}"#,
             r#"{"type":"counter"}"#,
             r#"{"type":"last-writer"}"#,
             r#"{"replicas":5}"#,

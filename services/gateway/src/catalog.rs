@@ -7,7 +7,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use replication::{Change, Condition, Effect, Operation, Outcome, RequestId, Value, Version, Write};
+use replication::{Change, Condition, Effect, Operation, Outcome, RequestId, Terms, Value, Version, Write};
 use stdx::{Instant, TraceContext};
 use wire::http::ProblemCode;
 
@@ -162,6 +162,7 @@ impl Gateway {
             retry: false,
             condition: version.map_or(Condition::Absent, Condition::Matches),
             change: Change::Put(value),
+            terms: Terms::default(),
         })
     }
 }

@@ -20,6 +20,7 @@ use crate::nodes::Nodes;
 use crate::problem::Refuse;
 use crate::router_client::RouterClient;
 use crate::token::TokenKey;
+use crate::watches::Watches;
 use dispatch::budget::{RecentLatency, RetryBudget};
 
 /// Requests in progress at most; more are refused with `overloaded` before anything is done for them.
@@ -47,6 +48,8 @@ pub struct Gateway {
     pub router: Option<RouterClient>,
     /// Figures.
     pub metrics: Metrics,
+    /// Which keys are watched here.
+    pub watches: Watches,
     in_flight: AtomicUsize,
     phase: AtomicU8,
     hedging: Mutex<Hedging>,
@@ -110,6 +113,7 @@ impl Gateway {
             catalog: Catalog::default(),
             router: parts.router,
             metrics: parts.metrics,
+            watches: Watches::default(),
             in_flight: AtomicUsize::new(0),
             phase: AtomicU8::new(Phase::Serving as u8),
             hedging: Mutex::new(hedging),

@@ -4,7 +4,8 @@
 //!
 //! - Which replica is asked when is decided by the `dispatch` crate, which is pure; the simulator runs it too.
 //! - [`routes`], [`words`], [`range`], [`token`] and [`buckets`] are pure as well: text in, words out.
-//! - The rest is shell: [`nodes`] (framed TCP to the storage nodes), `ask` (drives a dispatch), and the handlers.
+//! - The rest is shell: [`nodes`] (framed TCP to the storage nodes), `ask` (drives a dispatch), and the handlers
+//!   (`records`, `locks`, `watches`, …).
 //!
 //! What it is *not*: it keeps no data, takes part in no agreement and elects nobody. Any number of gateways may run,
 //! and each may die at any moment. It does not judge who is alive: it asks, and moves on.
@@ -25,6 +26,7 @@ pub mod buckets;
 mod catalog;
 mod explain;
 pub mod gateway;
+mod locks;
 mod metrics;
 pub mod nodes;
 mod pages;
@@ -36,6 +38,7 @@ pub mod routes;
 mod run;
 mod server;
 pub mod token;
+mod watches;
 pub mod words;
 
 pub use metrics::Metrics;

@@ -5,11 +5,11 @@ use actix_web::web::Payload;
 use actix_web::{HttpRequest, HttpResponse};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
-use replication::{Ballot, Change, Operation, Outcome, Value, Write};
+use replication::{Ballot, Change, Condition, Effect, Operation, Outcome, Value, Write};
 use stdx::{Instant, TraceContext};
 use telemetry::names;
 use telemetry::spans::LiveSpan;
-use wire::http::{Level, ProblemCode, header};
+use wire::http::{Level, ProblemCode, WriteOutcome, header};
 
 use crate::answers;
 use crate::ask::{Asked, Words, whole};
@@ -18,6 +18,7 @@ use crate::gateway::Gateway;
 use crate::problem::Refuse;
 use crate::routes::Verb;
 use crate::token::Seen;
+use crate::watches;
 use crate::words::{self, Headers, RequestWords};
 use dispatch::Verdict;
 
@@ -36,7 +37,7 @@ pub struct Incoming<'a> {
 }
 
 /// Words that every data answer carries.
-struct Trailer {
+pub(crate) struct Trailer {
     receipt: String,
     token: String,
     request_id: Option<String>,
@@ -59,7 +60,9 @@ impl Incoming<'_> {
     async fn read(&mut self, verb: Verb, bucket_name: &str, key: &str) -> Result<HttpResponse, Refuse> {
         let headers = self.request.headers();
         let query = words::query(self.request.query_string(), &["consistency", "watch"])?;
-        words::refuse_not_offered(headers, &query)?;
+        if watches::is_watch(&query)? {
+            return self.watch(bucket_name, key).await;
+        }
         let level = granted(words::level(&query)?);
         let conditions = words::read_conditions(headers)?;
         let range = if verb == Verb::Get { headers.single("range")? } else { None };
@@ -84,7 +87,6 @@ impl Incoming<'_> {
         let known: &[&str] =
             if verb == Verb::Post { &["consistency", "ttl", "op", "by"] } else { &["consistency", "ttl"] };
         let query = words::query(self.request.query_string(), known)?;
-        words::refuse_not_offered(headers, &query)?;
         words::level(&query)?;
         let condition = words::condition(headers)?;
         let request = words::request_words(headers, gateway.clock.wall_ms(), || uuid::Uuid::now_v7().to_string())?;
@@ -95,24 +97,31 @@ impl Incoming<'_> {
             Verb::Post => match query.get("op").map(String::as_str) {
                 Some("add") => Change::Add(added(query.get("by"))?),
                 Some("append") => Change::Append(self.body(body, &bucket).await?),
-                Some(op @ ("remove" | "touch")) => return Err(Refuse::not_offered(op, "add and append work today")),
-                _ => return Err(Refuse::bad_request("`op` must say what to do: add, append")),
+                Some("touch") => Change::Touch,
+                Some("remove") => return Err(Refuse::not_offered("remove", "add, append and touch work today")),
+                _ => return Err(Refuse::bad_request("`op` must say what to do: add, append, touch")),
             },
             Verb::Put | Verb::Get | Verb::Head => {
                 let content_type = words::content_type(headers)?;
                 Change::Put(Value { body: self.body(body, &bucket).await?, content_type: content_type.into() })
             }
         };
-        let computes = matches!(change, Change::Add(_) | Change::Append(_));
+        let terms = words::terms(headers, &query, bucket.definition.ttl_s)?;
+        let touches = matches!(change, Change::Touch) && condition == Condition::Always;
+        let computes = matches!(change, Change::Add(_) | Change::Append(_) | Change::Touch);
         let RequestWords { text, id, first_sent_ms, retry } = request;
         gateway.recent().remember(id, bucket_name, key);
         self.span.set(names::REQUEST_ID, format!("{:032x}", id.0));
         let register = gateway.register(bucket.id, key);
-        let write = Write { key: register, request: id, first_sent_ms, retry, condition, change };
+        let write = Write { key: register, request: id, first_sent_ms, retry, condition, change, terms };
         let write = in_session(Operation::Write(write), seen, Level::Strict);
         let asked = self.ask(write, Level::Strict, bucket_name, verb).await;
         let (outcome, trailer) = self.settle(asked, Level::Strict, seen, Some(text), true)?;
         let answer = match outcome {
+            Outcome::Done { effect: Effect::ConditionFailed(None), .. } if touches => {
+                let detail = "there is no value under this key whose time could be set";
+                Err(Refuse::new(ProblemCode::NoSuchKey, detail).outcome(WriteOutcome::NotDone))
+            }
             Outcome::Done { effect, value } => answers::write(effect, value, computes),
             Outcome::Value(_) | Outcome::Remembered(_) | Outcome::Refused(_) | Outcome::Unknown => {
                 Err(answers::answered_otherwise(true))
@@ -161,7 +170,7 @@ impl Incoming<'_> {
         trailer.on(answer)
     }
 
-    async fn ask(&mut self, operation: Operation, level: Level, bucket: &str, verb: Verb) -> Asked {
+    pub(crate) async fn ask(&mut self, operation: Operation, level: Level, bucket: &str, verb: Verb) -> Asked {
         self.span.set(names::KEY_ID, operation.key().position.to_string());
         self.span.set(names::LEVEL, level.name());
         let words = Words { bucket, verb: verb.name(), context: self.context };
@@ -169,7 +178,7 @@ impl Incoming<'_> {
     }
 
     /// Takes an operation's end apart: the outcome with what every data answer carries, or the problem.
-    fn settle(
+    pub(crate) fn settle(
         &mut self,
         asked: Asked,
         level: Level,
@@ -193,7 +202,7 @@ impl Incoming<'_> {
     }
 
     /// What the session's token says.
-    fn seen(&self) -> Result<Seen, Refuse> {
+    pub(crate) fn seen(&self) -> Result<Seen, Refuse> {
         let broken = |_| Refuse::new(ProblemCode::BadToken, "the Everring-Token is not visible ASCII");
         match self.request.headers().single(header::TOKEN).map_err(broken)? {
             None => Ok(Seen::default()),
@@ -244,7 +253,7 @@ pub async fn read_body(
 
 impl Trailer {
     /// Puts the words on an answer, be it a problem.
-    fn on(self, answer: Result<HttpResponse, Refuse>) -> Result<HttpResponse, Refuse> {
+    pub(crate) fn on(self, answer: Result<HttpResponse, Refuse>) -> Result<HttpResponse, Refuse> {
         let words = [
             (header::RECEIPT, Some(self.receipt)),
             (header::TOKEN, Some(self.token)),
@@ -282,7 +291,7 @@ fn granted(level: Level) -> Level {
 }
 
 /// The operation of a session that has seen this much. One that has seen nothing asks as anyone does.
-fn in_session(operation: Operation, seen: Seen, level: Level) -> Operation {
+pub(crate) fn in_session(operation: Operation, seen: Seen, level: Level) -> Operation {
     let sequential = level == Level::Sequential;
     if seen.time == Ballot::ZERO && !sequential {
         return operation;

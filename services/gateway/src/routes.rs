@@ -19,6 +19,10 @@ pub enum Call {
     Record(Verb, String, String),
     /// `GET /v1/requests/{id}`
     Request(String),
+    /// `GET|PUT|DELETE /v1/locks/{name}`
+    Lock(Verb, String),
+    /// `POST /v1/locks/{name}/renew`
+    LockRenewal(String),
     /// `GET /v1/ring`
     Ring,
     /// `GET /v1/route/{bucket}/{key}`
@@ -93,6 +97,12 @@ pub const ROUTES: &[Route] = &[
         summary: "A record",
     },
     Route { pattern: "/v1/requests/{id}", verbs: READ, summary: "What became of a write" },
+    Route {
+        pattern: "/v1/locks/{name}",
+        verbs: &[Verb::Get, Verb::Head, Verb::Put, Verb::Delete],
+        summary: "A lock with a lease and a fencing token",
+    },
+    Route { pattern: "/v1/locks/{name}/renew", verbs: &[Verb::Post], summary: "Hold a lock for longer" },
     Route { pattern: "/v1/ring", verbs: READ, summary: "The view, and who can be reached" },
     Route { pattern: "/v1/route/{bucket}/{key}", verbs: READ, summary: "Which node holds a key" },
     Route { pattern: "/problems/{code}", verbs: READ, summary: "What a problem means" },
@@ -108,7 +118,6 @@ pub const ROUTES: &[Route] = &[
 const NOT_YET: &[(&str, &str)] = &[
     ("/v1/batch", "send each operation by itself"),
     ("/v1/explain/", "`GET /v1/route/{bucket}/{key}` names the replicas"),
-    ("/v1/locks", "a conditional write on a record (`If-None-Match: *`) takes a lock without a lease"),
     ("/v1/sessions", "a record in the bucket `records` can hold a session"),
     ("/v1/sites", "a record with a Content-Type can hold a file"),
     ("/site/", "a record with a Content-Type can hold a file"),
@@ -134,6 +143,11 @@ pub fn parse(method: &str, path: &str) -> Result<Call, Refuse> {
             ("/v1/buckets/{bucket}", verb.map(|verb| Call::Bucket(verb, bucket)))
         }
         ["v1", "requests", id] => ("/v1/requests/{id}", Some(Call::Request(decode(id)?))),
+        ["v1", "locks", name] => {
+            let name = decode_key(name)?;
+            ("/v1/locks/{name}", verb.map(|verb| Call::Lock(verb, name)))
+        }
+        ["v1", "locks", name, "renew"] => ("/v1/locks/{name}/renew", Some(Call::LockRenewal(decode_key(name)?))),
         ["v1", "kv", bucket] if verb.is_some_and(|verb| !verb.writes()) => {
             decode(bucket)?;
             return Err(Refuse::not_offered("listing a bucket", "read keys by name"));
@@ -163,6 +177,8 @@ pub fn pattern(call: &Call) -> &'static str {
         Call::Bucket(..) => "/v1/buckets/{bucket}",
         Call::Record(..) => "/v1/kv/{bucket}/{key}",
         Call::Request(_) => "/v1/requests/{id}",
+        Call::Lock(..) => "/v1/locks/{name}",
+        Call::LockRenewal(_) => "/v1/locks/{name}/renew",
         Call::Ring => "/v1/ring",
         Call::Route(..) => "/v1/route/{bucket}/{key}",
         Call::ProblemPage(_) => "/problems/{code}",
@@ -248,7 +264,10 @@ mod tests {
         assert_eq!(code("POST", "/v1/ring"), "method");
         assert_eq!(code("PATCH", "/v1/kv/records/k"), "method");
         assert_eq!(code("BREW", "/v1/buckets/b"), "method");
-        assert_eq!(code("PUT", "/v1/locks/l"), "not-offered");
+        assert_eq!(code("POST", "/v1/locks/l"), "method");
+        assert_eq!(code("GET", "/v1/locks"), "no-such-path");
+        assert_eq!(code("GET", "/v1/locks/"), "bad-key");
+        assert_eq!(code("POST", "/v1/sessions"), "not-offered");
         assert_eq!(code("GET", "/v1/kv/records"), "not-offered");
     }
 
@@ -259,6 +278,8 @@ mod tests {
             ("PUT", "/v1/buckets/b"),
             ("POST", "/v1/kv/b/k"),
             ("GET", "/v1/requests/r"),
+            ("PUT", "/v1/locks/l"),
+            ("POST", "/v1/locks/l/renew"),
             ("GET", "/v1/ring"),
             ("GET", "/v1/route/b/k"),
             ("GET", "/problems/method"),

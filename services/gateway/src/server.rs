@@ -32,6 +32,8 @@ pub fn configure(config: &mut ServiceConfig) {
         "/v1/buckets/{bucket}",
         "/v1/kv/{bucket}/{key}*",
         "/v1/requests/{id}",
+        "/v1/locks/{name}",
+        "/v1/locks/{name}/renew",
         "/v1/ring",
         "/v1/route/{bucket}/{key}*",
         "/problems/{code}",
@@ -110,7 +112,11 @@ async fn in_place(
     started: Instant,
 ) -> Result<HttpResponse, Refuse> {
     let context = span.context();
-    let writes = matches!(&call, Call::Record(verb, ..) | Call::Bucket(verb, _) if verb.writes());
+    let writes = match &call {
+        Call::Record(verb, ..) | Call::Bucket(verb, _) | Call::Lock(verb, _) => verb.writes(),
+        Call::LockRenewal(_) => true,
+        _ => false,
+    };
     let admit = || {
         check_headers(request.headers())?;
         let deadline = started + patience(words::deadline_ms(request.headers())?);
@@ -124,6 +130,8 @@ async fn in_place(
         Call::Buckets => incoming.buckets().await,
         Call::Bucket(verb, name) => incoming.bucket(verb, &name, body).await,
         Call::Request(id) => incoming.outcome(&id).await,
+        Call::Lock(verb, name) => incoming.lock(verb, &name, body).await,
+        Call::LockRenewal(name) => incoming.renew_lock(&name, body).await,
         Call::Ring => incoming.ring(),
         Call::Route(bucket, key) => incoming.route(&bucket, &key).await,
         Call::ProblemPage(code) => pages::problem(&code),

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use replication::{Ballot, Condition, RequestId, Version};
+use replication::{Ballot, Condition, RequestId, Terms, Version};
 use wire::http::{
     DEADLINE_DEFAULT_MS, DEADLINE_MAX_MS, Level, ProblemCode, REQUEST_ID_CHARACTERS, header, percent_decode,
 };
@@ -233,22 +233,52 @@ pub fn level(parameters: &BTreeMap<String, String>) -> Result<Level, Refuse> {
     }
 }
 
-/// Refuses what the interface documents for writes and what is not there yet; passing it over would be a wrong answer.
-pub fn refuse_not_offered(headers: &impl Headers, parameters: &BTreeMap<String, String>) -> Result<(), Refuse> {
-    if parameters.contains_key("ttl") {
-        return Err(Refuse::not_offered("a time to live (`ttl`)", "delete the record when it is over"));
-    }
-    if parameters.contains_key("watch") {
-        return Err(Refuse::not_offered(
-            "watching a key (`watch`)",
-            "read it again, with If-None-Match to save the body",
-        ));
-    }
-    if !headers.values(header::FENCE)?.is_empty() {
-        return Err(Refuse::not_offered("fencing (If-Fence)", "use If-Match with the ETag you last saw"));
-    }
-    Ok(())
+/// What a write says beside its condition: `If-Fence`, and `?ttl=`, or else the bucket's own time in seconds.
+pub fn terms(
+    headers: &impl Headers,
+    parameters: &BTreeMap<String, String>,
+    bucket_ttl_s: Option<u64>,
+) -> Result<Terms, Refuse> {
+    let ttl_ms = match parameters.get("ttl") {
+        Some(text) => Some(ttl_ms(text)?),
+        None => bucket_ttl_s.map(|seconds| seconds.saturating_mul(1_000)),
+    };
+    Ok(Terms { fence: fence(headers)?, ttl_ms })
 }
+
+/// The fencing token of `If-Fence`.
+pub fn fence(headers: &impl Headers) -> Result<Option<u64>, Refuse> {
+    headers.single(header::FENCE)?.map(fence_of).transpose()
+}
+
+/// A fencing token as it was granted: a whole number from 1.
+pub fn fence_of(text: &str) -> Result<u64, Refuse> {
+    let wrong = || Refuse::bad_request("a fencing token is the whole number that the lock was granted with");
+    text.parse().ok().filter(|fence| (1..=FENCE_MAX).contains(fence)).ok_or_else(wrong)
+}
+
+/// A time to live: a whole number with its unit, `ms`, `s`, `m`, `h` or `d`.
+fn ttl_ms(text: &str) -> Result<u64, Refuse> {
+    let wrong =
+        || Refuse::bad_request("ttl must be a whole number and a unit of ms, s, m, h or d, up to 365d: ttl=30s");
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let unit_ms = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return Err(wrong()),
+    };
+    let ms = number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit_ms));
+    ms.filter(|ms| (1..=TTL_MAX_MS).contains(ms)).ok_or_else(wrong)
+}
+
+/// The longest time to live: a year.
+const TTL_MAX_MS: u64 = 365 * 86_400_000;
+/// The greatest fencing token that is taken. A greater one would leave no room for those to come.
+const FENCE_MAX: u64 = u64::MAX >> 2;
 
 /// The `Content-Type` to keep beside a value; empty for none.
 pub fn content_type(headers: &impl Headers) -> Result<String, Refuse> {

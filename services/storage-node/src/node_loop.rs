@@ -26,6 +26,8 @@ const CLEANING_EVERY: Duration = Duration::from_secs(2);
 const CLEANING_RESERVE_BYTES: u64 = 64 * 1024;
 /// How often the ring's members are told again who is known to live: they forget whom they found silent.
 const SEEDS_EVERY: Duration = Duration::from_secs(5);
+/// How often values whose time is up are ended though nobody asks for them.
+const END_DUE_EVERY: Duration = Duration::from_secs(1);
 /// How long a drain waits for the operations in flight.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
 
@@ -56,6 +58,7 @@ pub(crate) struct NodeLoop {
     draining: bool,
     cleaned_at: Instant,
     seeded_at: Instant,
+    ended_due_at: Instant,
 }
 
 /// Why the loop ended.
@@ -79,6 +82,7 @@ impl NodeLoop {
             draining: false,
             cleaned_at: parts.clock.now(),
             seeded_at: parts.clock.now(),
+            ended_due_at: parts.clock.now(),
             parts,
         };
         node.carry_out(first);
@@ -305,6 +309,11 @@ impl NodeLoop {
         }
         if now.since(self.seeded_at) >= SEEDS_EVERY {
             self.seed_ring();
+        }
+        if now.since(self.ended_due_at) >= END_DUE_EVERY {
+            self.ended_due_at = now;
+            let effects = self.parts.host.replica(now, Input::EndDue { wall_ms: self.parts.clock.wall_ms() });
+            self.carry_out(effects);
         }
         self.parts.board.write(self.status());
         let members = self.parts.host.members();

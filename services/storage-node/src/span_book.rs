@@ -191,6 +191,8 @@ fn verb(operation: &Operation) -> &'static str {
             replication::Change::Delete => "DELETE",
             replication::Change::Add(_) => "ADD",
             replication::Change::Append(_) => "APPEND",
+            replication::Change::Touch => "TOUCH",
+            replication::Change::Lock(_) => "LOCK",
         },
     }
 }
@@ -207,6 +209,11 @@ fn outcome_word(outcome: &Outcome) -> &'static str {
             Effect::Deleted(_) => "deleted",
             Effect::ConditionFailed(_) => "condition-failed",
             Effect::Unfit => "unfit",
+            Effect::FencedOff(_) => "fenced-off",
+            Effect::Granted { .. } => "granted",
+            Effect::Held { .. } => "held",
+            Effect::Released => "released",
+            Effect::NotHeld => "not-held",
         },
         Outcome::Refused(refusal) => match refusal {
             Refusal::NotReplica(_) => "not-replica",

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use client::consul::Consul;
 use client::fleet::{Directory, Fleet};
 use membership::{BucketId, KeyHasher, NodeId};
-use replication::{Change, Condition, Effect, Operation, Outcome, RegisterKey, RequestId, Value, Write};
+use replication::{Change, Condition, Effect, Operation, Outcome, RegisterKey, RequestId, Terms, Value, Write};
 use runtime::Peers;
 use stdx::TraceContext;
 use storage_node::{Config, StartError};
@@ -135,6 +135,7 @@ impl TestFleet {
             retry: false,
             condition,
             change: Change::Put(value),
+            terms: Terms::default(),
         })
     }
 
@@ -236,6 +237,7 @@ async fn a_repeated_request_acts_once_at_whichever_node() {
                 retry: true,
                 condition: Condition::Always,
                 change: Change::Add(5),
+                terms: Terms::default(),
             };
             let replicas = fleet.directory.current().ring.replicas_of(add.key.position);
             for node in replicas.iter() {

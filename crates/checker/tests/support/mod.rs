@@ -75,6 +75,7 @@ pub fn operations(asked: &[Asked], one_after_another: bool) -> Vec<Operation> {
             level: None,
             trace_id: None,
             request_id: None,
+            ttl_ms: None,
         }
     };
     asked.iter().enumerate().map(operation).collect()

@@ -6,14 +6,14 @@ use bytes::{Bytes, BytesMut};
 use dispatch::{Dispatch, Failure, Input, Output, Plan, Verdict};
 use membership::NodeId;
 use replication::{
-    Answer, Ballot, Change, Condition, Input as ReplicaInput, Operation, Refusal, RequestId, Ticket, Value as Stored,
-    Write,
+    Answer, Ballot, Change, Condition, Input as ReplicaInput, Operation, Refusal, RequestId, Terms, Ticket,
+    Value as Stored, Write,
 };
 use stdx::{Instant, TraceContext};
 use wire::node::{Frame, OperationCall, Payload};
 
 use super::{Call, Happening, World};
-use crate::client::{Current, Drawn, End, Purpose};
+use crate::client::{Current, Drawn, End, KeyKind, Load, Purpose};
 use crate::litmus::ReadLevel;
 use crate::network::Place;
 
@@ -31,8 +31,15 @@ impl<R: replication::Rules, C: chord::Rules> World<R, C> {
         let key = self.prng.index(self.keys.len());
         let (register, kind) = self.keys[key].clone();
         let (serial, wall_ms) = (self.serial_last + 1, self.wall_ms());
-        let drawn =
-            self.clients[client].draw(&mut self.prng, serial, (key, kind), &register, (wall_ms, self.swarm.sessions));
+        // What a lock guards is only written under its token.
+        let lock = if kind == KeyKind::Guarded { key - 1 } else { key };
+        let drawn = if self.keys[lock].1 == KeyKind::Lock {
+            let keys = (lock, &self.keys[lock].0, &self.keys[lock + 1].0);
+            self.clients[client].draw_lock(&mut self.prng, serial, keys, wall_ms)
+        } else {
+            let load = Load { wall_ms, sessions: self.swarm.sessions, lives: self.swarm.lives };
+            self.clients[client].draw(&mut self.prng, serial, (key, kind), &register, load)
+        };
         self.begin_operation(client, drawn);
     }
 
@@ -53,7 +60,8 @@ impl<R: replication::Rules, C: chord::Rules> World<R, C> {
                 let change = Change::Put(Stored { body, content_type: Bytes::new() });
                 let (request, first_sent_ms) = (RequestId(u128::from(serial) << 64), self.wall_ms());
                 let condition = Condition::Always;
-                let write = Write { key: register, request, first_sent_ms, retry: false, condition, change };
+                let terms = Terms::default();
+                let write = Write { key: register, request, first_sent_ms, retry: false, condition, change, terms };
                 let (function, input) = (history::Function::Write, history::Value::from(value));
                 let operation = Operation::Write(write);
                 Drawn { key, operation, function, input, purpose: Purpose::History, sequential }
@@ -85,6 +93,7 @@ impl<R: replication::Rules, C: chord::Rules> World<R, C> {
     pub(super) fn begin_operation(&mut self, client: usize, drawn: Drawn) {
         self.serial_last += 1;
         let serial = self.serial_last;
+        self.recorder.now_ns = self.now.as_nanos() as i64;
         let line = match drawn.purpose {
             Purpose::History => self.recorder.invoke(self.clients[client].process, &drawn),
             Purpose::Outcome { .. } => self.recorder.next_line(),
@@ -180,7 +189,7 @@ impl<R: replication::Rules, C: chord::Rules> World<R, C> {
         let ticket = Ticket(self.ticket_last);
         self.tickets.insert(ticket, (client, call));
         let deadline = self.now + Duration::from_millis(u64::from(deadline_ms));
-        let (wall_ms, context) = (self.wall_ms(), TraceContext::NONE);
+        let (wall_ms, context) = (self.wall_ms_of(to), TraceContext::NONE);
         self.handle(to, ReplicaInput::Operation { ticket, operation, deadline, wall_ms, context });
     }
 
@@ -261,13 +270,14 @@ impl<R: replication::Rules, C: chord::Rules> World<R, C> {
     }
 
     fn finish_recorded(&mut self, client: usize, current: &Current, end: &End) {
+        self.recorder.now_ns = self.now.as_nanos() as i64;
         self.recorder.complete(self.clients[client].process, current.line, &current.drawn, end);
         self.end_litmus_step(client, end);
         match end {
             End::Ok { acknowledged, .. } => {
                 self.counts.answered += 1;
                 if let Some(request) = acknowledged {
-                    let checked = self.registers.acknowledged(&self.keys[current.drawn.key].0, *request);
+                    let checked = self.registers.acknowledged(current.drawn.operation.key(), *request);
                     self.note(checked);
                 }
             }
@@ -279,6 +289,7 @@ impl<R: replication::Rules, C: chord::Rules> World<R, C> {
                 self.process_last += 1;
                 self.clients[client].process = self.process_last;
                 self.clients[client].time = Ballot::ZERO;
+                self.clients[client].holds.clear();
                 if self.prng.one_in(2)
                     && self.litmus.is_none()
                     && !self.calm

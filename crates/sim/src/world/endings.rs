@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chord::{NextHop, Peer};
 use membership::Position;
-use replication::{Change, Condition, Operation, RequestId, Value as Stored, Write};
+use replication::{Change, Condition, Operation, RequestId, Terms, Value as Stored, Write};
 
 use super::{Counts, RING_IDEAL_MAX, SETTLE_MAX, World};
 use crate::client::{Drawn, KeyKind, Purpose};
@@ -98,7 +98,7 @@ impl<R: replication::Rules, C: chord::Rules> World<R, C> {
 
     /// A last read of every key: it must be answered, and what it says closes the history.
     pub(super) fn read_everything(&mut self) -> Result<(), Violation> {
-        for key in 0..self.keys.len() {
+        for key in self.plain_keys() {
             let drawn = self.read_of(key);
             self.expect_answer(drawn, "a final read")?;
         }
@@ -115,7 +115,7 @@ impl<R: replication::Rules, C: chord::Rules> World<R, C> {
             self.fill_disk(node);
         }
         for _ in 0..WRITES_WHILE_FULL {
-            for key in 0..self.keys.len() {
+            for key in self.plain_keys() {
                 let before = self.counts;
                 let drawn = self.write_of(key);
                 self.begin_operation(0, drawn);
@@ -138,12 +138,18 @@ impl<R: replication::Rules, C: chord::Rules> World<R, C> {
         }
         let now = self.now;
         self.run_until(|world| world.now.since(now) > Duration::from_secs(1), SETTLE_MAX)?;
-        for key in 0..self.keys.len() {
+        for key in self.plain_keys() {
             let drawn = self.write_of(key);
             self.expect_answer(drawn, "a write with room again")?;
         }
         self.ask_for_unknown_ends()?;
         self.read_everything()
+    }
+
+    /// The keys that are neither locks nor guarded by one.
+    fn plain_keys(&self) -> Vec<usize> {
+        let plain = |kind: KeyKind| !matches!(kind, KeyKind::Lock | KeyKind::Guarded);
+        (0..self.keys.len()).filter(|key| plain(self.keys[*key].1)).collect()
     }
 
     fn read_of(&self, key: usize) -> Drawn {
@@ -167,13 +173,16 @@ impl<R: replication::Rules, C: chord::Rules> World<R, C> {
                 (put, history::Function::Write, history::Value::from(text))
             }
             KeyKind::Counter => (Change::Add(1), history::Function::Add, history::Value::from(1)),
+            KeyKind::Lock | KeyKind::Guarded => unreachable!("only plain keys are written here"),
             KeyKind::Journal => {
                 let append = Change::Append(bytes::Bytes::from(text.clone()));
                 (append, history::Function::Append, history::Value::from(text))
             }
         };
         let (first_sent_ms, retry, condition) = (self.wall_ms(), false, Condition::Always);
-        let operation = Operation::Write(Write { key: register, request, first_sent_ms, retry, condition, change });
+        let terms = Terms::default();
+        let write = Write { key: register, request, first_sent_ms, retry, condition, change, terms };
+        let operation = Operation::Write(write);
         Drawn { key, operation, function, input, purpose: Purpose::History, sequential: false }
     }
 

@@ -210,6 +210,10 @@ impl<R: replication::Rules, C: chord::Rules> World<R, C> {
         if let Some(every) = self.swarm.clean_every {
             self.at(every, Happening::Clean { node, incarnation });
         }
+        if self.nodes[node].running.is_some() && !self.calm {
+            let wall_ms = self.wall_ms_of(node);
+            self.handle(node, Input::EndDue { wall_ms });
+        }
         let Some(running) = self.nodes[node].running.as_mut() else { return };
         match running.clean(self.swarm.segment_bytes) {
             Ok(None) => {}

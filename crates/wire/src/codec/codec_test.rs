@@ -2,8 +2,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use membership::{BucketId, ClusterId, Epoch, NodeId, Position};
 use proptest::prelude::*;
 use replication::{
-    Ballot, Body, Change, Condition, Effect, LedgerPosition, Message, Operation, Outcome, Receipt, Record, RegisterKey,
-    Remembered, RequestId, RequestMemory, RoundId, State, Value, Version, Write,
+    Ballot, Body, Change, Condition, Effect, LedgerPosition, LockCall, Message, Operation, Outcome, Receipt, Record,
+    RegisterKey, Remembered, RequestId, RequestMemory, RoundId, State, Terms, Value, Version, Write,
 };
 use stdx::TraceContext;
 
@@ -141,10 +141,10 @@ fn each_way_of_being_wrong_has_its_error() {
     covered[..2].copy_from_slice(&[1, 77]);
     assert_eq!(decode(sealed(&covered)), Err(CodecError::UnknownTag { noun: "kind of frame", tag: 77 }));
 
-    assert_eq!(decode_record(&[2, 2, 0]), Err(CodecError::OtherVersion { theirs: 2, ours: 1 }));
-    assert_eq!(decode_record(&[1, 2, 0x80, 0x00]), Err(CodecError::Number), "a longer form of zero");
-    assert_eq!(decode_record(&[1, 2, 0, 0]), Err(CodecError::TrailingBytes(1)));
-    let past_64_bits = [&[1, 2][..], &[0xff; 9], &[2]].concat();
+    assert_eq!(decode_record(&[1, 2, 0]), Err(CodecError::OtherVersion { theirs: 1, ours: 2 }));
+    assert_eq!(decode_record(&[2, 2, 0x80, 0x00]), Err(CodecError::Number), "a longer form of zero");
+    assert_eq!(decode_record(&[2, 2, 0, 0]), Err(CodecError::TrailingBytes(1)));
+    let past_64_bits = [&[2, 2][..], &[0xff; 9], &[2]].concat();
     assert_eq!(decode_record(&past_64_bits), Err(CodecError::Number));
 }
 
@@ -179,6 +179,7 @@ fn large_strings_share_the_frames_memory_and_small_ones_do_not() {
                 retry: false,
                 condition: Condition::Always,
                 change: Change::Append(Bytes::from(vec![7; length])),
+                terms: Terms::default(),
             }),
         }),
     };
@@ -211,6 +212,8 @@ fn state() -> State {
         version,
         value: Some(Value { body: Bytes::from_static(b"v"), content_type: Bytes::new() }),
         requests: RequestMemory { entries: vec![remembered], horizon_ms: 9 },
+        fence: 130,
+        ends_ms: 5,
     }
 }
 
@@ -229,7 +232,7 @@ fn hex(bytes: &[u8]) -> String {
 
 const KEY: &str = "8877665544332211 03 016b";
 const STATE: &str = "ac02a10000000000000001 01 0176 00 09
-    01 05000000000000000000000000000000 e807 01ac02a10000000000000001";
+    01 05000000000000000000000000000000 e807 01ac02a10000000000000001 8201 05";
 const PEER: &str = "0700000000000000 a100000000000000";
 
 #[test]
@@ -329,17 +332,25 @@ fn golden_bytes_of_operations() {
     };
     let write = |condition, change| {
         let (request, first_sent_ms) = (RequestId(5), 1000);
-        Operation::Write(Write { key: key(), request, first_sent_ms, retry: true, condition, change })
+        let terms = Terms { fence: Some(130), ttl_ms: None };
+        Operation::Write(Write { key: key(), request, first_sent_ms, retry: true, condition, change, terms })
     };
     let start = format!("02 {KEY} 05000000000000000000000000000000 e807 01");
+    let terms = "01 8201 00";
     check("read", Operation::Read { key: key() }, &format!("01 {KEY}"));
     let value = Value { body: Bytes::from_static(b"v"), content_type: Bytes::from_static(b"t") };
-    check("put", write(Condition::Always, Change::Put(value)), &format!("{start} 01 01 0176 0174"));
+    check("put", write(Condition::Always, Change::Put(value)), &format!("{start} 01 01 0176 0174 {terms}"));
     let matches = Condition::Matches(Version { ballot: ballot(9), index: 0 });
-    check("delete", write(matches, Change::Delete), &format!("{start} 02 09a100000000000000 00 02"));
-    check("add", write(Condition::Exists, Change::Add(-3)), &format!("{start} 03 03 05"));
+    check("delete", write(matches, Change::Delete), &format!("{start} 02 09a100000000000000 00 02 {terms}"));
+    check("add", write(Condition::Exists, Change::Add(-3)), &format!("{start} 03 03 05 {terms}"));
     let append = Change::Append(Bytes::from_static(b"v"));
-    check("append", write(Condition::Absent, append), &format!("{start} 04 04 0176"));
+    check("append", write(Condition::Absent, append), &format!("{start} 04 04 0176 {terms}"));
+    check("touch", write(Condition::Always, Change::Touch), &format!("{start} 01 05 {terms}"));
+    let lock = |call| write(Condition::Always, Change::Lock(call));
+    let acquire = LockCall::Acquire { owner: Bytes::from_static(b"o"), ttl_ms: 130, wait_ms: 5 };
+    check("acquire", lock(acquire), &format!("{start} 01 06 016f 8201 05 {terms}"));
+    check("renew", lock(LockCall::Renew { fence: 130, ttl_ms: 5 }), &format!("{start} 01 07 8201 05 {terms}"));
+    check("release", lock(LockCall::Release { fence: 130 }), &format!("{start} 01 08 8201 {terms}"));
     check(
         "outcome",
         Operation::Outcome { key: key(), request: RequestId(5) },
@@ -370,6 +381,11 @@ fn golden_bytes_of_outcomes_and_records() {
     check("deleted", done(Effect::Deleted(version), None), &format!("02 03 {version_9} 00"));
     check("failed", done(Effect::ConditionFailed(None), None), "02 04 00 00");
     check("unfit", done(Effect::Unfit, None), "02 05 00");
+    check("fenced off", done(Effect::FencedOff(130), None), "02 06 8201 00");
+    check("granted", done(Effect::Granted { fence: 130, ends_ms: 5 }, None), "02 07 8201 05 00");
+    check("held", done(Effect::Held { place: 130, ends_ms: 5 }, None), "02 08 8201 05 00");
+    check("released", done(Effect::Released, None), "02 09 00");
+    check("not held", done(Effect::NotHeld, None), "02 0a 00");
     check("remembered", Outcome::Remembered(None), "03 00");
     use replication::Refusal;
     check("not a replica", Outcome::Refused(Refusal::NotReplica(Epoch(1))), "04 01 01");
@@ -391,7 +407,7 @@ fn golden_bytes_of_outcomes_and_records() {
     };
     record(
         Record::Accepted { key: key(), ballot: ballot(9), state: state() },
-        &format!("01 01 {KEY} 09a100000000000000 {STATE}"),
+        &format!("02 01 {KEY} 09a100000000000000 {STATE}"),
     );
-    record(Record::Ceiling(300), "01 02 ac02");
+    record(Record::Ceiling(300), "02 02 ac02");
 }

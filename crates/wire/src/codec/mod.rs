@@ -25,8 +25,8 @@ pub use bytes_io::SHARED_BYTES_MIN;
 use bytes_io::{Reader, Writer};
 pub use error::CodecError;
 
-/// The format of log records; the first byte of each.
-pub const RECORD_FORMAT: u8 = 1;
+/// The format of log records; the first byte of each. 2 brought fencing tokens and the ends of values.
+pub const RECORD_FORMAT: u8 = 2;
 
 /// Appends one whole frame, length prefix included, to `out`.
 ///

@@ -1,7 +1,7 @@
 //! Clients' operations and how they ended.
 
 use membership::{Epoch, NodeId};
-use replication::{Change, Condition, Effect, Operation, Outcome, Receipt, Refusal, RequestId, Write};
+use replication::{Change, Condition, Effect, LockCall, Operation, Outcome, Receipt, Refusal, RequestId, Terms, Write};
 
 use super::bytes_io::{Reader, Writer};
 use super::error::CodecError;
@@ -84,7 +84,25 @@ fn write_write(w: &mut Writer<'_>, write: &Write) {
             w.u8(4);
             w.bytes(bytes);
         }
+        Change::Touch => w.u8(5),
+        Change::Lock(LockCall::Acquire { owner, ttl_ms, wait_ms }) => {
+            w.u8(6);
+            w.bytes(owner);
+            w.varint(*ttl_ms);
+            w.varint(*wait_ms);
+        }
+        Change::Lock(LockCall::Renew { fence, ttl_ms }) => {
+            w.u8(7);
+            w.varint(*fence);
+            w.varint(*ttl_ms);
+        }
+        Change::Lock(LockCall::Release { fence }) => {
+            w.u8(8);
+            w.varint(*fence);
+        }
     }
+    w.option(write.terms.fence.as_ref(), |w, fence| w.varint(*fence));
+    w.option(write.terms.ttl_ms.as_ref(), |w, ttl_ms| w.varint(*ttl_ms));
 }
 
 fn read_write(r: &mut Reader) -> Result<Write, CodecError> {
@@ -105,8 +123,13 @@ fn read_write(r: &mut Reader) -> Result<Write, CodecError> {
             2 => Change::Delete,
             3 => Change::Add(r.signed()?),
             4 => Change::Append(r.bytes()?),
+            5 => Change::Touch,
+            6 => Change::Lock(LockCall::Acquire { owner: r.bytes()?, ttl_ms: r.varint()?, wait_ms: r.varint()? }),
+            7 => Change::Lock(LockCall::Renew { fence: r.varint()?, ttl_ms: r.varint()? }),
+            8 => Change::Lock(LockCall::Release { fence: r.varint()? }),
             tag => return Err(CodecError::UnknownTag { noun: "change", tag }),
         },
+        terms: Terms { fence: r.option(Reader::varint)?, ttl_ms: r.option(Reader::varint)? },
     })
 }
 
@@ -129,6 +152,22 @@ pub(super) fn write_effect(w: &mut Writer<'_>, effect: &Effect) {
             w.option(version.as_ref(), write_version);
         }
         Effect::Unfit => w.u8(5),
+        Effect::FencedOff(fence) => {
+            w.u8(6);
+            w.varint(*fence);
+        }
+        Effect::Granted { fence, ends_ms } => {
+            w.u8(7);
+            w.varint(*fence);
+            w.varint(*ends_ms);
+        }
+        Effect::Held { place, ends_ms } => {
+            w.u8(8);
+            w.varint(u64::from(*place));
+            w.varint(*ends_ms);
+        }
+        Effect::Released => w.u8(9),
+        Effect::NotHeld => w.u8(10),
     }
 }
 
@@ -139,6 +178,11 @@ pub(super) fn read_effect(r: &mut Reader) -> Result<Effect, CodecError> {
         3 => Effect::Deleted(read_version(r)?),
         4 => Effect::ConditionFailed(r.option(read_version)?),
         5 => Effect::Unfit,
+        6 => Effect::FencedOff(r.varint()?),
+        7 => Effect::Granted { fence: r.varint()?, ends_ms: r.varint()? },
+        8 => Effect::Held { place: r.varint_u32()?, ends_ms: r.varint()? },
+        9 => Effect::Released,
+        10 => Effect::NotHeld,
         tag => return Err(CodecError::UnknownTag { noun: "effect", tag }),
     })
 }

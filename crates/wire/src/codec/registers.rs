@@ -223,6 +223,8 @@ fn write_state(w: &mut Writer<'_>, state: &State) {
         w.varint(entry.first_sent_ms);
         write_effect(w, &entry.effect);
     });
+    w.varint(state.fence);
+    w.varint(state.ends_ms);
 }
 
 fn read_state(r: &mut Reader) -> Result<State, CodecError> {
@@ -232,5 +234,6 @@ fn read_state(r: &mut Reader) -> Result<State, CodecError> {
     let entries = r.list(REMEMBERED_BYTES_MIN, |r| {
         Ok(Remembered { request: RequestId(r.fixed_u128()?), first_sent_ms: r.varint()?, effect: read_effect(r)? })
     })?;
-    Ok(State { version, value, requests: RequestMemory { entries, horizon_ms } })
+    let requests = RequestMemory { entries, horizon_ms };
+    Ok(State { version, value, requests, fence: r.varint()?, ends_ms: r.varint()? })
 }

@@ -7,8 +7,8 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use replication::{
-    Ballot, Body, Change, Condition, Effect, LedgerPosition, Message, Operation, Outcome, Receipt, Record, Refusal,
-    RegisterKey, Remembered, RequestId, RequestMemory, RoundId, State, Value, Version, Write,
+    Ballot, Body, Change, Condition, Effect, LedgerPosition, LockCall, Message, Operation, Outcome, Receipt, Record,
+    Refusal, RegisterKey, Remembered, RequestId, RequestMemory, RoundId, State, Terms, Value, Version, Write,
 };
 use stdx::TraceContext;
 
@@ -59,6 +59,11 @@ fn effect() -> impl Strategy<Value = Effect> {
         version().prop_map(Effect::Deleted),
         option::of(version()).prop_map(Effect::ConditionFailed),
         Just(Effect::Unfit),
+        number().prop_map(Effect::FencedOff),
+        (number(), number()).prop_map(|(fence, ends_ms)| Effect::Granted { fence, ends_ms }),
+        (any::<u32>(), number()).prop_map(|(place, ends_ms)| Effect::Held { place, ends_ms }),
+        Just(Effect::Released),
+        Just(Effect::NotHeld),
     ]
 }
 
@@ -68,11 +73,13 @@ fn state() -> impl Strategy<Value = State> {
         first_sent_ms,
         effect,
     });
-    (version(), option::of(value()), vec(remembered, 0..4), number()).prop_map(
-        |(version, value, entries, horizon_ms)| State {
+    (version(), option::of(value()), vec(remembered, 0..4), number(), number(), number()).prop_map(
+        |(version, value, entries, horizon_ms, fence, ends_ms)| State {
             version,
             value,
             requests: RequestMemory { entries, horizon_ms },
+            fence,
+            ends_ms,
         },
     )
 }
@@ -148,15 +155,19 @@ fn operation() -> impl Strategy<Value = Operation> {
         Just(Change::Delete),
         any::<i64>().prop_map(Change::Add),
         bytes().prop_map(Change::Append),
+        Just(Change::Touch),
+        lock_call().prop_map(Change::Lock),
     ];
-    let write = (key(), request(), number(), any::<bool>(), condition, change).prop_map(
-        |(key, request, first_sent_ms, retry, condition, change)| Write {
+    let terms = (option::of(number()), option::of(number())).prop_map(|(fence, ttl_ms)| Terms { fence, ttl_ms });
+    let write = (key(), request(), number(), any::<bool>(), condition, change, terms).prop_map(
+        |(key, request, first_sent_ms, retry, condition, change, terms)| Write {
             key,
             request,
             first_sent_ms,
             retry,
             condition,
             change,
+            terms,
         },
     );
     let plain = prop_oneof![
@@ -168,6 +179,14 @@ fn operation() -> impl Strategy<Value = Operation> {
         None => operation,
         Some((since, sequential)) => Operation::InSession { since, sequential, operation: Box::new(operation) },
     })
+}
+
+fn lock_call() -> impl Strategy<Value = LockCall> {
+    prop_oneof![
+        (bytes(), number(), number()).prop_map(|(owner, ttl_ms, wait_ms)| LockCall::Acquire { owner, ttl_ms, wait_ms }),
+        (number(), number()).prop_map(|(fence, ttl_ms)| LockCall::Renew { fence, ttl_ms }),
+        number().prop_map(|fence| LockCall::Release { fence }),
+    ]
 }
 
 fn outcome() -> impl Strategy<Value = Outcome> {

@@ -55,7 +55,6 @@ async fn kinds_that_are_not_offered_say_so() {
         ("PUT /v1/kv/cache/k", "v", "contract-not-offered"),
         ("PUT /v1/kv/locks/k", "v", "forbidden"),
         ("PUT /v1/buckets/b", r#"{"contract":"available"}"#, "contract-not-offered"),
-        ("PUT /v1/buckets/b", r#"{"ttl_s":5}"#, "contract-not-offered"),
         ("PUT /v1/buckets/records", r#"{"contract":"available"}"#, "bucket-differs"),
         ("DELETE /v1/buckets/records", "", "forbidden"),
         ("PUT /v1/buckets/B", "", "bad-request"),

@@ -14,10 +14,7 @@ use gateway::gateway::{Gateway, Parts};
 use gateway::nodes::{Calling, Nodes};
 use gateway::{Metrics, configure};
 use membership::{BucketId, ClusterId, Epoch, KeyHasher, Member, NodeId, Position, View};
-use replication::{
-    Ballot, Change, Condition, Effect, Operation, Outcome, Receipt, Refusal, RegisterKey, RequestId, Value, Version,
-    Write,
-};
+use replication::{Ballot, Effect, Operation, Outcome, Receipt, Refusal, RegisterKey, Version};
 use runtime::CallError;
 use stdx::TraceContext;
 use tokio::sync::watch;
@@ -54,15 +51,8 @@ pub struct Called {
 }
 
 #[derive(Default)]
-struct Register {
-    version: Version,
-    value: Option<Value>,
-    requests: BTreeMap<RequestId, Effect>,
-}
-
-#[derive(Default)]
 struct State {
-    registers: BTreeMap<RegisterKey, Register>,
+    registers: BTreeMap<RegisterKey, replication::State>,
     counter: u64,
     moods: BTreeMap<NodeId, Mood>,
     calls: Vec<Called>,
@@ -135,55 +125,17 @@ impl State {
     fn act(&mut self, node: NodeId, operation: Operation) -> Outcome {
         self.counter += 1;
         let version = Version { ballot: Ballot { counter: self.counter, node }, index: 0 };
+        let wall_ms = std::time::SystemTime::UNIX_EPOCH.elapsed().expect("a clock past 1970").as_millis() as u64;
         let register = self.registers.entry(operation.key().clone()).or_default();
+        // What is due is over as soon as somebody asks.
+        if register.is_due(wall_ms) {
+            register.value = None;
+        }
         match operation {
             Operation::Read { .. } => Outcome::Value(register.value.clone().map(|value| (register.version, value))),
-            Operation::Outcome { request, .. } => Outcome::Remembered(register.requests.get(&request).copied()),
+            Operation::Outcome { request, .. } => Outcome::Remembered(register.requests.find(request)),
             Operation::InSession { operation, .. } => self.act(node, *operation),
-            Operation::Write(write) => {
-                let known = register.requests.get(&write.request).copied();
-                let effect = known.unwrap_or_else(|| register.apply(&write, version));
-                register.requests.insert(write.request, effect);
-                let computes = matches!(write.change, Change::Add(_) | Change::Append(_));
-                let own = matches!(effect, Effect::Created(v) | Effect::Replaced(v) if v == register.version);
-                Outcome::Done { effect, value: register.value.clone().filter(|_| computes && own) }
-            }
-        }
-    }
-}
-
-impl Register {
-    fn apply(&mut self, write: &Write, version: Version) -> Effect {
-        let present = self.value.as_ref().map(|_| self.version);
-        let holds = match write.condition {
-            Condition::Always => true,
-            Condition::Matches(wanted) => present == Some(wanted),
-            Condition::Exists => present.is_some(),
-            Condition::Absent => present.is_none(),
-        };
-        if !holds {
-            return Effect::ConditionFailed(present);
-        }
-        let old = self.value.clone();
-        let text = |bytes: Vec<u8>| Some(Value { body: bytes.into(), content_type: Bytes::from_static(b"text/plain") });
-        let next = match &write.change {
-            Change::Put(value) => Some(value.clone()),
-            Change::Delete => None,
-            Change::Add(by) => {
-                let number = old.map_or(Some(0), |old| std::str::from_utf8(&old.body).ok()?.parse::<i64>().ok());
-                match number.and_then(|number| number.checked_add(*by)) {
-                    Some(sum) => text(sum.to_string().into_bytes()),
-                    None => return Effect::Unfit,
-                }
-            }
-            Change::Append(tail) => text([old.map(|old| old.body).unwrap_or_default().as_ref(), tail].concat()),
-        };
-        self.value = next;
-        self.version = version;
-        match (present, &self.value) {
-            (_, None) => Effect::Deleted(version),
-            (None, Some(_)) => Effect::Created(version),
-            (Some(_), Some(_)) => Effect::Replaced(version),
+            Operation::Write(write) => register.apply(&write, version, wall_ms),
         }
     }
 }

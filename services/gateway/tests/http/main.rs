@@ -4,6 +4,8 @@
 mod buckets;
 mod failover;
 mod fake;
+mod locks;
 mod problems;
 mod records;
 mod sockets;
+mod watches;

@@ -1,0 +1,205 @@
+//! Watching a key: `GET /v1/kv/{bucket}/{key}?watch=1`, as server-sent events (WHATWG HTML, "Server-sent events").
+//!
+//! All who watch one key at this gateway share one look at it: a strict read, ten times a second. Strict reads one
+//! after the other only go forward, at any gateway, so each event is newer than the one before, and a watch that goes
+//! on at another gateway misses no state that is still in force. Changes between two looks are told as one: a watch
+//! tells what is, not all that was.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use actix_web::web::{Bytes, Data};
+use actix_web::{HttpResponse, http::header::ACCEPT};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use dispatch::Verdict;
+use replication::{Operation, Outcome, RegisterKey, Value, Version};
+use stdx::TraceContext;
+use tokio::sync::watch;
+use wire::http::ProblemCode;
+
+use crate::ask::Words;
+use crate::gateway::{Gateway, Phase};
+use crate::problem::Refuse;
+use crate::records::Incoming;
+use crate::routes::Verb;
+use crate::words::{self, Headers};
+
+/// Watches at one gateway at most; past it, `overloaded`.
+const WATCHES_MAX: usize = 1_024;
+/// The pause between two looks at a key.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// The patience of one look.
+const LOOK_PATIENCE: Duration = Duration::from_secs(5);
+/// How often something is sent though nothing changed, so that both ends notice a broken connection.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// The id of the event that says that there is no value.
+const ABSENT: &str = "absent";
+
+/// What a look found; none before the first.
+type Found = Option<Option<(Version, Value)>>;
+
+/// The keys that are watched at this gateway.
+#[derive(Debug, Default)]
+pub struct Watches {
+    keys: Mutex<BTreeMap<RegisterKey, watch::Sender<Found>>>,
+}
+
+impl Watches {
+    /// Joins the watch of a key. The second part says whether it is new, so that somebody has to look.
+    fn join(&self, key: &RegisterKey) -> Result<(watch::Receiver<Found>, bool), Refuse> {
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        let watching: usize = keys.values().map(watch::Sender::receiver_count).sum();
+        if watching >= WATCHES_MAX {
+            let detail = format!("{WATCHES_MAX} watches are open at this gateway; try another one, or later");
+            return Err(Refuse::new(ProblemCode::Overloaded, detail));
+        }
+        if let Some(sender) = keys.get(key) {
+            return Ok((sender.subscribe(), false));
+        }
+        let (sender, receiver) = watch::channel(None);
+        keys.insert(key.clone(), sender);
+        Ok((receiver, true))
+    }
+
+    /// Tells those who watch a key what a look found. False once nobody does; the key is forgotten then.
+    fn tell(&self, key: &RegisterKey, found: Found) -> bool {
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(sender) = keys.get(key) else { return false };
+        if sender.receiver_count() == 0 {
+            keys.remove(key);
+            return false;
+        }
+        let version = |found: &Found| found.as_ref().map(|found| found.as_ref().map(|(version, _)| *version));
+        if found.is_some() {
+            sender.send_if_modified(|known| {
+                let news = version(known) != version(&found);
+                if news {
+                    *known = found;
+                }
+                news
+            });
+        }
+        true
+    }
+}
+
+impl Incoming<'_> {
+    /// `GET /v1/kv/{bucket}/{key}?watch=1`
+    ///
+    /// # Errors
+    /// The problem to answer with.
+    pub async fn watch(&mut self, bucket_name: &str, key: &str) -> Result<HttpResponse, Refuse> {
+        let headers = self.request.headers();
+        let accepts = headers.get(ACCEPT).is_none_or(|accept| {
+            let accept = accept.to_str().unwrap_or_default();
+            ["text/event-stream", "text/*", "*/*"].iter().any(|kind| accept.contains(kind))
+        });
+        if !accepts {
+            return Err(Refuse::bad_request("a watch is told as text/event-stream, which `Accept` rules out"));
+        }
+        let last = headers.single("last-event-id")?.map(str::to_owned);
+        let Some(gateway) = self.request.app_data::<Data<Gateway>>().cloned() else {
+            return Err(Refuse::new(ProblemCode::Overloaded, "this gateway cannot keep a watch now"));
+        };
+        let bucket = self.gateway.bucket(bucket_name, self.deadline, self.context).await?;
+        let register = self.gateway.register(bucket.id, key);
+        let (found, new) = gateway.watches.join(&register)?;
+        if new {
+            actix_web::rt::spawn(look(gateway.clone(), bucket_name.to_owned(), register));
+        }
+        let told = Told { gateway, found, last };
+        let events = futures_util::stream::unfold(told, |mut told| async move {
+            let bytes = told.next().await?;
+            Some((Ok::<_, actix_web::Error>(bytes), told))
+        });
+        let mut response = HttpResponse::Ok();
+        response.insert_header(("cache-control", "no-store")).content_type("text/event-stream");
+        Ok(response.streaming(events))
+    }
+}
+
+/// Whether the request asks for a watch.
+///
+/// # Errors
+/// `bad-request` for any other value than 1.
+pub fn is_watch(query: &BTreeMap<String, String>) -> Result<bool, Refuse> {
+    match query.get("watch").map(String::as_str) {
+        None => Ok(false),
+        Some("1" | "true") => Ok(true),
+        Some(_) => Err(Refuse::bad_request("`watch` is 1, or is left out")),
+    }
+}
+
+/// Looks at a key for as long as somebody watches it.
+async fn look(gateway: Data<Gateway>, bucket: String, key: RegisterKey) {
+    let read = Operation::Read { key: key.clone() };
+    // A trace that nobody samples: a look every 100 ms would drown the others.
+    let context = TraceContext { trace_id: uuid::Uuid::now_v7().as_u128(), span_id: 1, flags: 0 };
+    loop {
+        let deadline = gateway.clock.now() + LOOK_PATIENCE;
+        let words = Words { bucket: &bucket, verb: Verb::Get.name(), context };
+        let asked = gateway.ask(&read, deadline, words).await;
+        let found = match asked.verdict {
+            Verdict::Answered { outcome: Outcome::Value(found), .. } => Some(found),
+            // Nothing is known of now; whoever watches hears when there is.
+            _ => None,
+        };
+        if !gateway.watches.tell(&key, found) {
+            return;
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// One watch: what its client was told last.
+struct Told {
+    gateway: Data<Gateway>,
+    found: watch::Receiver<Found>,
+    last: Option<String>,
+}
+
+impl Told {
+    /// The next bytes to send; none once the gateway is about to stop.
+    async fn next(&mut self) -> Option<Bytes> {
+        let silent_till = tokio::time::Instant::now() + KEEP_ALIVE;
+        loop {
+            if self.gateway.phase() >= Phase::Draining {
+                return None;
+            }
+            let found = self.found.borrow_and_update().clone();
+            if let Some(found) = found {
+                let id = found.as_ref().map_or(ABSENT.to_owned(), |(version, _)| version.to_string());
+                if self.last.as_ref() != Some(&id) {
+                    let event = event(&id, found.as_ref());
+                    self.last = Some(id);
+                    return Some(event);
+                }
+            }
+            let look_up = tokio::time::Instant::now() + Duration::from_secs(1);
+            // Wakes for a change, and now and then to see whether the gateway still serves.
+            match tokio::time::timeout_at(silent_till.min(look_up), self.found.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return None,
+                Err(_) if tokio::time::Instant::now() >= silent_till => {
+                    return Some(Bytes::from_static(b": alive\n\n"));
+                }
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+/// One event: `value` with the ETag, type and body (base64), or `absent`.
+fn event(id: &str, found: Option<&(Version, Value)>) -> Bytes {
+    let (kind, data) = match found {
+        None => (ABSENT, serde_json::json!({})),
+        Some((version, value)) => {
+            let content_type = String::from_utf8_lossy(&value.content_type);
+            let (etag, body) = (words::etag(*version), STANDARD.encode(&value.body));
+            ("value", serde_json::json!({ "etag": etag, "content_type": content_type, "value": body }))
+        }
+    };
+    Bytes::from(format!("id: {id}\nevent: {kind}\ndata: {data}\n\n"))
+}
