@@ -175,9 +175,9 @@ pub fn principals(members: &[MemberView]) -> BTreeSet<Position> {
     left
 }
 
-/// More than `length` (r) members are passed over by no list, as soon as there are that many members at all. With one live
-/// successor in every list this is Zave's inductive invariant, from which all others follow. It takes accurate failure
-/// detection and a ring that began with r + 1 members; one that grows from a single member gets there once its
+/// More than `length` (r) members are passed over by no list, as soon as there are that many members at all. With one
+/// live successor in every list this is Zave's inductive invariant, from which all others follow. It takes accurate
+/// failure detection and a ring that began with r + 1 members; one that grows from a single member gets there once its
 /// newcomers are in their neighbours' lists.
 pub fn invariant_sufficient_principals(members: &[MemberView], length: usize) -> Result<(), Violation> {
     let count = principals(members).len();

@@ -6,9 +6,9 @@
 //!
 //! A newcomer cuts its arcs out of those of the members that own too much, so it takes its own share and moves nothing
 //! between others. A leaver's arc lies between two others: the token before may move on into it, and the rest falls to
-//! the token after. Where that border stands is free, costs no token, and moves nothing but the leaver's share; with all
-//! borders chosen together, that is nearly always enough. Where it is not, somebody with room takes a piece between the
-//! two, with a token of its own, and at last a small, bounded part of others' arcs may move (`leave.rs`).
+//! the token after. Where that border stands is free, costs no token, and moves nothing but the leaver's share; with
+//! all borders chosen together, that is nearly always enough. Where it is not, somebody with room takes a piece between
+//! the two, with a token of its own, and at last a small, bounded part of others' arcs may move (`leave.rs`).
 
 mod layout;
 mod leave;
@@ -131,7 +131,7 @@ fn cuts(layout: &Layout, me: usize, left: usize) -> Vec<Cut> {
     givers.into_iter().map(cut).collect()
 }
 
-/// The place of one more token for `me`, one of `left`: the best of many. `share` is how far its load should be by then.
+/// The place of one more token for `me`, one of `left`: the best of many. `share` is how far its load should be then.
 fn best_cut(layout: &Layout, me: usize, left: usize, share: f64, prng: &mut Prng) -> Option<(usize, Position)> {
     let cuts = cuts(layout, me, left);
     let mut arcs: Vec<(f64, usize, f64)> = Vec::new();

@@ -31,8 +31,8 @@ pub struct Balance {
 /// What changes cost, and what the ring was like meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Changed {
-    /// The most that a change gave to another owner, as a multiple of what came or went by right: a newcomer's due share,
-    /// what a leaver owned.
+    /// The most that a change gave to another owner, as a multiple of what came or went by right: a newcomer's due
+    /// share, what a leaver owned.
     pub moved_over_ideal: f64,
     /// The most copies that a change had made, as a multiple of those that a newcomer holds, or a leaver held.
     pub copied_over_ideal: f64,

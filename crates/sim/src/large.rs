@@ -69,8 +69,8 @@ pub(crate) enum Happening {
     Look,
 }
 
-/// How members of a large ring behave: as in production, but for the successor list, which must outlive a median life of
-/// a minute.
+/// How members of a large ring behave: as in production, but for the successor list, which must outlive a median life
+/// of a minute.
 pub fn config() -> Config {
     Config { successors: 8, ..Config::default() }
 }

@@ -8,8 +8,8 @@
 //! dead and reads and writes go on. It owns nothing and decides nothing: an answer by fingers is a hint, and says
 //! whether it agrees with the view.
 //!
-//! Invariants: a lookup ends by its deadline, after at most [`chord::walk::HOPS_MAX`] hops (and one for each token, from
-//! neighbour to neighbour); every answer is a route or a typed problem.
+//! Invariants: a lookup ends by its deadline, after at most [`chord::walk::HOPS_MAX`] hops (and one for each token,
+//! from neighbour to neighbour); every answer is a route or a typed problem.
 //!
 //! Source: Chord (SIGCOMM 2001), section 4: `find_successor` in its iterative form.
 

@@ -160,10 +160,11 @@ included. Entries are those that one member keeps. In brackets, the longest way 
 const STALENESS: &str = "\
 ## What staleness costs
 
-Members' lives have a median of 10 minutes; for each that dies another comes elsewhere. The directory of keys and the table
-are copies: one that has not been kept up for a minute finds so many keys wrongly. Neighbours and fingers are kept up by the
-protocol, deaths noticed by silence alone: so many first successors are wrong, so many entries of successor lists and of finger
-tables are dead, at a moment in the second half of the run. Lookups are by fingers, confirmed by the owner, which is one hop more:
+Members' lives have a median of 10 minutes; for each that dies another comes elsewhere. The directory of keys and the
+table are copies: one that has not been kept up for a minute finds so many keys wrongly. Neighbours and fingers are kept
+up by the protocol, deaths noticed by silence alone: so many first successors are wrong, so many entries of successor
+lists and of finger tables are dead, at a moment in the second half of the run. Lookups are by fingers, confirmed by the
+owner, which is one hop more:
 
 | members | index, table: keys after a minute | neighbours: first successor wrong | dead in successor lists \
 | dead fingers | hops |
