@@ -18,6 +18,7 @@
 //! assert_eq!(report.violation, None);
 //! ```
 
+pub mod available;
 mod client;
 pub mod command;
 mod event_log;
