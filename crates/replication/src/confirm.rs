@@ -223,9 +223,7 @@ impl<R: Rules> Replica<R> {
         let busy = self.lanes.get(&key).is_some_and(|lane| lane.round.is_some() || !lane.queue.is_empty());
         if busy && R::WAIT_FOR_OWN_WRITE {
             // Read in the round after it: at that round's ballot, which lies above everything that was seen.
-            let lane = self.lanes.entry(key.clone()).or_default();
-            lane.queue.push_back(waiting);
-            return self.advance_lane(&key, out);
+            return self.in_a_round(&key, waiting, out);
         }
         let (held, chosen, logged) = match self.acceptor.register(&key) {
             Some(register) => (register.accepted, register.chosen, register.logged),
@@ -242,8 +240,7 @@ impl<R: Rules> Replica<R> {
         }
         let state = self.acceptor.accepted(&key).1;
         if self.must_end(&state, &waiting) {
-            self.lanes.entry(key.clone()).or_default().queue.push_back(waiting);
-            return self.advance_lane(&key, out);
+            return self.in_a_round(&key, waiting, out);
         }
         let time = self.time_of_read(&key, &waiting, held);
         let outcome = crate::coordinator::read_outcome::<R>(&waiting.operation, &state, waiting.wall_ms);
@@ -491,8 +488,7 @@ impl<R: Rules> Replica<R> {
             let operation = Operation::Read { key: key.clone() };
             let deadline = self.now;
             let waiting = Waiting { ticket: Some(NOBODY), deadline, context, ..Waiting::internal(operation) };
-            self.lanes.entry(key.clone()).or_default().queue.push_back(waiting);
-            self.advance_lane(&key, out);
+            self.in_a_round(&key, waiting, out);
         }
     }
 

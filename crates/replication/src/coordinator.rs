@@ -31,6 +31,12 @@ const FULL_RESENDS_MAX: u32 = 1;
 const ORPHAN_RESENDS_MAX: u32 = 8;
 
 impl<R: Rules> Replica<R> {
+    /// Lets an operation wait for the next round on its register, which begins now unless one is under way.
+    pub(crate) fn in_a_round(&mut self, key: &RegisterKey, waiting: Waiting, out: &mut Outbox) {
+        self.lanes.entry(key.clone()).or_default().queue.push_back(waiting);
+        self.advance_lane(key, out);
+    }
+
     /// Begins the next round on a register if operations wait and none is under way.
     pub(crate) fn advance_lane(&mut self, key: &RegisterKey, out: &mut Outbox) {
         let Some(lane) = self.lanes.get_mut(key) else { return };

@@ -258,8 +258,7 @@ impl<R: Rules> Replica<R> {
         match waiting.operation {
             Operation::Read { .. } | Operation::Outcome { .. } => self.begin_read(waiting, out),
             Operation::Write(_) | Operation::InSession { .. } => {
-                self.lanes.entry(key.clone()).or_default().queue.push_back(waiting);
-                self.advance_lane(&key, out);
+                self.in_a_round(&key, waiting, out);
             }
         }
     }
@@ -283,8 +282,7 @@ impl<R: Rules> Replica<R> {
             }
             let operation = Operation::Read { key: key.clone() };
             let waiting = Waiting { wall_ms, ticket: Some(NOBODY), ..Waiting::internal(operation) };
-            self.lanes.entry(key.clone()).or_default().queue.push_back(waiting);
-            self.advance_lane(&key, out);
+            self.in_a_round(&key, waiting, out);
         }
     }
 
