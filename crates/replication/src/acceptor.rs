@@ -6,7 +6,7 @@ use std::ops::Bound;
 use membership::{Epoch, Position};
 
 use crate::message::{LogPosition, Record, State};
-use crate::rules::Rules;
+use crate::rules::{Rule, Rules};
 use crate::types::{Ballot, RegisterKey};
 
 /// How far ahead of the counter the ceiling is set. A restart skips at most this many counters.
@@ -117,8 +117,8 @@ impl Acceptor {
 
     /// Begins to vote, after all records are restored: promises are forgotten, so everything up to the ceiling is
     /// refused.
-    pub fn begin<R: Rules>(&mut self, persist: &mut Vec<(LogPosition, Record)>) {
-        if R::KEEP_CEILING {
+    pub fn begin(&mut self, rules: impl Rules, persist: &mut Vec<(LogPosition, Record)>) {
+        if rules.keeps(Rule::KeepCeiling) {
             self.floor = self.ceiling;
             self.counter = self.ceiling;
         } else {
@@ -222,8 +222,9 @@ impl Acceptor {
     }
 
     /// Phase 2.
-    pub fn accept<R: Rules>(
+    pub fn accept(
         &mut self,
+        rules: impl Rules,
         key: &RegisterKey,
         ballot: Ballot,
         state: &State,
@@ -234,7 +235,7 @@ impl Acceptor {
         // The same accept again is answered again: what it asks for is done, and the promise of `next` is renewed
         // below.
         if ballot != accepted {
-            let bar = if R::KEEP_PROMISE { promised.max(accepted) } else { accepted };
+            let bar = if rules.keeps(Rule::KeepPromise) { promised.max(accepted) } else { accepted };
             if ballot.counter <= self.floor || ballot < bar {
                 return Vote::No(bar.counter.max(self.floor));
             }

@@ -13,9 +13,9 @@ pub const VALUE_BYTES_MAX: usize = 1 << 20;
 /// Which of the rules that concern a state's changes are kept.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Kept {
-    /// See [`crate::Rules::REMEMBER_REQUESTS`].
+    /// See [`crate::Rule::RememberRequests`].
     pub requests: bool,
-    /// See [`crate::Rules::KEEP_FENCE`].
+    /// See [`crate::Rule::KeepFence`].
     pub fence: bool,
 }
 

@@ -34,7 +34,7 @@ use crate::ledger::LedgerPosition;
 use crate::message::{Body, LogPosition, RoundId};
 use crate::replica::{Replica, Timer};
 use crate::round::Waiting;
-use crate::rules::Rules;
+use crate::rules::{Rule, Rules};
 use crate::types::{Ballot, Operation, Outcome, Receipt, RegisterKey};
 
 /// Registers named in one report.
@@ -132,7 +132,7 @@ impl<R: Rules> Replica<R> {
     /// Another view is in force than `before`: forgets what was confirmed in arc epochs that are over, and begins again
     /// for those who wait. What was promised to others stands on.
     pub(crate) fn follow_confirmations(&mut self, before: &Ring, out: &mut Outbox) {
-        self.ledger.follow(before, &self.ring, R::FLOORS_OUTLIVE_EPOCH);
+        self.ledger.follow(before, &self.ring, self.rules.keeps(Rule::FloorsOutliveEpoch));
         let epoch_in = |ring: &Ring, high| ring.arc_of(high).filter(|arc| arc.high == high).map(|arc| arc.epoch);
         let over = |high: &Position| epoch_in(before, *high) != epoch_in(&self.ring, *high);
         let highs: Vec<Position> = self.confirmations.arcs.keys().copied().filter(over).collect();
@@ -140,7 +140,7 @@ impl<R: Rules> Replica<R> {
         for high in highs {
             let known = self.confirmations.arcs.get(&high).map(|arc| (arc.positions.clone(), arc.confirmed));
             patients.append(&mut self.drop_confirmations(high));
-            if let Some((positions, confirmed)) = known.filter(|_| !R::CONFIRMATIONS_END_WITH_EPOCH) {
+            if let Some((positions, confirmed)) = known.filter(|_| !self.rules.keeps(Rule::ConfirmationsEndWithEpoch)) {
                 let kept = ArcView { positions, confirmed, ..ArcView::default() };
                 self.confirmations.arcs.insert(high, kept);
             }
@@ -195,15 +195,15 @@ impl<R: Rules> Replica<R> {
     /// Whether our own write of this register may use the ballot: it lies above every confirmation that we began.
     pub(crate) fn lies_above_confirmations(&self, key: &RegisterKey, ballot: Ballot) -> bool {
         let arc = self.confirmations.arcs.get(&self.arc_end(key));
-        !R::NEW_WRITES_ABOVE || arc.is_none_or(|arc| ballot.counter > arc.asked_up_to)
+        !self.rules.keeps(Rule::NewWritesAbove) || arc.is_none_or(|arc| ballot.counter > arc.asked_up_to)
     }
 
     /// Begins a read of any level.
     pub(crate) fn begin_read(&mut self, waiting: Waiting, out: &mut Outbox) {
         let key = waiting.operation.key().clone();
         let held = self.acceptor.register(&key).map_or(Ballot::ZERO, |register| register.accepted);
-        let asks_for_its_key = waiting.since <= held || !R::STRICT_IN_SESSION;
-        if !waiting.sequential && asks_for_its_key && R::CONFIRM_AFTER_ARRIVAL {
+        let asks_for_its_key = waiting.since <= held || !self.rules.keeps(Rule::StrictInSession);
+        if !waiting.sequential && asks_for_its_key && self.rules.keeps(Rule::ConfirmAfterArrival) {
             return self.begin_query(key, waiting, out);
         }
         let arrived = self.confirmations.begun;
@@ -217,11 +217,11 @@ impl<R: Rules> Replica<R> {
         let arc = self.arc_end(&key);
         let confirmed = self.confirmations.arcs.get(&arc).and_then(|arc| arc.confirmed);
         let fresh = confirmed.is_some_and(|(up_to, began)| {
-            let new_enough = waiting.sequential || began >= arrived || !R::CONFIRM_AFTER_ARRIVAL;
-            new_enough && (up_to >= waiting.since.counter || !R::CONFIRM_TO_SESSION)
+            let new_enough = waiting.sequential || began >= arrived || !self.rules.keeps(Rule::ConfirmAfterArrival);
+            new_enough && (up_to >= waiting.since.counter || !self.rules.keeps(Rule::ConfirmToSession))
         });
         let busy = self.lanes.get(&key).is_some_and(|lane| lane.round.is_some() || !lane.queue.is_empty());
-        if busy && R::WAIT_FOR_OWN_WRITE {
+        if busy && self.rules.keeps(Rule::WaitForOwnWrite) {
             // Read in the round after it: at that round's ballot, which lies above everything that was seen.
             return self.in_a_round(&key, waiting, out);
         }
@@ -229,7 +229,7 @@ impl<R: Rules> Replica<R> {
             Some(register) => (register.accepted, register.chosen, register.logged),
             None => (Ballot::ZERO, Ballot::ZERO, LogPosition(0)),
         };
-        let known = (held == chosen || !R::ANSWER_CHOSEN) && logged <= self.acceptor.synced();
+        let known = (held == chosen || !self.rules.keeps(Rule::AnswerChosen)) && logged <= self.acceptor.synced();
         let new_enough = waiting.sequential && held > Ballot::ZERO && held >= waiting.since;
         if !fresh && !new_enough {
             self.confirmations.arcs.entry(arc).or_default().patient.push(Patient { waiting, arrived });
@@ -243,7 +243,7 @@ impl<R: Rules> Replica<R> {
             return self.in_a_round(&key, waiting, out);
         }
         let time = self.time_of_read(&key, &waiting, held);
-        let outcome = crate::coordinator::read_outcome::<R>(&waiting.operation, &state, waiting.wall_ms);
+        let outcome = crate::coordinator::read_outcome(self.rules, &waiting.operation, &state, waiting.wall_ms);
         let receipt = Receipt { epoch: self.view.epoch, voters: vec![self.me], rounds: 0, time };
         if let Some(ticket) = waiting.ticket {
             self.answer(ticket, outcome, receipt, out);
@@ -262,7 +262,10 @@ impl<R: Rules> Replica<R> {
     pub(crate) fn has_time(&self, key: &RegisterKey, waiting: &Waiting, shown: Ballot) -> bool {
         let confirmed = self.confirmations.arcs.get(&self.arc_end(key)).and_then(|arc| arc.confirmed);
         let covered = confirmed.is_some_and(|(up_to, _)| up_to >= waiting.since.counter);
-        shown >= waiting.since || covered || !R::CONFIRM_TO_SESSION || !R::STRICT_IN_SESSION
+        shown >= waiting.since
+            || covered
+            || !self.rules.keeps(Rule::ConfirmToSession)
+            || !self.rules.keeps(Rule::StrictInSession)
     }
 
     /// Notes that what is held of a register at `ballot`, if it still is, is chosen.
@@ -353,7 +356,7 @@ impl<R: Rules> Replica<R> {
             return None;
         }
         let ends = (known.low, known.high);
-        self.ledger.promise(arc, from, if R::KEEP_FLOOR { up_to } else { 0 }, since);
+        self.ledger.promise(arc, from, if self.rules.keeps(Rule::KeepFloor) { up_to } else { 0 }, since);
         let start = self.acceptor.floor();
         // Counted from 1, so that 0 asks for the whole arc: it also holds what was accepted in earlier arc epochs.
         let here = LedgerPosition { start, count: self.ledger.count(arc) + 1 };
@@ -408,7 +411,7 @@ impl<R: Rules> Replica<R> {
         }
         let complete = |node: NodeId| running.reports.get(&node).is_some_and(|report| report.complete);
         // What a newcomer holds without knowing whether it is chosen must be settled too before it counts.
-        let enough = confirms::<R>(&sets, complete) && (!copies || complete(me));
+        let enough = confirms(self.rules, &sets, complete) && (!copies || complete(me));
         if more {
             self.ask_to_confirm(arc, from, out);
         } else if enough {
@@ -436,13 +439,13 @@ impl<R: Rules> Replica<R> {
         let mut unfinished = BTreeMap::new();
         for (key, ballot) in highest {
             let voters = running.voters.get(&(key.clone(), ballot));
-            if voters.is_some_and(|voters| confirms::<R>(sets, |node| voters.contains(&node))) {
+            if voters.is_some_and(|voters| confirms(self.rules, sets, |node| voters.contains(&node))) {
                 chosen.push((key.clone(), ballot));
             } else {
                 unfinished.insert(key.clone(), ballot);
             }
         }
-        running.unfinished = if R::FINISH_REPORTED { unfinished } else { BTreeMap::new() };
+        running.unfinished = if self.rules.keeps(Rule::FinishReported) { unfinished } else { BTreeMap::new() };
         for (key, ballot) in chosen {
             self.note_chosen(&key, ballot);
         }
@@ -562,7 +565,7 @@ impl<R: Rules> Replica<R> {
 }
 
 /// Whether the nodes for which `says_yes` holds confirm an arc that has these sets.
-fn confirms<R: Rules>(sets: &ReplicaSets, says_yes: impl Fn(NodeId) -> bool) -> bool {
+fn confirms(rules: impl Rules, sets: &ReplicaSets, says_yes: impl Fn(NodeId) -> bool) -> bool {
     let current = ReplicaSets { current: Arc::clone(&sets.current), next: None };
-    if R::CONFIRM_JOINTLY { sets.is_quorum(says_yes) } else { current.is_quorum(says_yes) }
+    if rules.keeps(Rule::ConfirmJointly) { sets.is_quorum(says_yes) } else { current.is_quorum(says_yes) }
 }

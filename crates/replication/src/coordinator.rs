@@ -10,7 +10,7 @@ use crate::io::{Event, Outbox, Ticket};
 use crate::message::{Body, LogPosition, RoundId, State};
 use crate::replica::{Replica, Timer};
 use crate::round::{Phase, Round, Waiting, is_quorum};
-use crate::rules::Rules;
+use crate::rules::{Rule, Rules};
 use crate::types::{Ballot, Operation, Outcome, Receipt, Refusal, RegisterKey, Version};
 
 /// Operations on one key that are agreed in one round at most.
@@ -75,7 +75,8 @@ impl<R: Rules> Replica<R> {
         let Some(round) = self.rounds.get(&id) else { return };
         // A round without a write only finishes what was begun. It asks for no next ballot, by which full disks know
         // it.
-        let ends = round.waiting.iter().any(|waiting| base.is_due(waiting.wall_ms)) && R::AGREE_ON_END;
+        let ends =
+            round.waiting.iter().any(|waiting| base.is_due(waiting.wall_ms)) && self.rules.keeps(Rule::AgreeOnEnd);
         let writes = ends || round.waiting.iter().any(is_write);
         let counter = if writes { self.acceptor.tick(&mut out.persist) } else { 0 };
         let next = if writes { Ballot { counter, node: self.me } } else { Ballot::ZERO };
@@ -85,16 +86,17 @@ impl<R: Rules> Replica<R> {
         let mut outcomes = Vec::with_capacity(round.waiting.len());
         for (index, waiting) in round.waiting.iter_mut().enumerate() {
             let version = Version { ballot, index: index as u32 };
-            if R::AGREE_ON_END {
+            if self.rules.keeps(Rule::AgreeOnEnd) {
                 end_if_due(&mut state, version, waiting.wall_ms);
             }
-            let kept = Kept { requests: R::REMEMBER_REQUESTS, fence: R::KEEP_FENCE };
+            let kept =
+                Kept { requests: self.rules.keeps(Rule::RememberRequests), fence: self.rules.keeps(Rule::KeepFence) };
             outcomes.push(match &waiting.operation {
                 Operation::Write(write) => {
                     waiting.proposed = true;
                     apply(&mut state, write, version, waiting.wall_ms, kept)
                 }
-                read => read_outcome::<R>(read, &state, waiting.wall_ms),
+                read => read_outcome(self.rules, read, &state, waiting.wall_ms),
             });
         }
         let id = self.enter(id, Phase::Accepting { ballot, state, next, outcomes }, RESEND_AFTER);
@@ -172,13 +174,13 @@ impl<R: Rules> Replica<R> {
             return;
         }
         let Phase::Preparing { ballot, best } = &mut round.phase else { return };
-        let better = if R::BUILD_ON_ACCEPTED { accepted.0 > best.0 } else { from == self.me };
+        let better = if self.rules.keeps(Rule::BuildOnAccepted) { accepted.0 > best.0 } else { from == self.me };
         if better {
             *best = accepted;
         }
         let (ballot, base) = (*ballot, best.1.clone());
         round.votes.push(from);
-        if round.is_decided::<R>() {
+        if round.is_decided(self.rules) {
             self.begin_accept(id, ballot, base, out);
         }
     }
@@ -192,7 +194,7 @@ impl<R: Rules> Replica<R> {
             return;
         }
         round.votes.push(from);
-        if round.is_decided::<R>() {
+        if round.is_decided(self.rules) {
             self.finish_accept(id, out);
         }
     }
@@ -229,7 +231,7 @@ impl<R: Rules> Replica<R> {
         // As long as a majority can still say yes, a refusal changes nothing; one that stays silent is not waited for
         // longer than the next timer.
         let hopeless = |node: NodeId| round.refusals.contains(&node) || self.down.contains(&node);
-        if round.may_be_decided::<R>(hopeless) {
+        if round.may_be_decided(self.rules, hopeless) {
             return;
         }
         if round.disk_full {
@@ -291,8 +293,9 @@ impl<R: Rules> Replica<R> {
         let Some(round) = self.rounds.get(&id) else { return };
         let Phase::Querying { reports } = &round.phase else { return };
         let agrees = |node: NodeId, ballot: Ballot| reports.get(&node).is_some_and(|(reported, _)| *reported == ballot);
-        let is_chosen =
-            |ballot: &Ballot| !R::READ_MAJORITY || is_quorum::<R>(&round.sets, |node| agrees(node, *ballot));
+        let is_chosen = |ballot: &Ballot| {
+            !self.rules.keeps(Rule::ReadMajority) || is_quorum(self.rules, &round.sets, |node| agrees(node, *ballot))
+        };
         let chosen = reports.values().map(|(ballot, _)| *ballot).find(is_chosen);
         if let Some(ballot) = chosen {
             let sent = reports.values().find_map(|(reported, state)| state.as_ref().filter(|_| *reported == ballot));
@@ -305,7 +308,7 @@ impl<R: Rules> Replica<R> {
             return;
         }
         let all_asked = round.sets.iter().all(|node| reports.contains_key(&node) || self.down.contains(&node));
-        if all_asked && is_quorum::<R>(&round.sets, |node| reports.contains_key(&node)) {
+        if all_asked && is_quorum(self.rules, &round.sets, |node| reports.contains_key(&node)) {
             self.settle(id, out);
         }
     }
@@ -334,7 +337,7 @@ impl<R: Rules> Replica<R> {
                 self.lanes.entry(round.key.clone()).or_default().queue.push_back(waiting);
                 continue;
             }
-            let outcome = read_outcome::<R>(&waiting.operation, &state, waiting.wall_ms);
+            let outcome = read_outcome(self.rules, &waiting.operation, &state, waiting.wall_ms);
             self.end_query(waiting, ballot, (outcome, receipt.clone()), out);
         }
         self.advance_lane(&round.key, out);
@@ -342,7 +345,7 @@ impl<R: Rules> Replica<R> {
 
     /// Whether a read that found `state` must first have the value's end agreed on.
     pub(crate) fn must_end(&self, state: &State, waiting: &Waiting) -> bool {
-        R::AGREE_ON_END && !self.disk_full && state.is_due(waiting.wall_ms)
+        self.rules.keeps(Rule::AgreeOnEnd) && !self.disk_full && state.is_due(waiting.wall_ms)
     }
 
     /// The reports disagree: an interrupted write must be finished, or overtaken, before a read can be answered.
@@ -451,9 +454,9 @@ fn is_write(waiting: &Waiting) -> bool {
 }
 
 /// What a read of `state` answers. (The time counts only under the planted rule that hides a value by a clock.)
-pub(crate) fn read_outcome<R: Rules>(operation: &Operation, state: &State, wall_ms: u64) -> Outcome {
+pub(crate) fn read_outcome(rules: impl Rules, operation: &Operation, state: &State, wall_ms: u64) -> Outcome {
     match operation {
-        Operation::Read { .. } if !R::AGREE_ON_END && state.is_due(wall_ms) => Outcome::Value(None),
+        Operation::Read { .. } if !rules.keeps(Rule::AgreeOnEnd) && state.is_due(wall_ms) => Outcome::Value(None),
         Operation::Outcome { request, .. } => Outcome::Remembered(state.requests.find(*request)),
         Operation::Read { .. } | Operation::Write(_) | Operation::InSession { .. } => {
             Outcome::Value(state.value.clone().map(|value| (state.version, value)))

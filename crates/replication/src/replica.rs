@@ -1,7 +1,6 @@
 //! The replica: one node's acceptor and coordinator behind one `handle`.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::marker::PhantomData;
 use std::time::Duration;
 
 use membership::{Epoch, NodeId, ReplicaSets, Ring, View};
@@ -14,7 +13,7 @@ use crate::io::{Answer, Envelope, Input, Outbox, Ticket};
 use crate::ledger::Ledger;
 use crate::message::{Body, LogPosition, Message, Record, RoundId};
 use crate::round::{Round, Waiting};
-use crate::rules::{Correct, Rules};
+use crate::rules::{Correct, Rule, Rules};
 use crate::transfer::{Page, Transfer};
 use crate::types::{Ballot, Change, Condition, Operation, Outcome, Receipt, Refusal, RegisterKey};
 use crate::view_change::Membership;
@@ -51,7 +50,7 @@ pub struct Replica<R: Rules = Correct> {
     /// Messages to ourselves, handled before `handle` returns, so that nothing recurses.
     inbox: VecDeque<(Message, TraceContext)>,
     pub(crate) draining: bool,
-    rules: PhantomData<R>,
+    pub(crate) rules: R,
 }
 
 /// What goes on at this coordinator on one register.
@@ -82,10 +81,17 @@ pub(crate) enum Timer {
     Release,
 }
 
-impl<R: Rules> Replica<R> {
+impl Replica {
     /// A replica without data, in a view that may be still forming. Restore the log's records next, then call
     /// [`Replica::begin`].
-    pub fn new(me: NodeId, view: View, mut prng: Prng) -> Replica<R> {
+    pub fn new(me: NodeId, view: View, prng: Prng) -> Replica {
+        Replica::with_rules(me, view, prng, Correct)
+    }
+}
+
+impl<R: Rules> Replica<R> {
+    /// [`Replica::new`], under `rules`.
+    pub fn with_rules(me: NodeId, view: View, mut prng: Prng, rules: R) -> Replica<R> {
         // Nobody owns anything while the ring is forming: who has entered so far would be taken for its replicas.
         let ring = if view.is_formed() { view.ring() } else { Ring::default() };
         // Rounds are numbered from a random start: an answer to a round of the process before the restart must not pass
@@ -113,7 +119,7 @@ impl<R: Rules> Replica<R> {
             held: BTreeMap::new(),
             inbox: VecDeque::new(),
             draining: false,
-            rules: PhantomData,
+            rules,
         }
     }
 
@@ -125,7 +131,7 @@ impl<R: Rules> Replica<R> {
     /// Begins to take part, once every record is restored.
     pub fn begin(&mut self, now: Instant, out: &mut Outbox) {
         self.now = now;
-        self.acceptor.begin::<R>(&mut out.persist);
+        self.acceptor.begin(self.rules, &mut out.persist);
         self.begin_in_view(out);
         self.catch_up_start(out);
         self.settle_inbox(out);
@@ -143,7 +149,7 @@ impl<R: Rules> Replica<R> {
                     Operation::InSession { since, sequential, operation } => (*operation, since, sequential),
                     operation => (operation, Ballot::ZERO, false),
                 };
-                let since = if R::SESSION_TIME { since } else { Ballot::ZERO };
+                let since = if self.rules.keeps(Rule::SessionTime) { since } else { Ballot::ZERO };
                 let ticket = Some(ticket);
                 let waiting =
                     Waiting { ticket, operation, deadline, wall_ms, context, proposed: false, since, sequential };
@@ -252,7 +258,7 @@ impl<R: Rules> Replica<R> {
             self.open.insert(ticket, (key.clone(), waiting.deadline));
             self.timers.insert((waiting.deadline, Timer::Deadline(ticket)));
         }
-        if !R::CONDITION_IN_ROUND {
+        if !self.rules.keeps(Rule::ConditionInRound) {
             self.judge_early(&mut waiting);
         }
         match waiting.operation {
@@ -266,7 +272,7 @@ impl<R: Rules> Replica<R> {
     /// Begins rounds that end values whose time is up, on those registers whose first replica that is not known to be
     /// down we are.
     fn end_due(&mut self, wall_ms: u64, out: &mut Outbox) {
-        if self.disk_full || self.draining || !R::AGREE_ON_END {
+        if self.disk_full || self.draining || !self.rules.keeps(Rule::AgreeOnEnd) {
             return;
         }
         let ours = |key: &&RegisterKey| {
@@ -387,7 +393,7 @@ impl<R: Rules> Replica<R> {
                 let (arc, before) = (self.arc_end(&key), self.acceptor.register(&key).map(|held| held.accepted));
                 // What is accepted already is only answered again.
                 let bar = self.ledger.bar(arc, ballot).filter(|_| before != Some(ballot));
-                let accept = || self.acceptor.accept::<R>(&key, ballot, &state, next, &mut out.persist);
+                let accept = || self.acceptor.accept(self.rules, &key, ballot, &state, next, &mut out.persist);
                 let vote = bar.map_or_else(accept, Vote::No);
                 if matches!(vote, Vote::Yes(_)) && before != Some(ballot) {
                     self.ledger.note(arc, key, ballot);
@@ -430,7 +436,7 @@ impl<R: Rules> Replica<R> {
         let wait = wait.max(self.acceptor.ceiling_wait(counter)).max(self.acceptor.epoch_wait());
         let message = Message { epoch, counter, body };
         let envelope = Envelope { to, message, context };
-        if R::VOTE_AFTER_SYNC && wait > self.acceptor.synced() {
+        if self.rules.keeps(Rule::VoteAfterSync) && wait > self.acceptor.synced() {
             self.held.entry(wait).or_default().push(envelope);
         } else {
             self.release(envelope, out);

@@ -7,7 +7,7 @@ use stdx::{Instant, TraceContext};
 
 use crate::io::Ticket;
 use crate::message::State;
-use crate::rules::Rules;
+use crate::rules::{Rule, Rules};
 use crate::types::{Ballot, Operation, Outcome, RegisterKey};
 
 /// An operation that waits for its answer.
@@ -148,13 +148,13 @@ impl Round {
     }
 
     /// Whether the replicas that said yes decide.
-    pub fn is_decided<R: Rules>(&self) -> bool {
-        is_quorum::<R>(&self.sets, |node| self.votes.contains(&node))
+    pub fn is_decided(&self, rules: impl Rules) -> bool {
+        is_quorum(rules, &self.sets, |node| self.votes.contains(&node))
     }
 
     /// Whether it can still be decided although the nodes for which `hopeless` holds will not say yes.
-    pub fn may_be_decided<R: Rules>(&self, hopeless: impl Fn(NodeId) -> bool) -> bool {
-        is_quorum::<R>(&self.sets, |node| !hopeless(node))
+    pub fn may_be_decided(&self, rules: impl Rules, hopeless: impl Fn(NodeId) -> bool) -> bool {
+        is_quorum(rules, &self.sets, |node| !hopeless(node))
     }
 
     /// Whether `node` has answered this phase.
@@ -165,9 +165,11 @@ impl Round {
 }
 
 /// Whether the nodes for which `says_yes` holds decide.
-pub(crate) fn is_quorum<R: Rules>(sets: &ReplicaSets, says_yes: impl Fn(NodeId) -> bool) -> bool {
+pub(crate) fn is_quorum(rules: impl Rules, sets: &ReplicaSets, says_yes: impl Fn(NodeId) -> bool) -> bool {
     match &sets.next {
-        Some(next) if !R::JOINT_QUORUM => next.iter().filter(|node| says_yes(**node)).count() * 2 > next.len(),
+        Some(next) if !rules.keeps(Rule::JointQuorum) => {
+            next.iter().filter(|node| says_yes(**node)).count() * 2 > next.len()
+        }
         _ => sets.is_quorum(says_yes),
     }
 }

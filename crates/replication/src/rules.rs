@@ -1,151 +1,157 @@
-/// The safety rules that the core keeps, one constant each.
-///
-/// They exist so that the checks can be checked: the simulator runs the same core under rules with one of them broken
-/// and must find the harm. Production code runs under [`Correct`]; the constants are known when it is compiled, so a
-/// broken rule is not even present in it.
-pub trait Rules: Copy + Default + std::fmt::Debug + 'static {
+/// A safety rule of the core. Breaking it plants the bug that its second sentence tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
     /// A vote waits until the record that it vouches for is synced.
-    const VOTE_AFTER_SYNC: bool = true;
+    ///
+    /// Broken: acknowledges what a crash can still undo.
+    VoteAfterSync,
     /// A read needs a majority that reports the same ballot.
-    const READ_MAJORITY: bool = true;
+    ///
+    /// Broken: answers a read from one replica.
+    ReadMajority,
     /// A request that the value already contains is not applied again.
-    const REMEMBER_REQUESTS: bool = true;
+    ///
+    /// Broken: applies a retried write a second time.
+    RememberRequests,
     /// After a restart, everything up to the ceiling is refused.
-    const KEEP_CEILING: bool = true;
+    ///
+    /// Broken: votes after a restart as if it had promised nothing.
+    KeepCeiling,
     /// A condition is judged on the state that the round builds on, not on what the coordinator happens to hold.
-    const CONDITION_IN_ROUND: bool = true;
+    ///
+    /// Broken: judges a conditional write on a state that another write has replaced.
+    ConditionInRound,
     /// An accept is refused below a promise, not merely below an accepted ballot.
-    const KEEP_PROMISE: bool = true;
+    ///
+    /// Broken: accepts below a promise.
+    KeepPromise,
     /// A coordinator that finds an accepted state builds on it.
-    const BUILD_ON_ACCEPTED: bool = true;
+    ///
+    /// Broken: drops what an interrupted round had accepted.
+    BuildOnAccepted,
     /// A replica that promised a floor keeps it.
-    const KEEP_FLOOR: bool = true;
+    ///
+    /// Broken: promises a floor and does not keep it.
+    KeepFloor,
     /// A confirmation ends only when all that was reported is known to be chosen.
-    const FINISH_REPORTED: bool = true;
+    ///
+    /// Broken: takes a confirmation for finished while reported writes are not.
+    FinishReported,
     /// A read is answered from a confirmation only if that reaches the session's time.
-    const CONFIRM_TO_SESSION: bool = true;
+    ///
+    /// Broken: answers a session from a confirmation that is older than what it has seen.
+    ConfirmToSession,
     /// A strict read is answered only from a confirmation that began after the read arrived.
-    const CONFIRM_AFTER_ARRIVAL: bool = true;
+    ///
+    /// Broken: answers a strict read from a confirmation that was there before it.
+    ConfirmAfterArrival,
     /// After a confirmation has begun, our own writes use ballots above it.
-    const NEW_WRITES_ABOVE: bool = true;
+    ///
+    /// Broken: writes below its own confirmation, by a promise from before it.
+    NewWritesAbove,
     /// A read waits for our own write of its register.
-    const WAIT_FOR_OWN_WRITE: bool = true;
+    ///
+    /// Broken: answers a read beside its own write of the same register.
+    WaitForOwnWrite,
     /// Only what is known to be chosen is shown without asking.
-    const ANSWER_CHOSEN: bool = true;
+    ///
+    /// Broken: shows what was accepted here and may never be chosen.
+    AnswerChosen,
     /// A strict read of a session that has seen something newer takes its time from a confirmation.
-    const STRICT_IN_SESSION: bool = true;
+    ///
+    /// Broken: gives a strict read a time without confirming it.
+    StrictInSession,
     /// The session's time is heeded.
-    const SESSION_TIME: bool = true;
+    ///
+    /// Broken: forgets what the session has seen.
+    SessionTime,
     /// A value is over when a round has agreed on it, and not when some clock says so.
-    const AGREE_ON_END: bool = true;
+    ///
+    /// Broken: hides a value whose time is up by the coordinator's own clock.
+    AgreeOnEnd,
     /// A write with a fencing token that is lower than one seen is refused.
-    const KEEP_FENCE: bool = true;
+    ///
+    /// Broken: lets a write through whose lock was granted to another since.
+    KeepFence,
     /// While a change is pending, a decision needs a majority of both replica sets.
-    const JOINT_QUORUM: bool = true;
+    ///
+    /// Broken: decides by a majority of the new set alone while a change is pending.
+    JointQuorum,
     /// A message of another arc epoch is not acted on.
-    const REFUSE_OTHER_EPOCH: bool = true;
+    ///
+    /// Broken: acts on what a coordinator with an older or newer view asks.
+    RefuseOtherEpoch,
     /// A newcomer copies from replicas that have the change's epoch already, so that no write slips in behind the copy.
-    const COPY_FROM_NEW_EPOCH: bool = true;
+    ///
+    /// Broken: copies from members that are still in the old epoch.
+    CopyFromNewEpoch,
     /// A newcomer copies from a majority of the replicas in charge.
-    const COPY_FROM_MAJORITY: bool = true;
+    ///
+    /// Broken: copies an arc from a single replica.
+    CopyFromMajority,
     /// A newcomer says that it holds an arc only when it has copied it.
-    const COPY_BEFORE_SWITCH: bool = true;
+    ///
+    /// Broken: counts as a holder of an arc before it has copied it.
+    CopyBeforeSwitch,
     /// A replica drops an arc only when the new set is in charge.
-    const RELEASE_AFTER_SWITCH: bool = true;
+    ///
+    /// Broken: drops an arc at the source when its change begins.
+    ReleaseAfterSwitch,
     /// After a restart no view is acted on that is older than the last one.
-    const KEEP_EPOCH: bool = true;
+    ///
+    /// Broken: acts on an old view after a restart.
+    KeepEpoch,
     /// Of two processes with one identity, the one that started earlier is not heeded.
-    const FENCE_TWINS: bool = true;
+    ///
+    /// Broken: heeds two processes that have one identity.
+    FenceTwins,
     /// While a change is pending, an arc is confirmed by a majority of both replica sets.
-    const CONFIRM_JOINTLY: bool = true;
+    ///
+    /// Broken: confirms an arc by a majority of the old set alone while a change is pending.
+    ConfirmJointly,
     /// What was confirmed in one arc epoch is forgotten in the next.
-    const CONFIRMATIONS_END_WITH_EPOCH: bool = true;
+    ///
+    /// Broken: keeps what was confirmed, and from where others report on, over a change of the arc.
+    ConfirmationsEndWithEpoch,
     /// A floor that was promised in one arc epoch stands in the next.
-    const FLOORS_OUTLIVE_EPOCH: bool = true;
+    ///
+    /// Broken: drops the promised floors when the arc changes.
+    FloorsOutliveEpoch,
     /// A newcomer counts only when all that it holds is known to be chosen.
-    const COPY_CONFIRMED: bool = true;
+    ///
+    /// Broken: counts what was copied as a vote, chosen or not.
+    CopyConfirmed,
+}
+
+/// Which of the safety rules the core keeps.
+///
+/// It exists so that the checks can be checked: the simulator runs the same core with one rule broken and must find the
+/// harm. Production code runs under [`Correct`], which is known when it is compiled, so that a broken rule is not even
+/// present in it.
+pub trait Rules: Copy + std::fmt::Debug + 'static {
+    /// Whether `rule` is kept.
+    fn keeps(self, rule: Rule) -> bool;
 }
 
 /// All rules kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Correct;
-impl Rules for Correct {}
 
-/// The rules with one of them broken, for the checks that must notice.
-pub mod planted {
-    use super::Rules;
-
-    macro_rules! planted {
-        ($(#[doc = $doc:literal] $name:ident breaks $rule:ident;)*) => {$(
-            #[doc = $doc]
-            #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-            pub struct $name;
-            impl Rules for $name {
-                const $rule: bool = false;
-            }
-        )*};
+impl Rules for Correct {
+    #[inline]
+    fn keeps(self, _rule: Rule) -> bool {
+        true
     }
+}
 
-    planted! {
-        #[doc = "Acknowledges what a crash can still undo."]
-        AckBeforeSync breaks VOTE_AFTER_SYNC;
-        #[doc = "Answers a read from one replica."]
-        MinorityRead breaks READ_MAJORITY;
-        #[doc = "Applies a retried write a second time."]
-        RetryTwice breaks REMEMBER_REQUESTS;
-        #[doc = "Votes after a restart as if it had promised nothing."]
-        CeilingForgotten breaks KEEP_CEILING;
-        #[doc = "Judges a conditional write on a state that another write has replaced."]
-        ConditionOnStale breaks CONDITION_IN_ROUND;
-        #[doc = "Accepts below a promise."]
-        PromiseBroken breaks KEEP_PROMISE;
-        #[doc = "Drops what an interrupted round had accepted."]
-        AcceptedIgnored breaks BUILD_ON_ACCEPTED;
-        #[doc = "Promises a floor and does not keep it."]
-        NoFloor breaks KEEP_FLOOR;
-        #[doc = "Takes a confirmation for finished while reported writes are not."]
-        ReportsUnfinished breaks FINISH_REPORTED;
-        #[doc = "Answers a session from a confirmation that is older than what it has seen."]
-        ConfirmedTooLow breaks CONFIRM_TO_SESSION;
-        #[doc = "Answers a strict read from a confirmation that was there before it."]
-        OldConfirmation breaks CONFIRM_AFTER_ARRIVAL;
-        #[doc = "Writes below its own confirmation, by a promise from before it."]
-        WriteBelow breaks NEW_WRITES_ABOVE;
-        #[doc = "Answers a read beside its own write of the same register."]
-        ReadBesideWrite breaks WAIT_FOR_OWN_WRITE;
-        #[doc = "Shows what was accepted here and may never be chosen."]
-        UnchosenShown breaks ANSWER_CHOSEN;
-        #[doc = "Gives a strict read a time without confirming it."]
-        StrictOutOfSession breaks STRICT_IN_SESSION;
-        #[doc = "Forgets what the session has seen."]
-        SessionTimeDropped breaks SESSION_TIME;
-        #[doc = "Hides a value whose time is up by the coordinator's own clock."]
-        EndByOwnClock breaks AGREE_ON_END;
-        #[doc = "Lets a write through whose lock was granted to another since."]
-        FenceIgnored breaks KEEP_FENCE;
-        #[doc = "Decides by a majority of the new set alone while a change is pending."]
-        SingleQuorum breaks JOINT_QUORUM;
-        #[doc = "Acts on what a coordinator with an older or newer view asks."]
-        StaleCoordinator breaks REFUSE_OTHER_EPOCH;
-        #[doc = "Copies from members that are still in the old epoch."]
-        CopyFromOldEpoch breaks COPY_FROM_NEW_EPOCH;
-        #[doc = "Copies an arc from a single replica."]
-        CopyFromOne breaks COPY_FROM_MAJORITY;
-        #[doc = "Counts as a holder of an arc before it has copied it."]
-        SwitchBeforeCopy breaks COPY_BEFORE_SWITCH;
-        #[doc = "Drops an arc at the source when its change begins."]
-        ReleaseBeforeSwitch breaks RELEASE_AFTER_SWITCH;
-        #[doc = "Acts on an old view after a restart."]
-        EpochForgotten breaks KEEP_EPOCH;
-        #[doc = "Heeds two processes that have one identity."]
-        TwinHeeded breaks FENCE_TWINS;
-        #[doc = "Confirms an arc by a majority of the old set alone while a change is pending."]
-        ConfirmedByOldSet breaks CONFIRM_JOINTLY;
-        #[doc = "Keeps what was confirmed, and from where others report on, over a change of the arc."]
-        ConfirmationKept breaks CONFIRMATIONS_END_WITH_EPOCH;
-        #[doc = "Drops the promised floors when the arc changes."]
-        FloorsDropped breaks FLOORS_OUTLIVE_EPOCH;
-        #[doc = "Counts what was copied as a vote, chosen or not."]
-        CopyUnconfirmed breaks COPY_CONFIRMED;
+/// All rules kept but this one, if any, for the checks that must notice. It is chosen at run time, so that a program
+/// that plants many bugs holds the core once and not once for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AllBut(pub Option<Rule>);
+
+impl Rules for AllBut {
+    #[inline]
+    fn keeps(self, rule: Rule) -> bool {
+        self.0 != Some(rule)
     }
 }

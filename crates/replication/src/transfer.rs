@@ -24,7 +24,7 @@ use stdx::{Instant, TraceContext};
 use crate::io::{Event, Outbox};
 use crate::message::{Body, LogPosition, RoundId, State};
 use crate::replica::{Replica, Timer};
-use crate::rules::Rules;
+use crate::rules::{Rule, Rules};
 use crate::types::{Ballot, RegisterKey};
 
 /// Registers named on one page.
@@ -139,7 +139,10 @@ impl<R: Rules> Replica<R> {
     pub fn copied_changes(&self) -> Vec<Epoch> {
         let safe = |high: &Position| self.transfer.copies.get(high).is_some_and(|copy| self.is_safe(copy));
         let changes = self.transfer.changes.iter();
-        changes.filter(|(_, arcs)| !R::COPY_BEFORE_SWITCH || arcs.iter().all(safe)).map(|(id, _)| *id).collect()
+        changes
+            .filter(|(_, arcs)| !self.rules.keeps(Rule::CopyBeforeSwitch) || arcs.iter().all(safe))
+            .map(|(id, _)| *id)
+            .collect()
     }
 
     /// Whether what this replica holds of the arc is complete: not while it is being copied.
@@ -252,7 +255,7 @@ impl<R: Rules> Replica<R> {
         let begun = self.confirmations_begun();
         let Some(copy) = self.transfer.copies.get_mut(&high) else { return };
         let sources = ReplicaSets { current: Shared::clone(&copy.sources), next: None };
-        let enough = match R::COPY_FROM_MAJORITY {
+        let enough = match self.rules.keeps(Rule::CopyFromMajority) {
             true => sources.is_quorum(|node| copy.heard.contains(&node)),
             false => !copy.heard.is_empty(),
         };
@@ -260,7 +263,7 @@ impl<R: Rules> Replica<R> {
             return;
         }
         copy.confirmed_by.get_or_insert(begun);
-        if R::COPY_CONFIRMED {
+        if self.rules.keeps(Rule::CopyConfirmed) {
             self.begin_confirmation(high, out);
         } else {
             self.transfer_confirmed(high, begun, out);

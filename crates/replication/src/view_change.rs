@@ -12,7 +12,7 @@ use crate::io::{Event, Outbox};
 use crate::message::{Body, LogPosition, RoundId};
 use crate::replica::{Replica, Timer};
 use crate::round::{Phase, Waiting};
-use crate::rules::Rules;
+use crate::rules::{Rule, Rules};
 use crate::types::{Outcome, Receipt, Refusal, RegisterKey};
 
 /// How often a peer is sent the same view at most: a view is large, and what is refused for it may come in thousands.
@@ -50,7 +50,7 @@ impl<R: Rules> Replica<R> {
     /// Whether the view in force is older than one that this replica acted on before its restart. Until it is told a
     /// newer one, it takes part in nothing.
     pub fn awaits_newer_view(&self) -> bool {
-        R::KEEP_EPOCH && self.view.epoch < self.acceptor.epoch()
+        self.rules.keeps(Rule::KeepEpoch) && self.view.epoch < self.acceptor.epoch()
     }
 
     /// The records are restored: acts on the view that the shell gave, unless a newer one was acted on before.
@@ -66,7 +66,8 @@ impl<R: Rules> Replica<R> {
 
     /// Takes a view, if it is a newer one of this ring.
     pub(crate) fn handle_view(&mut self, view: View, out: &mut Outbox) -> bool {
-        let newer = view.epoch > self.view.epoch && (view.epoch >= self.acceptor.epoch() || !R::KEEP_EPOCH);
+        let newer =
+            view.epoch > self.view.epoch && (view.epoch >= self.acceptor.epoch() || !self.rules.keeps(Rule::KeepEpoch));
         let foreign = self.view.is_formed() && view.cluster != self.view.cluster;
         if !newer || foreign || !view.is_formed() || view.validate().is_err() {
             return false;
@@ -149,8 +150,8 @@ impl<R: Rules> Replica<R> {
     /// Whether such a question must be of our own arc epoch.
     pub(crate) fn refuses_other_epoch(&self, body: &Body) -> bool {
         match body {
-            Body::Copy { .. } | Body::Fetch { .. } => R::COPY_FROM_NEW_EPOCH,
-            _ => R::REFUSE_OTHER_EPOCH,
+            Body::Copy { .. } | Body::Fetch { .. } => self.rules.keeps(Rule::CopyFromNewEpoch),
+            _ => self.rules.keeps(Rule::RefuseOtherEpoch),
         }
     }
 
@@ -209,7 +210,7 @@ impl<R: Rules> Replica<R> {
         out: &mut Outbox,
     ) -> bool {
         let latest = self.membership.known.entry(from).or_insert(incarnation);
-        if incarnation >= *latest || !R::FENCE_TWINS {
+        if incarnation >= *latest || !self.rules.keeps(Rule::FenceTwins) {
             *latest = incarnation.max(*latest);
             return true;
         }
@@ -258,7 +259,7 @@ impl<R: Rules> Replica<R> {
         let (ring, me) = (&self.ring, self.me);
         let goes = |key: &RegisterKey| {
             ring.arc_of(key.position).is_some_and(|arc| match &arc.next {
-                Some(next) if !R::RELEASE_AFTER_SWITCH => !next.contains(&me),
+                Some(next) if !self.rules.keeps(Rule::ReleaseAfterSwitch) => !next.contains(&me),
                 _ => !arc.is_held_by(me),
             })
         };

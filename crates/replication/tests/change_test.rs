@@ -6,21 +6,19 @@ use std::time::Duration;
 use bytes::Bytes;
 use membership::{BucketId, ClusterId, Epoch, Member, NodeId, Position, View};
 use replication::{
-    Ballot, Body, Change, Condition, Correct, Effects, Envelope, Event, Input, LogPosition, Message, Operation, Outbox,
-    Outcome, Receipt, Record, Refusal, RegisterKey, Replica, RequestId, RoundId, Rules, Terms, Ticket, Value, Write,
-    planted,
+    AllBut, Ballot, Body, Change, Condition, Effects, Envelope, Event, Input, LogPosition, Message, Operation, Outbox,
+    Outcome, Receipt, Record, Refusal, RegisterKey, Replica, RequestId, RoundId, Rule, Terms, Ticket, Value, Write,
 };
 use stdx::{Instant, Prng, TraceContext};
 
 const KEYS: u64 = 600;
 
-type Ring = RingOf<Correct>;
-
 /// A ring whose replicas keep, or break, these rules.
-struct RingOf<R: Rules> {
+struct Ring {
+    rules: AllBut,
     now: Instant,
     view: View,
-    replicas: BTreeMap<NodeId, Replica<R>>,
+    replicas: BTreeMap<NodeId, Replica<AllBut>>,
     logs: BTreeMap<NodeId, Vec<(LogPosition, Record)>>,
     network: VecDeque<(NodeId, Envelope)>,
     answers: BTreeMap<Ticket, Outcome>,
@@ -47,11 +45,16 @@ fn key(number: u64) -> RegisterKey {
     RegisterKey { position, bucket: BucketId(1), key: Bytes::from(format!("k{number}")) }
 }
 
-impl<R: Rules> RingOf<R> {
-    fn new(nodes: u64) -> RingOf<R> {
+impl Ring {
+    fn new(nodes: u64) -> Ring {
+        Ring::under(AllBut(None), nodes)
+    }
+
+    fn under(rules: AllBut, nodes: u64) -> Ring {
         let members = (1..=nodes).map(member).collect();
         let base = View::forming(ClusterId(1), 3, nodes as usize, 0);
-        let mut ring = RingOf {
+        let mut ring = Ring {
+            rules,
             now: Instant::ZERO,
             view: View { epoch: Epoch(1), members, ..base },
             replicas: BTreeMap::new(),
@@ -72,7 +75,7 @@ impl<R: Rules> RingOf<R> {
     }
 
     fn start(&mut self, node: NodeId, view: View) {
-        let mut replica = Replica::new(node, view, Prng::from_seed(node.0));
+        let mut replica = Replica::with_rules(node, view, Prng::from_seed(node.0), self.rules);
         for (position, record) in self.logs.entry(node).or_default().clone() {
             replica.restore(position, record);
         }
@@ -416,7 +419,7 @@ fn an_older_start_is_fenced_off() {
     };
     assert!(matches!(say(&mut ring, 5), Some(Body::Report { .. })));
     assert_eq!(say(&mut ring, 4), Some(Body::Fenced { incarnation: 5 }));
-    let mut older = Replica::<Correct>::new(id(1), ring.view.clone(), Prng::from_seed(1));
+    let mut older = Replica::new(id(1), ring.view.clone(), Prng::from_seed(1));
     older.set_incarnation(4);
     let mut out = Outbox::default();
     older.begin(ring.now, &mut out);
@@ -429,12 +432,7 @@ fn an_older_start_is_fenced_off() {
 
 /// A read of a session that has seen everything up to `since`, at level sequential: what it shows, and its time; none
 /// if it is not answered.
-fn read_in_session<R: Rules>(
-    ring: &mut RingOf<R>,
-    at: NodeId,
-    number: u64,
-    since: Ballot,
-) -> Option<(Option<String>, Ballot)> {
+fn read_in_session(ring: &mut Ring, at: NodeId, number: u64, since: Ballot) -> Option<(Option<String>, Ballot)> {
     let operation = Box::new(Operation::Read { key: key(number) });
     let outcome = ring.ask(at, Operation::InSession { since, sequential: true, operation });
     let time = ring.receipts[&Ticket(ring.tickets)].time;
@@ -443,21 +441,21 @@ fn read_in_session<R: Rules>(
 }
 
 /// The time of the last write of this register that `at` coordinated.
-fn time_of_write<R: Rules>(ring: &mut RingOf<R>, at: NodeId, number: u64, text: &str) -> Ballot {
+fn time_of_write(ring: &mut Ring, at: NodeId, number: u64, text: &str) -> Ballot {
     assert!(matches!(ring.put(at, number, text), Outcome::Done { .. }));
     ring.receipts[&Ticket(ring.tickets)].time
 }
 
 /// Begins the join of n6 before n2: k0 lies on n1, n2, n3, and then on n1, n6, n2.
-fn join_before_n2<R: Rules>(ring: &mut RingOf<R>) {
+fn join_before_n2(ring: &mut Ring) {
     let joining = ring.view.begin_join(newcomer(6, 1500)).expect("it may join");
     ring.start(id(6), joining.clone());
     ring.publish(joining);
 }
 
 /// While an arc is changing, it is confirmed by both majorities or not at all.
-fn confirms_with_the_old_set_alone<R: Rules>() -> bool {
-    let mut ring = RingOf::<R>::new(5);
+fn confirms_with_the_old_set_alone(broken: Option<Rule>) -> bool {
+    let mut ring = Ring::under(AllBut(broken), 5);
     ring.put(id(2), 0, "a");
     let since = time_of_write(&mut ring, id(2), 1, "b");
     ring.away.insert(id(6));
@@ -468,13 +466,13 @@ fn confirms_with_the_old_set_alone<R: Rules>() -> bool {
 
 #[test]
 fn an_arc_that_changes_is_confirmed_by_both_majorities() {
-    assert!(!confirms_with_the_old_set_alone::<Correct>());
-    assert!(confirms_with_the_old_set_alone::<planted::ConfirmedByOldSet>(), "the planted bug shows");
+    assert!(!confirms_with_the_old_set_alone(None));
+    assert!(confirms_with_the_old_set_alone(Some(Rule::ConfirmJointly)), "the planted bug shows");
 }
 
 /// What a coordinator with an old counter is answered by n3 when the arc has changed since n2 confirmed it with n3.
-fn prepare_below_an_older_floor<R: Rules>() -> Body {
-    let mut ring = RingOf::<R>::new(5);
+fn prepare_below_an_older_floor(broken: Option<Rule>) -> Body {
+    let mut ring = Ring::under(AllBut(broken), 5);
     ring.put(id(2), 0, "a");
     let since = time_of_write(&mut ring, id(2), 1, "b");
     ring.away.insert(id(1));
@@ -493,15 +491,15 @@ fn prepare_below_an_older_floor<R: Rules>() -> Body {
 
 #[test]
 fn a_floor_stands_in_the_arcs_next_epoch() {
-    assert!(matches!(prepare_below_an_older_floor::<Correct>(), Body::Nack { .. }));
-    let answer = prepare_below_an_older_floor::<planted::FloorsDropped>();
+    assert!(matches!(prepare_below_an_older_floor(None), Body::Nack { .. }));
+    let answer = prepare_below_an_older_floor(Some(Rule::FloorsOutliveEpoch));
     assert!(matches!(answer, Body::Promise { .. }), "the planted bug shows: {answer:?}");
 }
 
 /// n1 alone has accepted "b" when n2 and n3 confirm the arc and show "a". Then n6 takes the place of n3: n1 and n6 are
 /// a majority. The time at which "b" is shown then, and that at which "a" was.
-fn times_of_an_interrupted_write<R: Rules>() -> (Ballot, Ballot) {
-    let mut ring = RingOf::<R>::new(5);
+fn times_of_an_interrupted_write(broken: Option<Rule>) -> (Ballot, Ballot) {
+    let mut ring = Ring::under(AllBut(broken), 5);
     ring.put(id(1), 0, "a");
     let since = time_of_write(&mut ring, id(2), 1, "x");
     ring.away.extend([id(2), id(3)]);
@@ -525,15 +523,15 @@ fn times_of_an_interrupted_write<R: Rules>() -> (Ballot, Ballot) {
 
 #[test]
 fn what_one_source_alone_had_accepted_is_not_chosen_by_copying_it() {
-    let (time, seen) = times_of_an_interrupted_write::<Correct>();
+    let (time, seen) = times_of_an_interrupted_write(None);
     assert!(time > seen, "shown at {time}, but something older at {seen}");
-    let (time, seen) = times_of_an_interrupted_write::<planted::CopyUnconfirmed>();
+    let (time, seen) = times_of_an_interrupted_write(Some(Rule::CopyConfirmed));
     assert!(time < seen, "the planted bug shows: {time} and {seen}");
 }
 
 /// What n1 shows a session that has seen "b" at n2, when the arc has changed since n1 confirmed it.
-fn shown_after_a_change<R: Rules>() -> Option<String> {
-    let mut ring = RingOf::<R>::new(5);
+fn shown_after_a_change(broken: Option<Rule>) -> Option<String> {
+    let mut ring = Ring::under(AllBut(broken), 5);
     (0..40).for_each(|number| drop(ring.put(id(2), number, "a")));
     let since = time_of_write(&mut ring, id(2), 1, "x");
     read_in_session(&mut ring, id(1), 0, since).expect("all are there");
@@ -548,7 +546,7 @@ fn shown_after_a_change<R: Rules>() -> Option<String> {
 
 #[test]
 fn a_coordinator_begins_anew_in_the_arcs_next_epoch() {
-    assert_eq!(shown_after_a_change::<Correct>().as_deref(), Some("b"));
-    let shown = shown_after_a_change::<planted::ConfirmationKept>();
+    assert_eq!(shown_after_a_change(None).as_deref(), Some("b"));
+    let shown = shown_after_a_change(Some(Rule::ConfirmationsEndWithEpoch));
     assert_eq!(shown.as_deref(), Some("a"), "the planted bug shows");
 }

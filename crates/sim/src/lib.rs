@@ -34,8 +34,6 @@ mod swarm;
 mod words;
 mod world;
 
-use replication::planted as broken;
-
 pub use event_log::EventLog;
 pub use invariants::Violation;
 pub use planted::{Planted, UnknownPlanted};
@@ -71,39 +69,14 @@ pub struct Report {
 
 /// Runs one seed.
 pub fn run(seed: u64, options: Options) -> Report {
-    type Ring = chord::Correct;
     match options.planted {
-        None | Some(Planted::Amnesia) => run_with::<replication::Correct, Ring>(seed, options),
-        Some(Planted::AckBeforeSync) => run_with::<broken::AckBeforeSync, Ring>(seed, options),
-        Some(Planted::MinorityRead) => run_with::<broken::MinorityRead, Ring>(seed, options),
-        Some(Planted::RetryTwice) => run_with::<broken::RetryTwice, Ring>(seed, options),
-        Some(Planted::CeilingForgotten) => run_with::<broken::CeilingForgotten, Ring>(seed, options),
-        Some(Planted::ConditionOnStale) => run_with::<broken::ConditionOnStale, Ring>(seed, options),
-        Some(Planted::PromiseBroken) => run_with::<broken::PromiseBroken, Ring>(seed, options),
-        Some(Planted::AcceptedIgnored) => run_with::<broken::AcceptedIgnored, Ring>(seed, options),
-        Some(Planted::NoFloor) => run_with::<broken::NoFloor, Ring>(seed, options),
-        Some(Planted::ReportsUnfinished) => run_with::<broken::ReportsUnfinished, Ring>(seed, options),
-        Some(Planted::ConfirmedTooLow) => run_with::<broken::ConfirmedTooLow, Ring>(seed, options),
-        Some(Planted::OldConfirmation) => run_with::<broken::OldConfirmation, Ring>(seed, options),
-        Some(Planted::UnchosenShown) => run_with::<broken::UnchosenShown, Ring>(seed, options),
-        Some(Planted::SessionTimeDropped) => run_with::<broken::SessionTimeDropped, Ring>(seed, options),
-        Some(Planted::EndByOwnClock) => run_with::<broken::EndByOwnClock, Ring>(seed, options),
-        Some(Planted::FenceIgnored) => run_with::<broken::FenceIgnored, Ring>(seed, options),
-        Some(Planted::SingleQuorum) => run_with::<broken::SingleQuorum, Ring>(seed, options),
-        Some(Planted::StaleCoordinator) => run_with::<broken::StaleCoordinator, Ring>(seed, options),
-        Some(Planted::SwitchBeforeCopy) => run_with::<broken::SwitchBeforeCopy, Ring>(seed, options),
-        Some(Planted::ReleaseBeforeSwitch) => run_with::<broken::ReleaseBeforeSwitch, Ring>(seed, options),
-        Some(Planted::TwinHeeded) => run_with::<broken::TwinHeeded, Ring>(seed, options),
-        Some(Planted::ConfirmedByOldSet) => run_with::<broken::ConfirmedByOldSet, Ring>(seed, options),
-        Some(Planted::ConfirmationKept) => run_with::<broken::ConfirmationKept, Ring>(seed, options),
-        Some(Planted::FloorsDropped) => run_with::<broken::FloorsDropped, Ring>(seed, options),
-        Some(Planted::PublishedChord) => run_with::<replication::Correct, chord::rules::Published2001>(seed, options),
+        Some(Planted::PublishedChord) => run_with::<chord::rules::Published2001>(seed, options),
+        _ => run_with::<chord::Correct>(seed, options),
     }
 }
 
-fn run_with<R: replication::Rules, C: chord::Rules>(seed: u64, options: Options) -> Report {
-    let amnesia = options.planted == Some(Planted::Amnesia);
-    let mut world = world::World::<R, C>::new(seed, options.keep_log, amnesia, None);
+fn run_with<C: chord::Rules>(seed: u64, options: Options) -> Report {
+    let mut world = world::World::<C>::new(seed, options, None);
     let violation = match world.run() {
         Ok(mut history) => {
             let of_locks = |operation: &history::Operation| matches!(operation.f, history::Function::Other(_));
@@ -133,7 +106,7 @@ pub fn run_litmus(
     level: litmus::ReadLevel,
 ) -> Result<litmus::Shown, Violation> {
     let running = litmus::Running::new(test, level);
-    let mut world = world::World::<replication::Correct, chord::Correct>::new(seed, false, false, Some(running));
+    let mut world = world::World::<chord::Correct>::new(seed, Options::default(), Some(running));
     let history = world.run()?;
     let at = |level| judge(&history, checker::Model::Register, level);
     let found = at(checker::Level::Strict).or_else(|| at(checker::Level::Sequential));

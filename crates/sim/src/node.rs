@@ -4,22 +4,24 @@ use std::collections::VecDeque;
 
 use chord::Config;
 use membership::{Epoch, NodeId, Position, View};
-use replication::{Ballot, Effects, Input, LogPosition, Outbox, Record, RegisterKey, Replica};
+use replication::{AllBut, Ballot, Effects, Input, LogPosition, Outbox, Record, RegisterKey, Replica};
 use stdx::{Instant, Prng};
 use store::{AppendError, DropError, Log, LogConfig, OpenError, SegmentId, SimDisk, framed_len};
 
 use crate::ring_host::RingHost;
 
 /// What a crash leaves behind, and what runs on it.
-pub(crate) struct SimNode<R: replication::Rules, C: chord::Rules> {
+pub(crate) struct SimNode<C: chord::Rules> {
     /// Its identity.
     pub id: NodeId,
+    /// The rules that its registers keep.
+    rules: AllBut,
     /// Its places in the ring.
     pub tokens: Vec<Position>,
     /// Its disk; survives crashes, unless it is lost.
     pub disk: SimDisk,
     /// What runs; none while the node is down.
-    pub running: Option<Running<R, C>>,
+    pub running: Option<Running<C>>,
     /// How often it was started.
     pub incarnation: u64,
     /// Until when it is stopped in its tracks.
@@ -33,9 +35,9 @@ pub(crate) struct SimNode<R: replication::Rules, C: chord::Rules> {
 }
 
 /// The part that a crash destroys.
-pub(crate) struct Running<R: replication::Rules, C: chord::Rules> {
+pub(crate) struct Running<C: chord::Rules> {
     /// The replica.
-    pub replica: Replica<R>,
+    pub replica: Replica<AllBut>,
     /// The members of the ring.
     pub ring: RingHost<C>,
     /// The log.
@@ -90,13 +92,24 @@ pub(crate) enum StartFailed {
     Log(String),
 }
 
-impl<R: replication::Rules, C: chord::Rules> SimNode<R, C> {
-    pub fn new(id: NodeId, view: &View, prng: &mut Prng) -> SimNode<R, C> {
+impl<C: chord::Rules> SimNode<C> {
+    pub fn new(id: NodeId, view: &View, rules: AllBut, prng: &mut Prng) -> SimNode<C> {
         let disk = SimDisk::new(prng.next_u64());
         let tokens = view.member(id).map(|member| member.tokens.clone()).unwrap_or_default();
         let (running, paused_until) = (None, None);
         let kept_views = [view.clone(), view.clone()];
-        SimNode { id, tokens, disk, running, incarnation: 0, paused_until, gone: false, doomed: false, kept_views }
+        SimNode {
+            id,
+            rules,
+            tokens,
+            disk,
+            running,
+            incarnation: 0,
+            paused_until,
+            gone: false,
+            doomed: false,
+            kept_views,
+        }
     }
 
     /// Starts the node on what its disk holds; also answers the accepted records found there.
@@ -109,7 +122,7 @@ impl<R: replication::Rules, C: chord::Rules> SimNode<R, C> {
     ) -> Result<(Effects, Vec<Durable>), StartFailed> {
         assert!(self.running.is_none(), "a node is started once at a time");
         self.incarnation += 1;
-        let mut replica = Replica::new(self.id, view.clone(), prng.fork());
+        let mut replica = Replica::with_rules(self.id, view.clone(), prng.fork(), self.rules);
         replica.set_incarnation(self.incarnation);
         let config = LogConfig { segment_bytes, ..LogConfig::new(self.id.0) };
         let mut restored: Vec<(u64, Record)> = Vec::new();
@@ -187,7 +200,7 @@ impl<R: replication::Rules, C: chord::Rules> SimNode<R, C> {
 }
 
 /// What the log's thread does in production.
-impl<R: replication::Rules, C: chord::Rules> Running<R, C> {
+impl<C: chord::Rules> Running<C> {
     /// Appends all that waits and fits.
     pub fn commit(&mut self) -> Result<(), DiskFailed> {
         while let Some((position, record)) = self.waiting.front() {

@@ -1,6 +1,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use replication::Rule;
+
 /// A bug that is planted so that the checks can be checked. Its name on the command line is its `Display`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Planted {
@@ -123,6 +125,36 @@ impl Planted {
             Planted::FloorsDropped => "floors-dropped",
             Planted::PublishedChord => "published-chord",
         }
+    }
+
+    /// The rule of the registers' core that it breaks; none if it breaks something else.
+    pub(crate) fn rule(self) -> Option<Rule> {
+        Some(match self {
+            Planted::AckBeforeSync => Rule::VoteAfterSync,
+            Planted::MinorityRead => Rule::ReadMajority,
+            Planted::RetryTwice => Rule::RememberRequests,
+            Planted::CeilingForgotten => Rule::KeepCeiling,
+            Planted::ConditionOnStale => Rule::ConditionInRound,
+            Planted::PromiseBroken => Rule::KeepPromise,
+            Planted::AcceptedIgnored => Rule::BuildOnAccepted,
+            Planted::NoFloor => Rule::KeepFloor,
+            Planted::ReportsUnfinished => Rule::FinishReported,
+            Planted::ConfirmedTooLow => Rule::ConfirmToSession,
+            Planted::OldConfirmation => Rule::ConfirmAfterArrival,
+            Planted::UnchosenShown => Rule::AnswerChosen,
+            Planted::SessionTimeDropped => Rule::SessionTime,
+            Planted::EndByOwnClock => Rule::AgreeOnEnd,
+            Planted::FenceIgnored => Rule::KeepFence,
+            Planted::SingleQuorum => Rule::JointQuorum,
+            Planted::StaleCoordinator => Rule::RefuseOtherEpoch,
+            Planted::SwitchBeforeCopy => Rule::CopyBeforeSwitch,
+            Planted::ReleaseBeforeSwitch => Rule::ReleaseAfterSwitch,
+            Planted::TwinHeeded => Rule::FenceTwins,
+            Planted::ConfirmedByOldSet => Rule::ConfirmJointly,
+            Planted::ConfirmationKept => Rule::ConfirmationsEndWithEpoch,
+            Planted::FloorsDropped => Rule::FloorsOutliveEpoch,
+            Planted::Amnesia | Planted::PublishedChord => return None,
+        })
     }
 
     fn names() -> Vec<&'static str> {

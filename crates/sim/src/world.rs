@@ -14,15 +14,17 @@ use chord::Peer;
 use dispatch::Failure;
 use history::History;
 use membership::{BucketId, ClusterId, Epoch, KeyHasher, Member, NodeId, Ring, View, choose_tokens};
-use replication::{RegisterKey, Ticket};
+use replication::{AllBut, RegisterKey, Ticket};
 use stdx::{Instant, Prng};
 
+use crate::Options;
 use crate::client::{Client, KeyKind};
 use crate::event_log::EventLog;
 use crate::invariants::{Registers, Violation};
 use crate::litmus::{Running, Shown};
 use crate::network::Network;
 use crate::node::SimNode;
+use crate::planted::Planted;
 use crate::recorder::Recorder;
 use crate::ring_host;
 use crate::ring_watch::RingWatch;
@@ -178,7 +180,7 @@ impl Counts {
 }
 
 /// A run in progress.
-pub(crate) struct World<R: replication::Rules, C: chord::Rules> {
+pub(crate) struct World<C: chord::Rules> {
     pub swarm: Swarm,
     pub log: EventLog,
     pub counts: Counts,
@@ -191,7 +193,7 @@ pub(crate) struct World<R: replication::Rules, C: chord::Rules> {
     view: View,
     /// The ring as each client's gateway knows it.
     gateways: Vec<Ring>,
-    nodes: Vec<SimNode<R, C>>,
+    nodes: Vec<SimNode<C>>,
     /// What came while a node was stopped.
     backlog: Vec<VecDeque<Happening>>,
     clients: Vec<Client>,
@@ -207,6 +209,8 @@ pub(crate) struct World<R: replication::Rules, C: chord::Rules> {
     registers: Registers,
     watch: RingWatch,
     violation: Option<Violation>,
+    rules: AllBut,
+    /// Whether a node comes back under its old identity after its disk was lost: a planted bug.
     amnesia: bool,
     /// The litmus test that the clients run, if they do not draw what they do.
     litmus: Option<Running>,
@@ -215,9 +219,10 @@ pub(crate) struct World<R: replication::Rules, C: chord::Rules> {
     ahead_ms: Vec<u64>,
 }
 
-impl<R: replication::Rules, C: chord::Rules> World<R, C> {
-    /// The world of a seed. `amnesia` plants the node that comes back under its old identity after its disk was lost.
-    pub fn new(seed: u64, keep_log: bool, amnesia: bool, litmus: Option<Running>) -> World<R, C> {
+impl<C: chord::Rules> World<C> {
+    /// The world of a seed.
+    pub fn new(seed: u64, options: Options, litmus: Option<Running>) -> World<C> {
+        let rules = AllBut(options.planted.and_then(Planted::rule));
         let mut prng = Prng::from_seed(seed);
         let mut swarm = Swarm::draw(&mut prng);
         if let Some(running) = &litmus {
@@ -236,14 +241,14 @@ impl<R: replication::Rules, C: chord::Rules> World<R, C> {
         });
         let ahead_ms = (0..swarm.nodes).map(|_| prng.below(swarm.clocks_apart.as_millis() as u64 + 1)).collect();
         World {
-            log: EventLog::new(keep_log),
+            log: EventLog::new(options.keep_log),
             counts: Counts::default(),
             now: Instant::ZERO,
             order: 0,
             agenda: BTreeMap::new(),
             network: Network::new(prng.fork()),
             gateways: vec![view.ring(); swarm.clients],
-            nodes: (1..=swarm.nodes).map(|id| SimNode::new(NodeId(id as u64), &view, &mut prng)).collect(),
+            nodes: (1..=swarm.nodes).map(|id| SimNode::new(NodeId(id as u64), &view, rules, &mut prng)).collect(),
             view,
             backlog: vec![VecDeque::new(); swarm.nodes],
             clients: (0..swarm.clients).map(|at| Client::new(at as u64)).collect(),
@@ -258,7 +263,8 @@ impl<R: replication::Rules, C: chord::Rules> World<R, C> {
             registers: Registers::default(),
             watch: RingWatch::new(ring_host::config(swarm.successors)),
             violation: None,
-            amnesia,
+            rules,
+            amnesia: options.planted == Some(Planted::Amnesia),
             litmus,
             calm: true,
             ahead_ms,
@@ -322,7 +328,7 @@ impl<R: replication::Rules, C: chord::Rules> World<R, C> {
         }
     }
 
-    fn run_until(&mut self, done: impl Fn(&World<R, C>) -> bool, at_most: Duration) -> Result<(), Violation> {
+    fn run_until(&mut self, done: impl Fn(&World<C>) -> bool, at_most: Duration) -> Result<(), Violation> {
         let end = self.now + at_most;
         while !done(self) && self.now < end {
             let Some(((at, _), happening)) = self.agenda.pop_first() else { break };

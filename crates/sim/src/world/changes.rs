@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use membership::{ChangeError, Epoch, Member, NodeId, Position, View, choose_tokens};
-use replication::{Event, Input, RegisterKey};
+use replication::{Event, Input, RegisterKey, Rule, Rules as _};
 
 use super::{Happening, World};
 use crate::invariants::{Violation, invariant_no_arc_without_its_majority};
@@ -17,7 +17,7 @@ const HOUSE_EVERY: Duration = Duration::from_millis(25);
 /// When faults have stopped, changes under way must be complete within this time.
 const CHANGES_MAX: Duration = Duration::from_secs(20);
 
-impl<R: replication::Rules, C: chord::Rules> World<R, C> {
+impl<C: chord::Rules> World<C> {
     /// Somebody adds a node, removes one or two, or thinks better of it.
     pub(super) fn change(&mut self) {
         self.plan_fault(self.swarm.changes_every, |_| Happening::Change);
@@ -78,7 +78,7 @@ impl<R: replication::Rules, C: chord::Rules> World<R, C> {
     /// Publishes the view in which a new node enters, and starts it.
     fn set_up(&mut self, id: NodeId, next: Result<View, ChangeError>) {
         let Ok(view) = next else { return self.publish(next) };
-        self.nodes.push(SimNode::new(id, &view, &mut self.prng));
+        self.nodes.push(SimNode::new(id, &view, self.rules, &mut self.prng));
         self.backlog.push(std::collections::VecDeque::new());
         self.publish(Ok(view));
         let node = self.nodes.len() - 1;
@@ -244,13 +244,13 @@ impl<R: replication::Rules, C: chord::Rules> World<R, C> {
         }
         self.counts.faults += 1;
         let node = running[self.prng.index(running.len())];
-        if R::FENCE_TWINS {
+        if self.rules.keeps(Rule::FenceTwins) {
             self.counts.twins_refused += 1;
             return self.log.push(self.now, format_args!("a twin of node {} is refused", node + 1));
         }
         self.log.push(self.now, format_args!("node {} gets a twin", node + 1));
         let (id, view) = (self.nodes[node].id, self.view.clone());
-        let mut twin = SimNode::new(id, &view, &mut self.prng);
+        let mut twin = SimNode::new(id, &view, self.rules, &mut self.prng);
         twin.disk = self.nodes[node].disk.fork(self.prng.next_u64());
         twin.disk.crash();
         twin.incarnation = self.nodes[node].incarnation;
@@ -269,7 +269,7 @@ impl<R: replication::Rules, C: chord::Rules> World<R, C> {
         if let Some(gone) = lost.filter(|_| self.swarm.changes_every.is_some()) {
             self.replace(gone);
         }
-        let done = |world: &World<R, C>| {
+        let done = |world: &World<C>| {
             let newest = world.view.epoch;
             let mut running = world.nodes.iter().filter(|node| !node.gone);
             world.view.pending.is_empty() && running.all(|node| node.acting_epoch() == Some(newest))

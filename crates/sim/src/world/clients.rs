@@ -20,7 +20,7 @@ use crate::network::Place;
 /// How long a client waits for an answer.
 const DEADLINE: Duration = Duration::from_secs(1);
 
-impl<R: replication::Rules, C: chord::Rules> World<R, C> {
+impl<C: chord::Rules> World<C> {
     pub(super) fn next_operation(&mut self, client: usize) {
         if self.calm || self.is_out_of_work() || self.clients[client].current.is_some() {
             return;

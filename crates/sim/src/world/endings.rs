@@ -19,7 +19,7 @@ const STRAGGLERS_MAX: Duration = Duration::from_secs(2);
 /// Writes to each key while all disks are full.
 const WRITES_WHILE_FULL: usize = 6;
 
-impl<R: replication::Rules, C: chord::Rules> World<R, C> {
+impl<C: chord::Rules> World<C> {
     /// Everybody is a member and every pointer is right, within the time that repair may take.
     pub(super) fn expect_ideal_ring(&mut self, otherwise: &str) -> Result<(), Violation> {
         let members = self.present().len() * self.swarm.tokens;

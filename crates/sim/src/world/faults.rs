@@ -7,9 +7,9 @@ use super::{Happening, World};
 /// What a full disk has left for what is not preallocated, in bytes: nothing that a segment would fit in.
 const ROOM_LEFT: u64 = 512;
 
-impl<R: replication::Rules, C: chord::Rules> World<R, C> {
+impl<C: chord::Rules> World<C> {
     /// Plans the next fault of a kind, exponentially distributed around its mean.
-    pub(super) fn plan_fault(&mut self, every: Option<Duration>, fault: impl Fn(&mut World<R, C>) -> Happening) {
+    pub(super) fn plan_fault(&mut self, every: Option<Duration>, fault: impl Fn(&mut World<C>) -> Happening) {
         if let Some(mean) = every {
             let after = mean.mul_f64(-(1.0 - self.prng.unit()).ln());
             let happening = fault(self);

@@ -21,7 +21,7 @@ const FULL_RETRY: Duration = Duration::from_millis(100);
 /// How often discovery tells a node who belongs to the ring.
 const SEEDS_EVERY: Duration = Duration::from_millis(800);
 
-impl<R: replication::Rules, C: chord::Rules> World<R, C> {
+impl<C: chord::Rules> World<C> {
     pub(super) fn start(&mut self, node: usize) {
         if self.nodes[node].running.is_some() || self.nodes[node].gone {
             return;
