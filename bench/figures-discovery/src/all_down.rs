@@ -15,8 +15,8 @@ use crate::http::Connection;
 const NODES: usize = 5;
 const READY_MAX: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(50);
-/// The deadline of a request whose client names none: whether some machine stalls for a second is not the question.
-const DEADLINE: &str = "5s";
+/// What Everring's own bars give every request.
+const DEADLINE: &str = "1s";
 const KILL_EVERY: Duration = Duration::from_secs(10);
 /// For how long after discovery's return it is watched whether anything flaps: longer than any TTL of the fleet.
 const WATCHED: Duration = Duration::from_secs(15);
