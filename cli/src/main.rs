@@ -22,6 +22,8 @@ mod out;
 mod people;
 mod ring;
 mod roles;
+#[cfg(feature = "kubernetes")]
+mod scaling;
 mod signals;
 mod simulate;
 mod up;

@@ -135,7 +135,8 @@ pub fn storage_node(args: StorageNodeArgs, logs: Option<String>) -> anyhow::Resu
         data_bytes_max: args.data_bytes_max,
         segment_bytes: args.segment_bytes,
         transfer_bytes_per_second: args.transfer_bytes_per_second,
-        leave_within: args.leave_within,
+        grace: Some(args.grace).filter(|grace| !grace.is_zero()),
+        rejoin: args.rejoin,
     };
     // The loop is one thread by its nature: a second one would only cost memory.
     let runtime = one_thread()?;
@@ -146,9 +147,23 @@ pub fn storage_node(args: StorageNodeArgs, logs: Option<String>) -> anyhow::Resu
     // Named after the incarnation, which is known only now: a trace must tell one life of a node from the next.
     let guard = start_telemetry("storage-node", &format!("{}-{}", args.name, node.incarnation()), logs)?;
     warn_of_default_secret(&fleet);
-    let ended = runtime.block_on(async { Ok(node.run(signals::shutdown()?).await?) });
+    let ended = runtime.block_on(async {
+        let told = signals::shutdown()?;
+        let within = args.leave_within;
+        #[cfg(feature = "kubernetes")]
+        if let (Some(set), Some(within)) = (args.stateful_set, within) {
+            return Ok(node.run(crate::scaling::parting(told, set, args.name, within)).await?);
+        }
+        let parting = within.map_or(storage_node::Parting::Drain, storage_node::Parting::Leave);
+        Ok(node
+            .run(async move {
+                told.await;
+                parting
+            })
+            .await?)
+    });
     finish(runtime, guard);
-    ended.map(|farewell| match farewell {
+    ended.map(|farewell: storage_node::Farewell| match farewell {
         storage_node::Farewell::Drained => 0,
         storage_node::Farewell::Retired => EXIT_RETIRED,
     })

@@ -5,7 +5,7 @@
 
 Applies an overlay, kills pods under load from outside, and looks at everything that should tell of it: the verdict,
 the Events, the traces in Jaeger, the figures in Prometheus; rolls the fleet to another image and back under load and
-kills; scales gateways up and down; and takes all of it away. Each check prints a line; the last line is JSON.
+kills; scales gateways and storage nodes up and down; loses a volume; starts a twin; and takes all of it away. Each check prints a line; the last line is JSON.
 
 Needs kubectl and the program outside, and a way to Services (EVERRING_K8S_GATEWAY names the gateway's URL where a
 Service's address is not reached from here).
@@ -28,7 +28,8 @@ import urllib.request
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 NAMESPACE = "everring"
-STORAGE = "statefulset/everring-storage-node"
+NODE = "everring-storage-node"
+STORAGE = f"statefulset/{NODE}"
 TESTED_MINOR = 35
 
 
@@ -71,6 +72,25 @@ class Test:
 
     def chaos(self, path):
         return self.service("everring-chaos:8090", path)
+
+    def ring(self):
+        with urllib.request.urlopen(f"{self.gateway}/v1/ring", timeout=5) as answer:
+            return json.loads(answer.read())
+
+    def ring_of(self, size, seconds):
+        """Waits until these are the ring's members, all of them reached, and no change is under way."""
+        names = sorted(f"{NODE}-{number}" for number in range(size))
+
+        def settled():
+            ring = self.ring()
+            members = sorted(member["name"] for member in ring["members"])
+            if members != names or ring.get("pending_change") or not all(member["alive"] for member in ring["members"]):
+                raise Fault(f"members {members}, pending: {ring.get('pending_change')}")
+            return True
+
+        began = time.monotonic()
+        self.eventually(f"a ring of {size} nodes", seconds, settled)
+        return round(time.monotonic() - began, 1)
 
     def query(self, expression):
         answer = self.service("everring-prometheus:9090", "/api/v1/query", query=expression)
@@ -366,15 +386,79 @@ class Test:
         self.check("the fleet runs the first image again", running == {self.image.rpartition("/")[2]}, str(running))
 
     def scale(self):
-        """Gateways up and down by nothing but `kubectl scale`, under load."""
+        """Gateways and storage nodes up and down by nothing but `kubectl scale`, under load and kills."""
+        # The second time up, a node begins on the volume of one that has left.
+        sizes, seconds = ((6, 5) if self.args.quick else (7, 5, 6, 5)), []
 
         def there_and_back():
             for number in (4, 2):
                 self.kubectl("scale", "deploy/everring-gateway", f"--replicas={number}")
                 self.eventually(f"{number} gateways", 180, lambda: len(self.ready("gateway")) == number)
+            for size in sizes:
+                self.kubectl("scale", STORAGE, f"--replicas={size}")
+                seconds.append(self.ring_of(size, 300))
+                self.eventually("the pods are as many", 120, lambda: len(self.pods("storage-node")) == size)
 
         failed, _ = self.under_load("scale", there_and_back)
         self.figures["scale_failed_requests"] = failed
+        self.figures["scale_seconds"] = seconds
+        self.check("storage nodes joined and left by kubectl scale", len(seconds) == len(sizes), f"{sizes} in {seconds} s")
+
+    def lost_volume(self):
+        """A node whose volume is gone comes back under its name as a new member, and copies."""
+        victim = f"{NODE}-1"
+        before = {member["name"]: member["id"] for member in self.ring()["members"]}
+
+        def lose():
+            self.kubectl("delete", "pvc", f"data-{victim}", "--wait=false")
+            self.kubectl("delete", "pod", victim, "--grace-period=0", "--force")
+
+            def replaced():
+                now = {member["name"]: member["id"] for member in self.ring()["members"]}
+                return victim in now and now[victim] != before[victim]
+
+            self.eventually("a new member replaces it", 240, replaced)
+            self.ring_of(len(before), 240)
+
+        self.halt("a volume is lost on purpose")
+        try:
+            self.under_load("lost volume", lose)
+        finally:
+            self.halt(None)
+        after = {member["name"]: member["id"] for member in self.ring()["members"]}
+        changed = [name for name in before if before[name] != after.get(name)]
+        self.check("a node without its volume is a new member, and all others are who they were", changed == [victim], str(changed))
+
+    def twin(self):
+        """A second pod with a node's volume and name does not start, and says why; the first one goes on."""
+        original = f"{NODE}-0"
+        pod = self.get("pod", original)
+        spec = json.loads(self.kubectl("get", STORAGE, "-o", "json"))["spec"]["template"]["spec"]
+        spec.update(restartPolicy="Never", nodeName=pod["spec"]["nodeName"])
+        spec["volumes"] = [{"name": "data", "persistentVolumeClaim": {"claimName": f"data-{original}"}}]
+        for variable in spec["containers"][0]["env"]:
+            if variable["name"] == "EVERRING_NAME":
+                variable.pop("valueFrom")
+                variable["value"] = original
+        labels = {"app.kubernetes.io/component": "storage-node", "app.kubernetes.io/part-of": "everring"}
+        twin = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "everring-twin", "labels": labels}, "spec": spec}
+        self.kubectl("apply", "-f", "-", text=json.dumps(twin))
+        incarnation = pod["metadata"]["uid"]
+        try:
+            def refused():
+                for status in self.get("pod", "everring-twin")["status"].get("containerStatuses", []):
+                    ended = status.get("state", {}).get("terminated")
+                    if ended:
+                        return (ended.get("message") or "ended without a word").strip().splitlines()[-1]
+                return None
+
+            found = self.eventually("the twin ends", 120, refused)
+            self.check("a twin is refused with a sentence", "another process" in found or "lock" in found, found[-200:])
+            now = self.get("pod", original)
+            same = now["metadata"]["uid"] == incarnation and now["status"]["containerStatuses"][0]["ready"]
+            self.check("the node that the twin copied goes on", same)
+        finally:
+            self.kubectl("delete", "pod", "everring-twin", "--grace-period=0", "--force", "--ignore-not-found")
 
     def ready(self, component):
         pods = [pod for pod in self.pods(component) if "deletionTimestamp" not in pod["metadata"]]
@@ -421,7 +505,7 @@ class Test:
         parts = [self.preflight, self.apply, lambda: self.idle(15 if self.args.quick else 60), self.kills,
                  self.two_monkeys, self.observability, self.upgrade, self.scale]
         if not self.args.quick:
-            parts.append(self.wrong_secret)
+            parts += [self.lost_volume, self.twin, self.wrong_secret]
         self.image = self.args.image
         applied = False
         for part in parts:

@@ -8,11 +8,14 @@ import yaml
 RESTRICTED = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
 CONTAINER = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
 LABELS = ("app.kubernetes.io/name", "app.kubernetes.io/component", "app.kubernetes.io/part-of")
-MONKEY_RIGHTS = {
-    ("", "pods"): {"get", "list", "watch", "delete"},
-    ("", "pods/eviction"): {"create"},
-    ("events.k8s.io", "events"): {"create"},
-    ("coordination.k8s.io", "leases"): {"get", "update"},
+RIGHTS = {
+    "everring-storage-node": {("apps", "statefulsets"): {"get"}},
+    "everring-chaos": {
+        ("", "pods"): {"get", "list", "watch", "delete"},
+        ("", "pods/eviction"): {"create"},
+        ("events.k8s.io", "events"): {"create"},
+        ("coordination.k8s.io", "leases"): {"get", "update"},
+    },
 }
 
 
@@ -45,14 +48,15 @@ def complaints(objects):
     if not any(not item["spec"].get("ingress") and not item["spec"].get("egress") for item in denied):
         yield "there is no network policy that denies everything by default"
     for role in named("Role"):
+        name = role["metadata"]["name"]
         for rule in role["rules"]:
             for group in rule["apiGroups"]:
                 for resource in rule["resources"]:
-                    extra = set(rule["verbs"]) - MONKEY_RIGHTS.get((group, resource), set())
+                    extra = set(rule["verbs"]) - RIGHTS.get(name, {}).get((group, resource), set())
                     if extra:
-                        yield f"Role/{role['metadata']['name']}: {', '.join(sorted(extra))} {resource} is more than the monkey needs"
-            if "leases" in rule["resources"] and rule.get("resourceNames") != ["everring-chaos"]:
-                yield f"Role/{role['metadata']['name']}: any Lease, and not its own alone"
+                        yield f"Role/{name}: {', '.join(sorted(extra))} {resource} is more than it needs"
+            if {"leases", "statefulsets"} & set(rule["resources"]) and rule.get("resourceNames") != [name]:
+                yield f"Role/{name}: any of {', '.join(rule['resources'])}, and not its own alone"
     allowed = [item["metadata"]["name"] for item in objects if template(item).get("everring.dev/chaos") == "allowed"]
     if any("chaos" in name for name in allowed):
         yield "the monkey has opted in to be struck itself"
@@ -74,9 +78,9 @@ def workload(item):
     for key, value in RESTRICTED.items():
         if context.get(key) != value:
             yield f"securityContext.{key} is {context.get(key)}, and must be {value}"
-    chaos = pod["metadata"]["labels"].get("app.kubernetes.io/component") == "chaos"
-    if pod["spec"].get("automountServiceAccountToken") and not chaos:
-        yield "it gets a token for the cluster's API, which only the monkey needs"
+    component = pod["metadata"]["labels"].get("app.kubernetes.io/component")
+    if pod["spec"].get("automountServiceAccountToken") and component not in ("chaos", "storage-node"):
+        yield "it gets a token for the cluster's API, which only the monkey and the storage nodes need"
     for container in pod["spec"]["containers"]:
         for key, value in CONTAINER.items():
             if container.get("securityContext", {}).get(key) != value:

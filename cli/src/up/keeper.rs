@@ -115,12 +115,14 @@ const GRACE: [(Stage, Duration); 3] = [
     (Stage::EndDiscovery, Duration::from_secs(1)),
 ];
 /// Environment variables of ours that a child inherits; all others are `up`'s own, and flags tell the child instead.
-const INHERITED: [&str; 5] = [
+const INHERITED: [&str; 7] = [
     "EVERRING_LOG",
     "EVERRING_LOG_FORMAT",
     "EVERRING_CLUSTER_SECRET",
     "EVERRING_DATA_BYTES_MAX",
     "EVERRING_SEGMENT_BYTES",
+    "EVERRING_TRANSFER_BYTES_PER_SECOND",
+    "EVERRING_GRACE",
 ];
 
 impl Keeper {

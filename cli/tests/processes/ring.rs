@@ -6,7 +6,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::{Up, eventually, everring, run, runs, signal};
+use crate::support::{Up, eventually, everring, get_json, run, runs, service_with, signal};
 
 const KEYS: usize = 40;
 
@@ -49,18 +49,27 @@ fn expect_members(up: &Up, names: &[&str]) {
 }
 
 fn fill(up: &Up) {
+    fill_with(up, "");
+}
+
+/// The same with more behind each value.
+fn fill_with(up: &Up, more: &str) {
     for key in 0..KEYS {
-        let (key, value) = (format!("k{key}"), format!("v{key}"));
+        let (key, value) = (format!("k{key}"), format!("v{key}{more}"));
         let output = run(&["put", &key, &value, "--gateway", up.gateway()]);
         assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     }
 }
 
 fn expect_filled(up: &Up) {
+    expect_filled_with(up, "");
+}
+
+fn expect_filled_with(up: &Up, more: &str) {
     for key in 0..KEYS {
         let output = run(&["get", &format!("k{key}"), "--gateway", up.gateway()]);
         let found = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert_eq!(found, format!("v{key}"), "{}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(found, format!("v{key}{more}"), "{}", String::from_utf8_lossy(&output.stderr));
     }
 }
 
@@ -128,4 +137,70 @@ fn sigterm_drains_a_node_that_comes_back_and_takes_leave_where_asked_to() {
     expect_filled(&up);
     let again = run(&base);
     assert!(String::from_utf8_lossy(&again.stderr).contains("left the ring"), "{again:?}");
+
+    // Asked to, it begins anew on what is left of the directory.
+    let mut third = everring(&[&base[..], &["--rejoin"]].concat()).spawn().expect("it starts");
+    expect_members(&up, &["n1", "n2", "n3", "n4"]);
+    expect_filled(&up);
+    signal(third.id(), Signal::TERM);
+    assert_eq!(third.wait().expect("it ends").code(), Some(0));
+}
+
+/// A member that is away for longer than the grace period is taken out by the others, and is somebody new when it returns.
+#[test]
+fn a_member_that_stays_away_is_taken_out_and_returns_as_another() {
+    let grace = [("EVERRING_GRACE", "1s")];
+    let up = Up::start_with(&[], &grace);
+    let directory = TempDir::new().expect("a directory");
+    let data = directory.path().join("n4");
+    let (data, discovery) = (data.to_str().expect("text"), discovery(&up));
+    let node = ["storage-node", "--name", "n4", "--listen", "127.0.0.1:0", "--peer-listen", "127.0.0.1:0"];
+    let base = [&node[..], &["--discovery", &discovery, "--data", data]].concat();
+    let id_of = |http: &str| get_json(http, "/status").map(|status| status["id"].as_str().unwrap_or("").to_owned());
+    let (first, http) = service_with(&base, &grace);
+    expect_members(&up, &["n1", "n2", "n3", "n4"]);
+    let id = id_of(&http).expect("it answers");
+    fill(&up);
+
+    drop(first);
+    expect_members(&up, &["n1", "n2", "n3"]);
+    expect_filled(&up);
+
+    let (_again, http) = service_with(&base, &grace);
+    expect_members(&up, &["n1", "n2", "n3", "n4"]);
+    assert_ne!(id_of(&http).expect("it answers"), id);
+    let aside = std::fs::read_dir(data).expect("a directory").flatten();
+    assert!(aside.into_iter().any(|entry| entry.file_name().to_string_lossy().contains("aside")), "kept beside");
+    expect_filled(&up);
+}
+
+/// The node that copies is killed, and then one that it copies from: the copy goes on, and nothing is lost.
+#[test]
+fn a_copy_outlives_its_target_and_its_source() {
+    let slow = [("EVERRING_TRANSFER_BYTES_PER_SECOND", "20000")];
+    let up = Up::start_with(&[], &slow);
+    let more = ".".repeat(4_000);
+    fill_with(&up, &more);
+    let directory = TempDir::new().expect("a directory");
+    let data = directory.path().join("n4");
+    let (data, discovery) = (data.to_str().expect("text"), discovery(&up));
+    let node = ["storage-node", "--name", "n4", "--listen", "127.0.0.1:0", "--peer-listen", "127.0.0.1:0"];
+    let base = [&node[..], &["--discovery", &discovery, "--data", data]].concat();
+    let expect_copying = |http: &str| {
+        eventually("n4 copies nothing", || {
+            let copying = get_json(http, "/status")?["copying"].clone();
+            let is_midway =
+                copying["bytes"].as_u64() > Some(0) && copying["arcs_copied"].as_u64() < copying["arcs"].as_u64();
+            if is_midway { Ok(()) } else { Err(copying.to_string()) }
+        });
+    };
+    let (target, http) = service_with(&base, &slow);
+    expect_copying(&http);
+    drop(target);
+
+    let (_target, http) = service_with(&base, &slow);
+    expect_copying(&http);
+    signal(up.pid("n2"), Signal::KILL);
+    expect_members(&up, &["n1", "n2", "n3", "n4"]);
+    expect_filled_with(&up, &more);
 }

@@ -78,6 +78,27 @@ pub async fn note_copied(consul: &Consul, node: NodeId, changes: &[Epoch]) -> Re
     Ok(newest)
 }
 
+/// Takes a member out of the ring that has been away for too long, unless discovery's checks say that it lives, or another
+/// change is under way. The view that has it on its way out, if this was the call that put it there.
+///
+/// # Errors
+/// See [`RingChangeError`]: the ring may not survive without it.
+pub async fn give_up(consul: &Consul, absent: NodeId) -> Result<Option<View>, RingChangeError> {
+    if registered(consul).await?.passing.contains_key(&absent) {
+        return Ok(None);
+    }
+    let mut before = None;
+    let after = change(consul, |view| {
+        before = Some(view.epoch);
+        if !view.pending.is_empty() || view.member(absent).is_none() {
+            return Ok(view.clone());
+        }
+        view.begin_leave(std::collections::BTreeSet::from([absent]), false)
+    });
+    let after = after.await?;
+    Ok((before != Some(after.epoch)).then_some(after))
+}
+
 /// The storage nodes whose checks pass, and all that are registered, with their addresses.
 ///
 /// # Errors

@@ -35,6 +35,14 @@ pub enum ClusterError {
         /// Where.
         namespace: String,
     },
+    /// A pod's name is not that of one of the set's pods.
+    #[error("{pod} is no pod of the StatefulSet {set}: such a pod is called {set}-N; correct EVERRING_STATEFUL_SET")]
+    NotItsPod {
+        /// The set.
+        set: String,
+        /// The pod.
+        pod: String,
+    },
     /// There is no such namespace, or none of our pods in it.
     #[error(
         "there is no pod labelled {} in namespace {namespace}; apply deploy/k8s there, or name its namespace with \

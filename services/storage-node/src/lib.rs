@@ -12,8 +12,11 @@
 //! - one process uses a data directory; a directory of another cluster or node is refused;
 //! - a node that lost its data, or started on a copy of it, comes back as a new member: it must not vote as if it
 //!   remembered;
+//! - a member that is away for longer than the grace period is taken out of the ring, so that its keys have all their
+//!   copies again; one that was taken out comes back as a new member;
 //! - when the disk fails, the process ends.
 
+mod absences;
 mod host;
 mod http;
 mod node_loop;
@@ -22,6 +25,7 @@ mod span_book;
 mod start;
 mod status;
 
+pub use node_loop::Parting;
 pub use serve::{Config, Farewell, Node, StartError, run};
 pub use start::RETIRED_FILE;
 pub use status::{Copying, State, Status};

@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 use wire::codec::encode_record;
 use wire::node::{Frame, OperationCall, Payload, Sender};
 
+use crate::absences::Absences;
 use crate::host::Host;
 use crate::span_book::SpanBook;
 use crate::status::{Board, Copying, State, Status};
@@ -36,6 +37,8 @@ const END_DUE_EVERY: Duration = Duration::from_secs(1);
 const LEAVE_MAX: Duration = Duration::from_secs(60);
 /// How often a node that cannot leave yet, since the same arcs are changing, asks again.
 const LEAVE_AGAIN_AFTER: Duration = Duration::from_millis(500);
+/// Between two attempts to take out a member that is away.
+const GIVE_UP_AGAIN_AFTER: Duration = Duration::from_secs(5);
 /// How long a drain waits for the operations in flight.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
 
@@ -53,8 +56,8 @@ pub(crate) struct Parts {
     pub fleet: watch::Receiver<Arc<Fleet>>,
     pub discovery: Discovery,
     pub board: Board,
-    /// Whether being told to end means leaving the ring, and how long that may take.
-    pub leave_within: Option<Duration>,
+    /// How long a member may be away and keep its place. None: for any time.
+    pub grace: Option<Duration>,
 }
 
 /// Where views come from and go to.
@@ -80,9 +83,24 @@ pub(crate) struct NodeLoop {
     noting: Option<JoinHandle<()>>,
     /// The asking for leave, while it is under way; whether the ring lets this node go.
     leaving: Option<JoinHandle<bool>>,
+    /// Members to which there is a connection.
+    connected: BTreeSet<NodeId>,
+    absences: Absences,
+    /// The taking out of a member that is away, while it is under way.
+    giving_up: Option<JoinHandle<()>>,
     cleaned_at: Instant,
     seeded_at: Instant,
     ended_due_at: Instant,
+}
+
+/// What a node that is told to end is to do first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parting {
+    /// It comes back: it answers what it has taken, and ends.
+    Drain,
+    /// It does not come back: it leaves the ring, so that others hold what it held, and takes at most this long. If it is
+    /// not let go, it drains.
+    Leave(Duration),
 }
 
 /// Why the loop ended.
@@ -112,6 +130,9 @@ impl NodeLoop {
             superseded: None,
             noting: None,
             leaving: None,
+            connected: BTreeSet::new(),
+            absences: Absences::new(parts.grace),
+            giving_up: None,
             cleaned_at: parts.clock.now(),
             seeded_at: parts.clock.now(),
             ended_due_at: parts.clock.now(),
@@ -122,7 +143,7 @@ impl NodeLoop {
     }
 
     /// Runs until `shutdown` is told and everything in flight is answered, or until the disk fails.
-    pub async fn run(mut self, shutdown: impl Future<Output = ()>) -> Ended {
+    pub async fn run(mut self, shutdown: impl Future<Output = Parting>) -> Ended {
         let mut shutdown = std::pin::pin!(shutdown);
         let mut housekeeping = tokio::time::interval(HOUSEKEEPING_EVERY);
         let mut drain_until: Option<Instant> = None;
@@ -146,9 +167,12 @@ impl NodeLoop {
                 Ok(()) = self.parts.fleet.changed() => self.follow_fleet(),
                 () = tokio::time::sleep_until(due) => self.tick(),
                 _ = housekeeping.tick() => self.keep_house(),
-                () = &mut shutdown, if !told_to_end => {
+                parting = &mut shutdown, if !told_to_end => {
                     told_to_end = true;
-                    let within = self.parts.leave_within;
+                    let within = match parting {
+                        Parting::Drain => None,
+                        Parting::Leave(within) => Some(within),
+                    };
                     leave_until = (within.is_some() || self.is_leaving()).then(|| now + within.unwrap_or(LEAVE_MAX));
                     self.leaving = within.map(|_| self.ask_for_leave());
                 }
@@ -191,10 +215,12 @@ impl NodeLoop {
         match event {
             PeerEvent::Up(node) => {
                 tracing::info!(peer = %self.name_of(node), "connected");
+                self.connected.insert(node);
                 self.tell_replica(Input::PeerFound(node));
             }
             PeerEvent::Down(node) => {
                 tracing::warn!(peer = %self.name_of(node), "connection lost");
+                self.connected.remove(&node);
                 self.spans.lost(node);
                 self.tell_replica(Input::PeerLost(node));
                 let now = self.parts.clock.now();
@@ -324,6 +350,32 @@ impl NodeLoop {
         self.parts.host.replica.view().is_leaving(self.parts.id)
     }
 
+    /// Takes a member out of the ring that has been away for longer than the grace period, so that what it held has all
+    /// its copies again.
+    fn give_up_absent(&mut self, now: Instant) {
+        let view = self.parts.host.replica.view();
+        let Some(absent) = self.absences.look(view, self.parts.id, &self.connected, now) else { return };
+        if self.draining || self.giving_up.as_ref().is_some_and(|giving_up| !giving_up.is_finished()) {
+            return;
+        }
+        let (consul, directory) = (self.parts.discovery.consul.clone(), self.parts.discovery.directory.clone());
+        let name = self.name_of(absent);
+        self.giving_up = Some(tokio::spawn(async move {
+            match ring_changes::give_up(&consul, absent).await {
+                Ok(Some(view)) => {
+                    tracing::warn!(node = name, epoch = %view.epoch, "away for longer than the grace period: taken out");
+                    directory.learn(view);
+                }
+                // Discovery sees it, or somebody was quicker.
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::warn!(node = name, error = stdx::error_chain(&error), "away, and cannot be taken out");
+                }
+            }
+            tokio::time::sleep(GIVE_UP_AGAIN_AFTER).await;
+        }));
+    }
+
     /// Tells discovery of changes for which all is copied; the change is complete with the last one's word.
     fn note_copied(&mut self) {
         let changes = self.parts.host.replica.copied_changes();
@@ -439,6 +491,7 @@ impl NodeLoop {
             self.carry_out(effects);
         }
         self.note_copied();
+        self.give_up_absent(now);
         self.parts.board.write(self.status());
     }
 

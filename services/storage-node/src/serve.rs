@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use wire::node::{Hello, PROTOCOL, Sender};
 
 use crate::host::Host;
-use crate::node_loop::{Discovery, Ended, NodeLoop, Parts};
+use crate::node_loop::{Discovery, Ended, NodeLoop, Parting, Parts};
 use crate::start::Claim;
 use crate::status::Board;
 use crate::{http, start};
@@ -46,9 +46,10 @@ pub struct Config {
     pub segment_bytes: Option<u64>,
     /// How much it takes in at most while it copies arcs that it is to hold, in bytes a second; none for the default.
     pub transfer_bytes_per_second: Option<u64>,
-    /// When it is told to end: leave the ring first, within this time, so that others hold what it held. None: it comes
-    /// back, and merely drains.
-    pub leave_within: Option<Duration>,
+    /// How long a member may be away and keep its place in the ring. None: for any time.
+    pub grace: Option<Duration>,
+    /// Whether to enter as a new member on the data directory of a node that has left the ring, instead of refusing it.
+    pub rejoin: bool,
 }
 
 /// Why a storage node did not start, or ended by itself. Nothing was left half done.
@@ -103,8 +104,8 @@ pub enum StartError {
     Start(#[source] std::io::Error),
     /// The data directory is that of a node that has left the ring.
     #[error(
-        "the node whose data {} holds has left the ring, and others hold its records; to join again start on an empty \
-         directory",
+        "the node whose data {} holds has left the ring, and others hold its records; to join again as a new member \
+         start on an empty directory, or with --rejoin",
         path.display()
     )]
     Retired {
@@ -158,11 +159,11 @@ pub enum Farewell {
     Retired,
 }
 
-/// Runs a storage node until `shutdown` is told, and drains it then.
+/// Runs a storage node until `shutdown` is told, and ends as it says.
 ///
 /// # Errors
 /// See [`StartError`].
-pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<Farewell, StartError> {
+pub async fn run(config: Config, shutdown: impl Future<Output = Parting>) -> Result<Farewell, StartError> {
     Node::enter(config).await?.run(shutdown).await
 }
 
@@ -188,6 +189,11 @@ impl Node {
             claimed.note_start(&config)?;
             claim = start::claim_incarnation(&consul, &claimed.identity).await?;
         }
+        if start::was_removed(&consul, &claimed.identity, last_view.as_ref()).await {
+            claimed = claimed.set_aside(&config, start::cluster_of(&config.cluster_secret))?;
+            claimed.note_start(&config)?;
+            claim = start::claim_incarnation(&consul, &claimed.identity).await?;
+        }
         let view = start::enter(&config, &consul, &claimed.identity, last_view).await?;
         directory.learn(view.clone());
         Ok(Node { config, consul, directory, claimed, view, http, peer, met_discovery: claim == Claim::Latest })
@@ -198,11 +204,11 @@ impl Node {
         self.claimed.identity.incarnation
     }
 
-    /// Runs until `shutdown` is told, and drains then.
+    /// Runs until `shutdown` is told, and ends as it says.
     ///
     /// # Errors
     /// See [`StartError`].
-    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<Farewell, StartError> {
+    pub async fn run(self, shutdown: impl Future<Output = Parting>) -> Result<Farewell, StartError> {
         let Node { config, consul, directory, claimed, view, http, peer, met_discovery } = self;
         let (http_address, peer_address) = (address_of(&http)?, address_of(&peer)?);
         let cluster = start::cluster_of(&config.cluster_secret);
@@ -234,7 +240,7 @@ impl Node {
         let fleet = directory.watch();
         let name = config.name.clone();
         let discovery = Discovery { consul: consul.clone(), directory };
-        let leave_within = config.leave_within;
+        let grace = config.grace;
         let parts = Parts {
             id,
             name,
@@ -248,7 +254,7 @@ impl Node {
             fleet,
             discovery,
             board,
-            leave_within,
+            grace,
         };
         let ended = NodeLoop::new(parts, first).run(shutdown).await;
         if let Err(error) = registration.deregister().await {

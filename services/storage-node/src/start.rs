@@ -44,7 +44,10 @@ pub(crate) fn claim(config: &Config, cluster: ClusterId) -> Result<Claimed, Star
     let directory = config.data.join("log");
     let failed = |error| data_error(config, error);
     if config.data.join(RETIRED_FILE).exists() {
-        return Err(StartError::Retired { path: config.data.clone() });
+        if !config.rejoin {
+            return Err(StartError::Retired { path: config.data.clone() });
+        }
+        forget_past(config).map_err(failed)?;
     }
     std::fs::create_dir_all(&directory).map_err(failed)?;
     let mut disk = RealDisk::open(&directory).map_err(|error| data_error(config, error))?;
@@ -59,6 +62,24 @@ pub(crate) fn claim(config: &Config, cluster: ClusterId) -> Result<Claimed, Star
 pub(crate) fn note_retired(config: &Config) -> Result<(), StartError> {
     std::fs::write(config.data.join(RETIRED_FILE), "this node has left the ring\n")
         .map_err(|error| data_error(config, error))
+}
+
+/// Empties the data directory of a node that has left the ring, the mark last: cut short, it is done again. Others hold
+/// what was in it, in newer states.
+fn forget_past(config: &Config) -> std::io::Result<()> {
+    tracing::warn!(data = %config.data.display(), "what is left here of a node that left the ring is removed");
+    for entry in std::fs::read_dir(&config.data)? {
+        let entry = entry?;
+        if entry.file_name() == RETIRED_FILE {
+            continue;
+        }
+        if entry.file_type()?.is_dir() {
+            std::fs::remove_dir_all(entry.path())?;
+        } else {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    std::fs::remove_file(config.data.join(RETIRED_FILE))
 }
 
 /// Makes the log first and the identity last, so that an identity without a log always means a loss. Files without an
@@ -100,8 +121,8 @@ impl Claimed {
         let disk = RealDisk::open(&directory).map_err(|error| data_error(config, error))?;
         tracing::warn!(
             aside = %aside.display(),
-            "the data directory is a copy, or older than this node's last start; it is set aside, and the node joins \
-             as a new member"
+            "the data directory is a copy, or older than this node's last start, or of a node that the ring gave up \
+             while it was away; it is set aside, and the node joins as a new member"
         );
         first_start(config, cluster, &directory, disk)
     }
@@ -221,6 +242,17 @@ pub(crate) async fn claim_incarnation(consul: &Consul, identity: &Identity) -> R
         }
         Err(error) => Err(StartError::Enter(error)),
     }
+}
+
+/// Whether the ring has given this node up while it was away: it was a member when it last knew, and is none now.
+pub(crate) async fn was_removed(consul: &Consul, identity: &Identity, last_view: Option<&View>) -> bool {
+    let me = NodeId(identity.node);
+    if last_view.is_none_or(|view| view.member(me).is_none()) {
+        return false;
+    }
+    // Without discovery the last known view has to do.
+    let Ok(view) = ring_changes::read(consul).await else { return false };
+    view.is_formed() && view.member(me).is_none()
 }
 
 /// Refuses to start beside a process that answers under our own identity: the data directory is a copy of one in use.

@@ -71,7 +71,8 @@ impl TestFleet {
             data_bytes_max: None,
             segment_bytes: Some(1 << 20),
             transfer_bytes_per_second: None,
-            leave_within: None,
+            grace: None,
+            rejoin: false,
         }
     }
 
@@ -194,6 +195,7 @@ fn spawn(config: Config) -> Node {
     let task = spawn_local(async move {
         storage_node::run(config, async {
             let _ = stopped.await;
+            storage_node::Parting::Drain
         })
         .await
     });
