@@ -88,7 +88,9 @@ figures-ring-changes: build ## the figures of joins, leaves and restarts, the la
 		--out $(CARGO_TARGET_DIR)/figures/ring-changes.json $(if $(QUICK),--quick)
 
 figures-discovery: build ## discovery beside Consul and etcd, the last line as JSON (QUICK=1 ONLY=part,part)
+	mkdir -p $(CARGO_TARGET_DIR)/figures
 	cargo run --release --locked $(BENCH) -p figures-discovery -- --everring $(EVERRING) $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) \
+		--out $(CARGO_TARGET_DIR)/figures/discovery.json \
 		--consul "$$(tests/tools/build.sh consul)" --etcd "$$(tests/tools/etcd/build.sh)"
 
 soak: FOR := 1h
