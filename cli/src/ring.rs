@@ -292,7 +292,8 @@ async fn abandon(change: u64, at: DiscoveryArgs) -> anyhow::Result<u8> {
 }
 
 fn told(output: &OutputArgs, view: &View, complete: bool) -> anyhow::Result<u8> {
-    let members: Vec<&str> = view.members.iter().map(|member| member.name.as_str()).collect();
+    let mut members: Vec<&str> = view.members.iter().map(|member| member.name.as_str()).collect();
+    members.sort_unstable();
     match output.output {
         Form::Json => out::json(&json!({"epoch": view.epoch.0, "complete": complete, "members": members}))?,
         Form::Table => {
