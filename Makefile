@@ -15,11 +15,13 @@ TRACE  ?=
 SEEDS  ?= 10000
 # QUICK=1 runs the short form of the figures, with the same names.
 QUICK  ?=
-# Only these parts of the figures of discovery: failover, watch, clients, all-down, with commas between.
+# Only these parts of the figures, with commas between. Of discovery: failover, watch, clients, all-down. Of the ring:
+# balance, model, hops, churn, million, schedules, planted, changes.
 ONLY   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo replay test manifests images k8s-test figures-kubernetes verify fmt clippy tidy doc deny fix sim figures-fleet figures-ring-changes figures-discovery soak
+.PHONY: help build demo replay test manifests images k8s-test figures-kubernetes verify fmt clippy tidy doc deny fix sim figures-fleet
+.PHONY: figures-ring figures-ring-changes figures-discovery lookups soak
 .PHONY: bench-peers bench-transport bench-log bench-checker measure
 
 help: ## list the targets
@@ -81,6 +83,20 @@ sim: build ## simulated fleets, one a seed (SEEDS=10000)
 
 figures-fleet: build ## the figures of the fleet, the last line as JSON (QUICK=1)
 	EVERRING_BIN=$(EVERRING) bench/figures-fleet.sh $(if $(QUICK),--quick)
+
+RING_CHANGES := $(CARGO_TARGET_DIR)/figures/ring-changes.json
+
+figures-ring: build $(if $(ONLY),$(if $(findstring changes,$(ONLY)),$(RING_CHANGES)),$(RING_CHANGES)) ## the figures of the ring, the last line as JSON (QUICK=1 ONLY=balance,model,...)
+	mkdir -p $(CARGO_TARGET_DIR)/figures
+	cargo run --release --locked $(BENCH) -p figures --bin ring -- --everring $(EVERRING) \
+		--out $(CARGO_TARGET_DIR)/figures/ring.json $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY))
+
+# Measured once; `make figures-ring-changes` measures it anew. What it misses is named by the figures that take it over.
+$(RING_CHANGES):
+	-$(MAKE) figures-ring-changes QUICK=$(QUICK)
+
+lookups: build ## docs/lookups.md and its plot, measured anew
+	$(EVERRING) sim lookups --write docs
 
 figures-ring-changes: build ## the figures of joins, leaves and restarts, the last line as JSON (QUICK=1)
 	mkdir -p $(CARGO_TARGET_DIR)/figures

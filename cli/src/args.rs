@@ -352,6 +352,9 @@ pub struct StorageNodeArgs {
     /// Its failure domain.
     #[arg(long, env = "EVERRING_ZONE")]
     pub zone: Option<String>,
+    /// How much it takes beside the others: a node of weight 2 owns twice what one of weight 1 does.
+    #[arg(long, env = "EVERRING_WEIGHT", default_value_t = 1, value_parser = value_parser!(u32).range(1..=64))]
+    pub weight: u32,
     /// Copies of each key; the same for all nodes of a ring.
     #[arg(long, env = "EVERRING_REPLICATION", default_value_t = 3, value_parser = value_parser!(u16).range(1..=7))]
     pub replication: u16,
@@ -569,4 +572,66 @@ pub enum SimCommand {
     },
     /// List the bugs that can be planted.
     Bugs,
+    /// A ring of many members, in virtual time: lookups, staleness and messages, also while members come and go.
+    Ring(SimRingArgs),
+    /// The four lookup strategies on rings of many sizes, as a page with a table and a plot.
+    Lookups {
+        /// The folder for lookups.md and lookups.svg; without it, the page goes to standard output.
+        #[arg(long, env = "EVERRING_WRITE", value_name = "DIR")]
+        write: Option<PathBuf>,
+        /// The largest ring has 2 to the power of this many members.
+        #[arg(long, env = "EVERRING_POWER_MAX", default_value_t = 20, value_parser = value_parser!(u8).range(4..=22))]
+        power_max: u8,
+    },
+    /// Hops, entries and the longest way over finger tables on a ring of one size, at rest.
+    Hops {
+        /// The ring has 2 to the power of this many members.
+        #[arg(long, env = "EVERRING_POWER", default_value_t = 10, value_parser = value_parser!(u8).range(2..=22))]
+        power: u8,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// How even the load is that the chosen tokens give, from 3 nodes to many, also after changes and with weights.
+    Balance {
+        /// The largest ring.
+        #[arg(long, env = "EVERRING_NODES", default_value_t = 1_000)]
+        #[arg(value_parser = value_parser!(u32).range(3..=10_000))]
+        nodes: u32,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Explore every order of events in small rings, with Chord's own step functions.
+    Model {
+        /// Only the scopes that take seconds.
+        #[arg(long, env = "EVERRING_SHORT", value_parser = BoolishValueParser::new())]
+        short: bool,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+}
+
+/// `everring sim ring`.
+#[derive(Debug, Args)]
+pub struct SimRingArgs {
+    /// Members.
+    #[arg(long, env = "EVERRING_NODES", default_value_t = 1_000)]
+    #[arg(value_parser = value_parser!(u32).range(3..=4_000_000))]
+    pub nodes: u32,
+    /// The median of a member's life; for each that dies another comes at once. Without it, nobody dies.
+    #[arg(long, env = "EVERRING_CHURN", value_name = "MEDIAN", value_parser = parse_duration)]
+    pub churn: Option<Duration>,
+    /// How long, in virtual time.
+    #[arg(long = "for", env = "EVERRING_FOR", value_name = "TIME", default_value = "2m", value_parser = parse_duration)]
+    pub length: Duration,
+    /// Lookups in each virtual second, in all.
+    #[arg(long, env = "EVERRING_LOOKUPS", default_value_t = 200.0)]
+    pub lookups: f64,
+    /// The mean time between two stabilizations of a member, and between two repairs of a finger.
+    #[arg(long, env = "EVERRING_PERIOD", value_name = "TIME", default_value = "500ms", value_parser = parse_duration)]
+    pub period: Duration,
+    /// The name of the run: one seed, one course of events.
+    #[arg(long, env = "EVERRING_SEED", default_value_t = 1)]
+    pub seed: u64,
+    #[command(flatten)]
+    pub output: OutputArgs,
 }

@@ -26,6 +26,7 @@ mod roles;
 mod scaling;
 mod signals;
 mod simulate;
+mod simulate_ring;
 mod up;
 
 use std::process::ExitCode;

@@ -117,6 +117,10 @@ pub enum Lookup {
     Table,
     /// Over finger tables.
     Fingers,
+    /// By a router's directory of keys, confirmed by the owner.
+    Index,
+    /// From neighbour to neighbour.
+    Neighbours,
 }
 
 /// `everring get`: the value as it is on standard output; exit status 1 when there is none.
@@ -180,6 +184,8 @@ pub fn route(args: RouteArgs) -> anyhow::Result<u8> {
     let lookup = match args.lookup {
         Lookup::Table => "table",
         Lookup::Fingers => "fingers",
+        Lookup::Index => "index",
+        Lookup::Neighbours => "neighbours",
     };
     let asked = block_on(async { client.route(&args.at.bucket, &args.at.key, Some(lookup)).await })?;
     let route = match asked {

@@ -130,6 +130,7 @@ pub fn storage_node(args: StorageNodeArgs, logs: Option<String>) -> anyhow::Resu
         cluster_secret: fleet.cluster_secret.clone(),
         // A cluster that does not tell zones gives an empty one.
         zone: args.zone.filter(|zone| !zone.is_empty()),
+        weight: args.weight,
         replication: usize::from(args.replication),
         ring_size: usize::from(args.ring_size),
         data_bytes_max: args.data_bytes_max,

@@ -6,9 +6,10 @@ use sim::{Planted, Violation};
 
 use crate::args::{SimArgs, SimCommand};
 use crate::out::{self, Form};
+use crate::simulate_ring;
 
 /// A seed broke what must hold.
-const EXIT_VIOLATED: u8 = 1;
+pub const EXIT_VIOLATED: u8 = 1;
 
 /// Runs a simulation; exit status 1 when something was broken.
 ///
@@ -53,6 +54,11 @@ pub fn run(args: SimArgs) -> anyhow::Result<u8> {
             }
             Ok(exit_of(summary.first_violation.as_ref().map(|(_, violation)| violation)))
         }
+        SimCommand::Ring(args) => simulate_ring::ring(&args),
+        SimCommand::Lookups { write, power_max } => simulate_ring::lookups(write.as_deref(), power_max),
+        SimCommand::Hops { power, output } => simulate_ring::hops(power, output.output),
+        SimCommand::Balance { nodes, output } => simulate_ring::balance(nodes as usize, output.output),
+        SimCommand::Model { short, output } => simulate_ring::model(short, output.output),
     }
 }
 

@@ -2,6 +2,35 @@
 
 use crate::support::{assert_refused, run};
 
+fn json(arguments: &[&str]) -> serde_json::Value {
+    let output = run(&[arguments, &["--output", "json"]].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
+#[test]
+fn large_rings_are_measured_from_the_command_line() {
+    let ring = json(&["sim", "ring", "--nodes", "300", "--churn", "5m", "--for", "30s", "--lookups", "50"]);
+    assert_eq!((&ring["wrong_owner"], &ring["looks_with_a_broken_invariant"]), (&0.into(), &0.into()), "{ring}");
+    assert!(ring["crashes"].as_u64().is_some_and(|crashes| crashes > 5), "{ring}");
+    let hops = json(&["sim", "hops", "--power", "8"]);
+    assert!(hops["hops"].as_f64().is_some_and(|hops| hops > 1.0 && hops <= 5.0), "{hops}");
+    let balance = json(&["sim", "balance", "--nodes", "5"]);
+    assert_eq!(balance.as_array().map(Vec::len), Some(12), "{balance}");
+    let directory = tempfile::TempDir::new().expect("a directory");
+    let folder = directory.path().to_str().expect("text");
+    assert_eq!(run(&["sim", "ring", "--nodes", "2"]).status.code(), Some(2));
+    assert_refused(&run(&["sim", "lookups", "--power-max", "3", "--write", folder]), &["4..=22"]);
+}
+
+#[test]
+fn small_rings_are_explored_from_the_command_line() {
+    let model = json(&["sim", "model", "--short"]);
+    let explored = model["explored"].as_array().expect("scopes");
+    assert!(explored.iter().all(|scope| scope["complete"] == true && scope["violation"].is_null()), "{model}");
+    assert!(model["planted"].as_array().expect("bugs").iter().all(|bug| bug["found"] == true), "{model}");
+}
+
 #[test]
 fn seeds_hold_and_a_planted_bug_is_found_by_its_exit_status() {
     let held = run(&["sim", "run", "--seeds", "3", "--output", "json"]);

@@ -83,6 +83,10 @@ impl Calls {
         self.open.remove(&id)
     }
 
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (CallId, &Call)> {
+        self.open.iter().map(|(id, call)| (*id, call))
+    }
+
     pub(crate) fn clear(&mut self) {
         self.open.clear();
     }

@@ -49,6 +49,22 @@ pub fn check(members: &[MemberView]) -> Result<(), Violation> {
     invariant_no_lost_appendage(members)
 }
 
+/// The safety invariants by name, each with what it says of the ring: what a live fleet reports.
+pub fn by_name(members: &[MemberView]) -> [(&'static str, Result<(), Violation>); 8] {
+    // r is not written down in a ring; the longest list tells it.
+    let length = members.iter().map(|member| member.successors.len()).max().unwrap_or(0);
+    [
+        ("no_self_in_list", invariant_no_self_in_list(members)),
+        ("ordered_lists", invariant_ordered_lists(members)),
+        ("one_live_successor", invariant_one_live_successor(members)),
+        ("at_least_one_ring", invariant_at_least_one_ring(members)),
+        ("at_most_one_ring", invariant_at_most_one_ring(members)),
+        ("ordered_ring", invariant_ordered_ring(members)),
+        ("sufficient_principals", invariant_sufficient_principals(members, length)),
+        ("no_lost_appendage", invariant_no_lost_appendage(members)),
+    ]
+}
+
 /// Every member has a live entry in its list, or is its own successor.
 pub fn invariant_one_live_successor(members: &[MemberView]) -> Result<(), Violation> {
     let live = live(members);
@@ -157,6 +173,82 @@ pub fn principals(members: &[MemberView]) -> BTreeSet<Position> {
         }
     }
     left
+}
+
+/// More than `length` (r) members are passed over by no list, as soon as there are that many members at all. With one
+/// live successor in every list this is Zave's inductive invariant, from which all others follow. It takes accurate
+/// failure detection and a ring that began with r + 1 members; one that grows from a single member gets there once its
+/// newcomers are in their neighbours' lists.
+pub fn invariant_sufficient_principals(members: &[MemberView], length: usize) -> Result<(), Violation> {
+    let count = principals(members).len();
+    if members.len() > length && count <= length {
+        return violated("invariant_sufficient_principals", || {
+            format!("{count} of {} members are passed over by no list, and it takes {}", members.len(), length + 1)
+        });
+    }
+    Ok(())
+}
+
+/// What a join must leave behind, first: each member's first live successor is the member that follows it. Like
+/// [`is_ideal`] a goal of repair, which may be unmet while somebody is on its way in or out.
+pub fn join_invariant_right_successors(members: &[MemberView]) -> Result<(), Violation> {
+    let best = best_successors(members);
+    let ring: BTreeSet<Position> = members.iter().map(|member| member.me.position).collect();
+    for member in members {
+        let right = next_of(&ring, Position(member.me.position.0.wrapping_add(1)));
+        let is = best.get(&member.me.position).copied();
+        if is != right {
+            return violated("join_invariant_right_successors", || {
+                let shown = |position: Option<Position>| position.map_or("nobody".to_owned(), |at| at.to_string());
+                format!("after {} comes {}, and its successor is {}", member.me, shown(right), shown(is))
+            });
+        }
+    }
+    Ok(())
+}
+
+/// What a join must leave behind, second: every key is at `successor(key)`. By the rule `(predecessor, self]` that
+/// member claims it, and nobody else does.
+pub fn join_invariant_keys_at_successor(members: &[MemberView], keys: &[Position]) -> Result<(), Violation> {
+    let ring: BTreeSet<Position> = members.iter().map(|member| member.me.position).collect();
+    for key in keys {
+        let right: Vec<Position> = next_of(&ring, *key).into_iter().collect();
+        let claims = members.iter().filter(|member| match member.predecessor {
+            Some(before) => key.in_arc(before.position, member.me.position),
+            None => members.len() == 1,
+        });
+        let claimed: Vec<Position> = claims.map(|member| member.me.position).collect();
+        if claimed != right {
+            return violated("join_invariant_keys_at_successor", || {
+                format!("the key {key} belongs to {:?}, and is claimed by {:?}", hex(&right), hex(&claimed))
+            });
+        }
+    }
+    Ok(())
+}
+
+/// What a join must leave behind, third: finger tables are right. Each of a member's fingers is the first member at or
+/// after the point that the finger is for, the highest power of two that it lies beyond.
+pub fn join_invariant_right_fingers(tables: &[(Position, Vec<Position>)]) -> Result<(), Violation> {
+    let ring: BTreeSet<Position> = tables.iter().map(|(me, _)| *me).collect();
+    for (me, fingers) in tables {
+        for finger in fingers {
+            let start = Position(me.0.wrapping_add(1 << me.distance_to(*finger).max(1).ilog2()));
+            let right = next_of(&ring, start);
+            if right != Some(*finger) {
+                return violated("join_invariant_right_fingers", || {
+                    let right = right.map_or("nobody".to_owned(), |at| at.to_string());
+                    format!("{me}'s finger for {start} should be {right} and is {finger}")
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The first member at or after a point.
+fn next_of(ring: &BTreeSet<Position>, point: Position) -> Option<Position> {
+    ring.range(point..).next().or_else(|| ring.first()).copied()
 }
 
 /// Liveness: all pointers are globally right. Each member's predecessor is the one before it, and its list holds the
@@ -277,8 +369,31 @@ mod tests {
         let ring = [member(1, 7, &[7]), member(4, 1, &[7, 1]), member(7, 1, &[1])];
         assert_eq!(check(&ring), Ok(()));
         assert_eq!(principals(&ring).len(), 2, "4 is passed over");
+        assert_eq!(invariant_sufficient_principals(&ring, 1), Ok(()));
+        let broken = invariant_sufficient_principals(&ring, 2).expect_err("one too few").sentence;
+        assert!(broken.starts_with("2 of 3 members"), "{broken}");
+        assert_eq!(invariant_sufficient_principals(&ring, 3), Ok(()), "there are no more than r members");
         let sentence = is_ideal(&ring, 2).expect_err("4 is outside the ring").sentence;
         assert!(sentence.contains("should be [0000000000000004 0000000000000007]"), "{sentence}");
+    }
+
+    #[test]
+    fn what_a_join_must_leave_behind_is_checked_by_name() {
+        let ring = [member(1, 7, &[4, 7]), member(4, 1, &[7, 1]), member(7, 4, &[1, 4])];
+        let keys = [Position(1), Position(2), Position(5), Position(9)];
+        assert_eq!(join_invariant_right_successors(&ring), Ok(()));
+        assert_eq!(join_invariant_keys_at_successor(&ring, &keys), Ok(()));
+        assert!(by_name(&ring).iter().all(|(_, found)| found.is_ok()));
+        let passed_over = [member(1, 7, &[7]), member(4, 1, &[7, 1]), member(7, 1, &[1])];
+        let broken = join_invariant_right_successors(&passed_over).expect_err("1 passes over 4").sentence;
+        assert!(broken.contains("after 0000000000000001@"), "{broken}");
+        let broken = join_invariant_keys_at_successor(&passed_over, &keys).expect_err("4 and 7 claim 2").sentence;
+        assert!(broken.contains("0000000000000002 belongs to"), "{broken}");
+        let at = |all: &[u64]| all.iter().map(|at| Position(*at)).collect::<Vec<_>>();
+        let tables = |of_1: &[u64]| vec![(Position(1), at(of_1)), (Position(4), at(&[7])), (Position(7), at(&[1]))];
+        assert_eq!(join_invariant_right_fingers(&tables(&[4, 7])), Ok(()));
+        let broken = join_invariant_right_fingers(&tables(&[5])).expect_err("5 is nobody").sentence;
+        assert!(broken.contains("finger for 0000000000000005 should be 0000000000000007"), "{broken}");
     }
 
     #[test]

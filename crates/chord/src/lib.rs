@@ -57,6 +57,7 @@ pub mod rules;
 mod stabilize;
 mod successors;
 pub mod testing;
+pub mod walk;
 
 pub use config::{Config, ConfigError};
 pub use io::{Effects, Event, Input, Outbox};

@@ -165,6 +165,42 @@ impl<R: Rules> Chord<R> {
         }
     }
 
+    /// One step of a walk from neighbour to neighbour, the way of a ring without fingers: to the successor or to the
+    /// predecessor, whichever lies nearer to `target`. Meaningful for members only.
+    pub fn next_neighbour(&self, target: Position) -> NextHop {
+        let me = self.me.position;
+        let before = self.predecessor.filter(|_| !self.successors.is_empty());
+        match (before, self.successors.first()) {
+            (Some(before), _) if target.in_arc(before.position, me) => NextHop::Owner(self.me),
+            (_, Some(next)) if target.in_arc(me, next.position) => NextHop::Owner(*next),
+            (Some(before), _) if target.distance_to(me) < me.distance_to(target) => NextHop::Ask(before),
+            (_, Some(next)) => NextHop::Ask(*next),
+            (_, None) => NextHop::Owner(self.me),
+        }
+    }
+
+    /// A member laid down in a ring that has formed, with what it would have found out by now: where a simulation
+    /// begins with more members than could join one by one. Fingers may be given in any order.
+    pub fn laid_down(
+        mut self,
+        now: Instant,
+        predecessor: Peer,
+        successors: Vec<Peer>,
+        fingers: impl IntoIterator<Item = Peer>,
+    ) -> Chord<R> {
+        assert!(successors.len() <= self.config.successors, "the list is longer than r");
+        self.phase = Phase::Member;
+        self.predecessor = Some(predecessor);
+        self.successors = successors;
+        for finger in fingers {
+            self.fingers.set(self.fingers.last_index_of(finger), finger);
+        }
+        // Anywhere in its period, so that members are not in step.
+        self.timers.stabilize = Some(now + self.config.stabilize_period.mul_f64(self.prng.unit()));
+        self.timers.finger = Some(now + self.config.finger_period.mul_f64(self.prng.unit()));
+        self
+    }
+
     /// What the invariants look at; none when it is not a member.
     pub fn view(&self) -> Option<MemberView> {
         self.is_member().then(|| MemberView {
@@ -287,7 +323,7 @@ impl<R: Rules> Chord<R> {
     }
 
     /// A question stayed without an answer, or its connection broke.
-    fn handle_unanswered(&mut self, now: Instant, call: Call, out: &mut Outbox) {
+    pub(crate) fn handle_unanswered(&mut self, now: Instant, call: Call, out: &mut Outbox) {
         self.fingers.remove(call.to);
         match call.purpose {
             Purpose::JoinFind | Purpose::JoinPull { .. } => self.handle_join_unanswered(now, call.purpose, out),

@@ -8,6 +8,7 @@
 //! there only the way back counts, to the ideal ring within [`Plan::heal_max`] once the faults have stopped, with
 //! discovery's seeds at hand.
 
+pub mod explore;
 mod network;
 mod world;
 

@@ -315,7 +315,8 @@ mod tests {
 
     #[test]
     fn a_member_that_discovery_forgot_keeps_its_address() {
-        let member = membership::Member { id: NodeId(1), name: "n1".to_owned(), zone: None, tokens: Vec::new() };
+        let member =
+            membership::Member { id: NodeId(1), name: "n1".to_owned(), zone: None, weight: 1, tokens: Vec::new() };
         let mut held = fleet(1, 0);
         held.view = Arc::new(View { members: vec![member], ..(*held.view).clone() });
         let address = |port| NodeAddress {

@@ -89,6 +89,7 @@ mod tests {
             id: NodeId(id),
             name: format!("n{id}"),
             zone: None,
+            weight: 1,
             tokens: vec![Position(id), Position(u64::MAX - id)],
         };
         let view =

@@ -2,16 +2,13 @@
 
 use std::time::Duration;
 
-use membership::{Change, ChangeError, ClusterId, FormError, Member, NodeId, Position, View, choose_tokens};
+use membership::{Change, ChangeError, ClusterId, FormError, Member, NodeId, View, choose_tokens, tokens_of_weight};
 use stdx::Prng;
 use wire::view::ViewJsonError;
 
 use crate::backoff::Backoff;
 use crate::consul::{Consul, ConsulError};
 use crate::fleet::VIEW_KEY;
-
-/// How many tokens a node holds unless told otherwise.
-pub const TOKENS: usize = 16;
 
 /// Under this prefix, each node's last incarnation, as decimal text.
 pub const INCARNATION_PREFIX: &str = "everring/incarnation/";
@@ -37,8 +34,8 @@ pub struct Newcomer {
     pub replication: usize,
     /// How many members the ring forms with, if it is the one that starts it.
     pub forms_with: usize,
-    /// How many tokens to choose.
-    pub tokens: usize,
+    /// How much it takes beside the others; see [`Member::weight`].
+    pub weight: u32,
     /// The last view that it kept on its disk. Put back when discovery has lost the view: tokens must not change.
     pub last_view: Option<View>,
     /// The identity of this name whose place it may take: its data is known to be lost, and its process to be gone.
@@ -154,13 +151,16 @@ fn next_view(held: Option<&View>, newcomer: &Newcomer, prng: &mut Prng) -> Resul
         (None, None) => start_view(newcomer, prng)?,
     };
     let cluster = newcomer.cluster.unwrap_or(base.cluster);
-    let taken: Vec<Position> = base.members.iter().flat_map(|member| member.tokens.iter().copied()).collect();
-    let member = Member {
+    let mut member = Member {
         id: newcomer.id,
         name: newcomer.name.clone(),
         zone: newcomer.zone.clone(),
-        tokens: choose_tokens(&taken, newcomer.tokens, prng),
+        weight: newcomer.weight,
+        tokens: Vec::new(),
     };
+    if base.member(newcomer.id).is_none() {
+        member.tokens = choose_tokens(&base.members, base.replication, &member, tokens_of_weight(member.weight), prng);
+    }
     match base.admit(&member, cluster, newcomer.hash_fingerprint) {
         Err(FormError::RingFormed { .. }) => base.begin_join(member).map_err(EnterError::Change),
         Err(FormError::Amnesia { theirs, .. }) if newcomer.replaces == Some(theirs) => replace(&base, theirs, member),
@@ -179,7 +179,9 @@ fn replace(view: &View, gone: NodeId, newcomer: Member) -> Result<View, EnterErr
         return Ok(next);
     }
     let waits_for = |pending: &&membership::Pending| {
-        pending.change.names(gone) || view.awaited(pending.id).is_ok_and(|awaited| awaited.contains(&gone))
+        pending.change.names(gone)
+            || pending.change.tokens_of(gone).is_some()
+            || view.awaited(pending.id).is_ok_and(|awaited| awaited.contains(&gone))
     };
     if let Some(pending) = view.pending.iter().find(waits_for) {
         // One that is leaving with its data lost is gone: nothing to take over.
@@ -215,7 +217,7 @@ fn read_number(key: &str, value: &[u8]) -> Result<u64, EnterError> {
 
 #[cfg(test)]
 mod tests {
-    use membership::Epoch;
+    use membership::{Epoch, TOKENS};
 
     use super::*;
 
@@ -228,7 +230,7 @@ mod tests {
             hash_fingerprint: 7,
             replication: 2,
             forms_with: 2,
-            tokens: TOKENS,
+            weight: 1,
             last_view: None,
             replaces: None,
         }

@@ -8,8 +8,9 @@
 //! Each step gives every arc whose sets or ends it alters the new view's epoch, and leaves all others alone. So an
 //! arc's epoch names its replica sets and which keys it is about, and a change is noticed only where it matters.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use crate::balance::tokens_after_leave;
 use crate::ring::{Placement, ReplicaSets, is_majority};
 use crate::view::{Member, View};
 use crate::{Epoch, NodeId, Position, Ring};
@@ -33,12 +34,14 @@ pub enum Change {
         /// Who.
         node: NodeId,
     },
-    /// Members leave; their tokens go with them.
+    /// Members leave; their tokens go with them, and others' move so that the load stays even.
     Leave {
         /// Who.
         nodes: BTreeSet<NodeId>,
         /// Whether they are given up with what only they hold: nobody waits for their votes.
         lost: bool,
+        /// All tokens that a member who stays holds afterwards; those alone who hold others than before are named.
+        moves: BTreeMap<NodeId, Vec<Position>>,
     },
     /// A new identity takes the tokens of one whose data is lost.
     Replace {
@@ -125,7 +128,7 @@ impl View {
         if self.members.iter().any(|member| member.name == newcomer.name) {
             return Err(ChangeError::NameTaken(newcomer.name));
         }
-        let mut taken = self.members.iter().flat_map(|member| &member.tokens);
+        let mut taken = self.members.iter().flat_map(|member| &member.tokens).chain(self.tokens_to_come());
         if let Some(token) = taken.find(|token| newcomer.tokens.contains(token)) {
             return Err(ChangeError::TokenTaken(*token));
         }
@@ -153,13 +156,39 @@ impl View {
 
     /// The view in which `nodes` are leaving. If they are `lost`, what only they held is given up.
     ///
+    /// What they owned is shared out evenly: tokens of others move up into it, see [`tokens_after_leave`].
+    ///
     /// # Errors
     /// They cannot leave, or not now.
     pub fn begin_leave(&self, nodes: BTreeSet<NodeId>, lost: bool) -> Result<View, ChangeError> {
+        self.check_leavers(&nodes)?;
+        let moves = self.moves_of_leave(&nodes);
+        self.begin_leave_moving(nodes, lost, moves)
+    }
+
+    /// The same, with the tokens that members who stay shall hold afterwards; without any, those who hold the next
+    /// tokens inherit.
+    ///
+    /// # Errors
+    /// They cannot leave, or not now.
+    pub fn begin_leave_moving(
+        &self,
+        nodes: BTreeSet<NodeId>,
+        lost: bool,
+        moves: BTreeMap<NodeId, Vec<Position>>,
+    ) -> Result<View, ChangeError> {
+        self.check_leavers(&nodes)?;
+        if let Some(pending) = moves.keys().find_map(|node| self.pending_of(*node)) {
+            return Err(self.overlaps(pending));
+        }
+        self.begin(Change::Leave { nodes, lost, moves }, None)
+    }
+
+    fn check_leavers(&self, nodes: &BTreeSet<NodeId>) -> Result<(), ChangeError> {
         if nodes.is_empty() {
             return Err(ChangeError::Nothing);
         }
-        for node in &nodes {
+        for node in nodes {
             if self.member(*node).is_none() {
                 return Err(ChangeError::NoSuchMember(node.to_string()));
             }
@@ -173,7 +202,27 @@ impl View {
         if left < self.replication {
             return Err(ChangeError::TooFewLeft { left, replication: self.replication });
         }
-        self.begin(Change::Leave { nodes, lost }, None)
+        Ok(())
+    }
+
+    /// Whose tokens are others, and which, once `leavers` are gone.
+    fn moves_of_leave(&self, leavers: &BTreeSet<NodeId>) -> BTreeMap<NodeId, Vec<Position>> {
+        // What is under way is taken for done.
+        let staying = self.members.iter().filter(|member| !self.is_leaving(member.id));
+        let mut members: Vec<Member> = staying.cloned().collect();
+        members.iter_mut().for_each(|member| member.tokens = self.tokens_then(member).to_vec());
+        let before = members.clone();
+        for leaver in leavers {
+            let after = tokens_after_leave(&members, self.replication, *leaver);
+            members.retain(|member| member.id != *leaver);
+            for (member, (_, tokens)) in members.iter_mut().zip(after) {
+                member.tokens = tokens;
+            }
+        }
+        let was =
+            |member: &Member| before.iter().find(|other| other.id == member.id).map(|other| sorted(&other.tokens));
+        let others = members.into_iter().filter(|member| was(member) != Some(sorted(&member.tokens)));
+        others.map(|member| (member.id, member.tokens)).collect()
     }
 
     /// The view in which `node` is known to hold all that change `id` makes it a replica of. With the last awaited node
@@ -234,9 +283,9 @@ impl View {
         ring.arcs().iter().filter(|arc| arc.next.is_some() && moved(arc.high)).collect()
     }
 
-    /// The change that `node` joins, leaves or is replaced by.
+    /// The change by which `node` joins, leaves, is replaced or gets other tokens.
     pub fn pending_of(&self, node: NodeId) -> Option<&Pending> {
-        self.pending.iter().find(|pending| pending.change.names(node))
+        self.pending.iter().find(|pending| pending.change.names(node) || pending.change.tokens_of(node).is_some())
     }
 
     /// Whether `node` is a member that is on its way out.
@@ -271,7 +320,7 @@ impl View {
         match change {
             Change::Join { node } => format!("{} joins", name(node)),
             Change::Replace { gone, by } => format!("{} ({by}) takes the place of {gone}", name(by)),
-            Change::Leave { nodes, lost } => {
+            Change::Leave { nodes, lost, .. } => {
                 let names: Vec<String> = nodes.iter().map(name).collect();
                 format!("{} {}", names.join(", "), if *lost { "given up" } else { "leaving" })
             }
@@ -286,10 +335,26 @@ impl View {
         })
     }
 
+    /// The tokens that a member holds once the changes that `made` picks are made.
+    pub(crate) fn tokens_with<'a>(&'a self, member: &'a Member, made: &impl Fn(Epoch) -> bool) -> &'a [Position] {
+        let mut changes = self.pending.iter().filter(|pending| made(pending.id));
+        changes.find_map(|pending| pending.change.tokens_of(member.id)).unwrap_or(&member.tokens)
+    }
+
+    /// The tokens that a member holds once all is done that is under way.
+    fn tokens_then<'a>(&'a self, member: &'a Member) -> &'a [Position] {
+        self.tokens_with(member, &|_| true)
+    }
+
+    /// Tokens that changes under way give to members who have others now.
+    fn tokens_to_come(&self) -> impl Iterator<Item = &Position> {
+        self.members.iter().flat_map(|member| self.tokens_then(member))
+    }
+
     /// Members that are given up with their data.
     pub(crate) fn lost(&self) -> BTreeSet<NodeId> {
         let lost = |pending: &Pending| match &pending.change {
-            Change::Leave { nodes, lost: true } => nodes.iter().copied().collect::<Vec<_>>(),
+            Change::Leave { nodes, lost: true, .. } => nodes.iter().copied().collect::<Vec<_>>(),
             _ => Vec::new(),
         };
         self.pending.iter().flat_map(lost).collect()
@@ -357,7 +422,14 @@ impl View {
         match pending.change {
             Change::Join { .. } => {}
             Change::Replace { gone, .. } => next.remove(gone),
-            Change::Leave { nodes, .. } => nodes.into_iter().for_each(|node| next.remove(node)),
+            Change::Leave { nodes, moves, .. } => {
+                nodes.into_iter().for_each(|node| next.remove(node));
+                for member in &mut next.members {
+                    if let Some(tokens) = moves.get(&member.id) {
+                        member.tokens.clone_from(tokens);
+                    }
+                }
+            }
         }
         // The sets that take over must be those that were copied to: another change must not have altered them.
         let after = next.ring();
@@ -413,6 +485,14 @@ impl Change {
         }
     }
 
+    /// The tokens that `node`, who stays, holds after it; none if it keeps those that it has.
+    pub fn tokens_of(&self, node: NodeId) -> Option<&[Position]> {
+        match self {
+            Change::Leave { moves, .. } => moves.get(&node).map(Vec::as_slice),
+            Change::Join { .. } | Change::Replace { .. } => None,
+        }
+    }
+
     /// Who enters by it.
     pub fn newcomer(&self) -> Option<NodeId> {
         match self {
@@ -420,4 +500,10 @@ impl Change {
             Change::Leave { .. } => None,
         }
     }
+}
+
+fn sorted(tokens: &[Position]) -> Vec<Position> {
+    let mut tokens = tokens.to_vec();
+    tokens.sort_unstable();
+    tokens
 }

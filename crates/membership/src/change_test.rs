@@ -1,14 +1,16 @@
 //! Changes step by step, and random walks through them with the invariants after each step.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use stdx::Prng;
 
-use crate::{Change, ChangeError, ClusterId, Epoch, Member, NodeId, Position, View, choose_tokens};
+use crate::{
+    Change, ChangeError, ClusterId, Epoch, Member, NodeId, Position, View, choose_tokens, load_ratios, tokens_of_weight,
+};
 
 fn member(id: u64, tokens: &[u64]) -> Member {
     let tokens = tokens.iter().map(|token| Position(*token)).collect();
-    Member { id: NodeId(id), name: format!("n{id}"), zone: None, tokens }
+    Member { id: NodeId(id), name: format!("n{id}"), zone: None, weight: 1, tokens }
 }
 
 fn formed(members: Vec<Member>) -> View {
@@ -57,7 +59,7 @@ fn a_join_is_joint_on_its_arcs_and_nowhere_else() {
 
 #[test]
 fn a_leave_waits_for_everyone_who_inherits() {
-    let leaving = five().begin_leave(nodes(&[3]), false).expect("it may leave");
+    let leaving = five().begin_leave_moving(nodes(&[3]), false, BTreeMap::new()).expect("it may leave");
     assert_eq!(at(&leaving, 250), (vec![3, 4, 5], Some(vec![4, 5, 1]), 2));
     assert_eq!(at(&leaving, 150), (vec![2, 3, 4], Some(vec![2, 4, 5]), 2));
     assert_eq!(at(&leaving, 350), (vec![4, 5, 1], None, 1));
@@ -71,6 +73,74 @@ fn a_leave_waits_for_everyone_who_inherits() {
     assert_eq!(at(&view, 250), (vec![4, 5, 1], None, 5), "two arcs became one, with an epoch of its own");
     assert_eq!(at(&view, 350), (vec![4, 5, 1], None, 5));
     assert_eq!(at(&view, 450), (vec![5, 1, 2], None, 1));
+}
+
+#[test]
+fn tokens_of_others_move_when_one_leaves() {
+    // n2 moves on into what n3 leaves, and n1 takes some of what n5 has.
+    let moves = BTreeMap::from([(NodeId(2), vec![Position(250)]), (NodeId(1), vec![Position(100), Position(440)])]);
+    let leaving = five().begin_leave_moving(nodes(&[3]), false, moves).expect("it may leave");
+    leaving.validate().expect("the joint view is sound");
+    assert_eq!(at(&leaving, 150), (vec![2, 3, 4], Some(vec![2, 4, 1]), 2), "n1 is before n5 now");
+    assert_eq!(at(&leaving, 240), (vec![3, 4, 5], Some(vec![2, 4, 1]), 2), "n2 is to own a part of what n3 leaves");
+    assert_eq!(at(&leaving, 260), (vec![3, 4, 5], Some(vec![4, 1, 5]), 2), "and n4 has the rest");
+    assert_eq!(at(&leaving, 430), (vec![5, 1, 2], Some(vec![1, 5, 2]), 2), "who owns it is another matter");
+    assert_eq!(at(&leaving, 450), (vec![5, 1, 2], None, 2));
+    assert_eq!(at(&leaving, 50), (vec![1, 2, 3], Some(vec![1, 2, 4]), 2));
+    assert_eq!(leaving.awaited(Epoch(2)), Ok(nodes(&[1, 2, 4])));
+    let near = leaving.begin_leave(nodes(&[1]), false);
+    assert!(matches!(near, Err(ChangeError::Overlaps { .. })), "whose tokens move cannot leave: {near:?}");
+    let heir = Member { name: "n2".to_owned(), ..member(77, &[1]) };
+    assert!(matches!(leaving.begin_replace(NodeId(2), heir), Err(ChangeError::Overlaps { .. })));
+    assert_eq!(leaving.begin_join(member(6, &[440])), Err(ChangeError::TokenTaken(Position(440))));
+
+    let back = leaving.abandon(Epoch(2)).expect("it is under way");
+    assert_eq!(back.members, five().members, "tokens stay where they are");
+    let mut done = leaving;
+    for node in [1, 2, 4] {
+        done = done.note_copied(Epoch(2), NodeId(node)).expect("it is awaited");
+    }
+    assert_eq!(done.member(NodeId(2)).map(|member| member.tokens.clone()), Some(vec![Position(250)]));
+    assert_eq!(at(&done, 150), (vec![2, 4, 1], None, 5));
+    assert_eq!(at(&done, 240), (vec![2, 4, 1], None, 5), "two arcs became one");
+    assert_eq!(at(&done, 260), (vec![4, 1, 5], None, 5));
+    assert_eq!(at(&done, 430), (vec![1, 5, 2], None, 5));
+}
+
+/// Weights and zones, and one change after the other, each as a joint one; now and then two leave together.
+#[test]
+fn the_load_stays_even_over_joint_changes() {
+    let mut prng = Prng::from_seed(7);
+    let mut view = View { epoch: Epoch(1), ..View::forming(ClusterId(1), 3, 6, 9) };
+    let weighed = |view: &View, id: u64, prng: &mut Prng| {
+        let member = Member { weight: 1 << (id % 3), zone: None, ..newcomer(view, id, 1, prng) };
+        let tokens = choose_tokens(&view.members, 3, &member, tokens_of_weight(member.weight), prng);
+        Member { tokens, ..member }
+    };
+    for id in 1..=6 {
+        let member = weighed(&view, id, &mut prng);
+        view.members.push(member);
+    }
+    for fresh in 7..60 {
+        let (count, one) = (view.members.len(), prng.index(view.members.len()));
+        let next = match count > 5 && prng.one_in(2) {
+            false => view.begin_join(weighed(&view, fresh, &mut prng)),
+            true => {
+                let two = if prng.one_in(4) { (one + 1) % count } else { one };
+                view.begin_leave(BTreeSet::from([view.members[one].id, view.members[two].id]), false)
+            }
+        };
+        view = next.expect("nothing else is under way");
+        while let Some(pending) = view.pending.first() {
+            let mut awaited = view.awaited(pending.id).expect("it is under way").into_iter();
+            let node = awaited.find(|node| !pending.copied.contains(node)).expect("it waits for somebody");
+            view = view.note_copied(pending.id, node).expect("it is awaited");
+        }
+        view.validate().expect("the ring is sound");
+        let fullest = load_ratios(&view.members, 3).iter().map(|ratio| ratio.0).fold(0.0, f64::max);
+        assert!(fullest <= 1.10, "{} members: the fullest owns {fullest} of its share", view.members.len());
+        assert!(view.members.iter().all(|member| member.tokens.len() <= crate::TOKENS_MAX));
+    }
 }
 
 #[test]
@@ -136,19 +206,20 @@ fn an_arc_without_a_majority_is_named() {
     let ends: Vec<u64> = losses.iter().map(|loss| loss.high.0).collect();
     assert_eq!(ends, [100, 500], "n1 n2 n3, and n5 n1 n2");
     assert_eq!(ids(&losses[0].unreachable), [1, 2]);
-    let given_up = five().begin_leave(nodes(&[1, 2]), true).expect("by force it goes");
+    let given_up = five().begin_leave_moving(nodes(&[1, 2]), true, BTreeMap::new()).expect("by force it goes");
     assert_eq!(at(&given_up, 50).0, [3], "nobody waits for the lost");
 }
 
 /// Random changes on random rings: after each step, each arc has a majority to copy from and its epoch names its sets.
 #[test]
 fn every_walk_keeps_the_invariants() {
+    let mut moved = 0;
     for seed in 0..60 {
         let mut prng = Prng::from_seed(seed);
         let mut view = View { epoch: Epoch(1), ..View::forming(ClusterId(1), 3, 5, 9) };
         for id in 1..=5 + prng.below(4) {
-            let tokens = choose_tokens(&taken(&view), 3, &mut prng);
-            view.members.push(Member { id: NodeId(id), name: format!("n{id}"), zone: zone(&mut prng), tokens });
+            let newcomer = newcomer(&view, id, 3, &mut prng);
+            view.members.push(newcomer);
         }
         let mut owners = std::collections::BTreeMap::new();
         let mut last = 100;
@@ -159,6 +230,7 @@ fn every_walk_keeps_the_invariants() {
             steps += 1;
             next.validate().expect("a step leads to a sound view");
             assert_eq!(next.epoch.0, view.epoch.0 + 1);
+            moved += view.members.iter().filter(|member| tokens_differ(&next, member)).count();
             check_step(&view, &next);
             for probe in 0..64u64 {
                 let position = Position(probe << 58);
@@ -170,23 +242,26 @@ fn every_walk_keeps_the_invariants() {
         }
         assert!(steps > 30, "seed {seed} made only {steps} steps");
     }
+    assert!(moved > 300, "tokens of those who stayed moved only {moved} times");
 }
 
-fn taken(view: &View) -> Vec<Position> {
-    view.members.iter().flat_map(|member| member.tokens.clone()).collect()
+fn tokens_differ(next: &View, member: &Member) -> bool {
+    next.member(member.id).is_some_and(|now| now.tokens != member.tokens)
 }
 
-fn zone(prng: &mut Prng) -> Option<String> {
-    prng.one_in(3).then(|| format!("z{}", prng.below(3)))
+fn newcomer(view: &View, id: u64, tokens: usize, prng: &mut Prng) -> Member {
+    let zone = prng.one_in(3).then(|| format!("z{}", prng.below(3)));
+    let weight = 1 << prng.below(3);
+    let member = Member { id: NodeId(id), name: format!("n{id}"), zone, weight, tokens: Vec::new() };
+    let tokens = choose_tokens(&view.members, view.replication, &member, tokens, prng);
+    Member { tokens, ..member }
 }
 
 fn step(view: &View, fresh: u64, prng: &mut Prng) -> Result<View, ChangeError> {
     let anyone = view.members[prng.index(view.members.len())].id;
-    let newcomer = |prng: &mut Prng| Member {
-        id: NodeId(fresh),
-        name: format!("n{fresh}"),
-        zone: zone(prng),
-        tokens: choose_tokens(&taken(view), 1 + prng.index(3), prng),
+    let newcomer = |prng: &mut Prng| {
+        let tokens = 1 + prng.index(3);
+        newcomer(view, fresh, tokens, prng)
     };
     match (prng.below(6), view.pending.first()) {
         (0, _) => view.begin_join(newcomer(prng)),

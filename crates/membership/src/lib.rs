@@ -9,18 +9,19 @@
 //! Sources: Dynamo (SOSP 2007) section 4.2 for tokens and 4.3 for preference lists over distinct machines; Chord
 //! (SIGCOMM 2001) for the circle and `successor(k)`.
 
+mod balance;
 mod change;
 #[cfg(test)]
 mod change_test;
 mod identity;
 mod position;
+mod replica_set;
 mod ring;
-mod tokens;
 mod view;
 
+pub use balance::{TOKENS, TOKENS_MAX, choose_tokens, load_ratios, tokens_after_leave, tokens_of_weight};
 pub use change::{ArcLoss, Change, ChangeError, Pending};
 pub use identity::{BucketId, ClusterId, Epoch, NodeId};
 pub use position::{KeyHasher, Position};
 pub use ring::{Arc, ReplicaSets, Ring};
-pub use tokens::choose_tokens;
 pub use view::{FormError, Member, View, ViewError};

@@ -135,7 +135,7 @@ impl<'a> Placement<'a> {
     pub fn of(view: &'a View, made: impl Fn(Epoch) -> bool) -> Placement<'a> {
         let mut tokens: Vec<(Position, &Member)> = Vec::new();
         for member in view.members.iter().filter(|member| view.counts(member.id, &made)) {
-            tokens.extend(member.tokens.iter().map(|token| (*token, member)));
+            tokens.extend(view.tokens_with(member, &made).iter().map(|token| (*token, member)));
         }
         tokens.sort_unstable_by_key(|(token, _)| *token);
         Placement { replication: view.replication, tokens }

@@ -34,6 +34,8 @@ pub struct Member {
     pub name: String,
     /// The failure domain, where known. Replicas prefer distinct zones.
     pub zone: Option<String>,
+    /// How much it takes, beside the others: a member of weight 2 owns twice what one of weight 1 does. At least 1.
+    pub weight: u32,
     /// The ring positions it holds, none of them anyone else's.
     pub tokens: Vec<Position>,
 }
@@ -56,6 +58,9 @@ pub enum ViewError {
     /// A change that is not of this view.
     #[error("the change {0} does not fit the view")]
     ChangeUnsound(Epoch),
+    /// A member that would own nothing.
+    #[error("{0} has weight 0; a weight is at least 1")]
+    NoWeight(String),
     /// Formed, but with fewer members than copies.
     #[error(
         "{members} members cannot hold {replication} copies on distinct nodes; start more nodes or lower the \
@@ -190,17 +195,19 @@ impl View {
             if earlier.any(|other| other.id == member.id || alike(&other)) {
                 return Err(ViewError::Duplicate(member.name.clone()));
             }
+            if member.weight == 0 {
+                return Err(ViewError::NoWeight(member.name.clone()));
+            }
             if self.is_formed() && member.tokens.is_empty() {
                 return Err(ViewError::NoToken(member.name.clone()));
             }
         }
         self.validate_changes()?;
-        let heirs = self.members.iter().filter(|member| !self.is_heir(member.id));
-        let mut tokens: Vec<Position> = heirs.flat_map(|member| member.tokens.iter().copied()).collect();
-        tokens.sort_unstable();
-        if let Some(pair) = tokens.windows(2).find(|pair| pair[0] == pair[1]) {
-            return Err(ViewError::TokenTwice(pair[0]));
-        }
+        let now = self.members.iter().filter(|member| !self.is_heir(member.id)).map(|member| member.tokens.as_slice());
+        let stays = |member: &&Member| self.counts(member.id, &|_| true);
+        let then = self.members.iter().filter(stays).map(|member| self.tokens_with(member, &|_| true));
+        distinct(now)?;
+        distinct(then)?;
         if self.is_formed() {
             let enough = |members: usize| members >= self.replication;
             for members in [self.members_with(|_| false), self.members_with(|_| true)] {
@@ -217,7 +224,10 @@ impl View {
         for pending in &self.pending {
             let known = match &pending.change {
                 Change::Join { node } => self.member(*node).is_some(),
-                Change::Leave { nodes, .. } => nodes.iter().all(|node| self.member(*node).is_some()),
+                Change::Leave { nodes, moves, .. } => {
+                    nodes.iter().all(|node| self.member(*node).is_some())
+                        && moves.iter().all(|(node, tokens)| !tokens.is_empty() && self.is_moved_once(*node))
+                }
                 Change::Replace { gone, by } => {
                     let tokens = |id: &NodeId| self.member(*id).map(|member| &member.tokens);
                     tokens(gone).is_some() && tokens(gone) == tokens(by)
@@ -231,6 +241,14 @@ impl View {
             Some(epoch) => Err(ViewError::ChangeUnsound(*epoch)),
             None => Ok(()),
         }
+    }
+
+    /// Whether `node` is a member whose tokens one change moves, and which no other is about.
+    fn is_moved_once(&self, node: NodeId) -> bool {
+        let about = |pending: &&Pending| pending.change.names(node) || pending.change.tokens_of(node).is_some();
+        let mut changes = self.pending.iter().filter(about);
+        let only = changes.next().is_some_and(|pending| !pending.change.names(node)) && changes.next().is_none();
+        only && self.member(node).is_some()
     }
 
     /// How many members count once the changes that `made` picks are made.
@@ -255,6 +273,16 @@ impl View {
     }
 }
 
+/// No token is there twice.
+fn distinct<'a>(tokens: impl Iterator<Item = &'a [Position]>) -> Result<(), ViewError> {
+    let mut tokens: Vec<Position> = tokens.flatten().copied().collect();
+    tokens.sort_unstable();
+    match tokens.windows(2).find(|pair| pair[0] == pair[1]) {
+        Some(pair) => Err(ViewError::TokenTwice(pair[0])),
+        None => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -264,6 +292,7 @@ mod tests {
             id: NodeId(id),
             name: format!("n{id}"),
             zone: zone.map(str::to_owned),
+            weight: 1,
             tokens: tokens.iter().map(|token| Position(*token)).collect(),
         }
     }

@@ -174,7 +174,7 @@ mod tests {
     fn a_floor_outlives_the_arc_epoch_and_the_cutting_of_the_arc() {
         let member = |id: u64, token: u64| {
             let (id, name) = (NodeId(id), format!("n{id}"));
-            Member { id, name, zone: None, tokens: vec![Position(token)] }
+            Member { id, name, zone: None, weight: 1, tokens: vec![Position(token)] }
         };
         let base = View::forming(ClusterId(1), 3, 5, 0);
         let members = (1..=5).map(|id| member(id, id * 100)).collect();

@@ -36,7 +36,7 @@ fn id(number: u64) -> NodeId {
 }
 
 fn member(number: u64) -> Member {
-    Member { id: id(number), name: format!("n{number}"), zone: None, tokens: vec![Position(number * 1000)] }
+    Member { id: id(number), name: format!("n{number}"), zone: None, weight: 1, tokens: vec![Position(number * 1000)] }
 }
 
 /// Keys lie evenly on (0, 5000], so a fifth of them on each arc of five nodes.
@@ -255,7 +255,8 @@ fn a_leave_hands_over_and_leaves_nothing_behind() {
     let mut ring = Ring::new(5);
     ring.fill();
     let share = ring.share(id(3)) as u64;
-    let leaving = ring.view.begin_leave(BTreeSet::from([id(3)]), false).expect("five can spare one");
+    let leaving =
+        ring.view.begin_leave_moving(BTreeSet::from([id(3)]), false, BTreeMap::new()).expect("five can spare one");
     ring.publish(leaving);
     assert_eq!(ring.get(id(3), 0).as_deref(), Some("v0"), "it serves while it leaves");
     ring.complete();
@@ -263,6 +264,36 @@ fn a_leave_hands_over_and_leaves_nothing_behind() {
     assert_eq!(ring.fetched, share, "what it held was copied once");
     ring.expect_filled();
     assert_eq!(ring.put(id(3), 0, "late"), Outcome::Refused(Refusal::NotReplica(ring.view.epoch)));
+}
+
+/// Others' tokens move up into what a leaver had, and one takes a piece of what somebody else has: what they get they
+/// copy, and what they give they drop.
+#[test]
+fn a_leave_that_moves_others_tokens_copies_what_moves() {
+    let mut ring = Ring::new(5);
+    ring.fill();
+    let moves = BTreeMap::from([
+        (id(2), vec![Position(2400)]),
+        (id(4), vec![Position(3900)]),
+        (id(1), vec![Position(1000), Position(4500)]),
+    ]);
+    let leaving = ring.view.begin_leave_moving(BTreeSet::from([id(3)]), false, moves).expect("five can spare one");
+    ring.publish(leaving.clone());
+    let held = |view: &View, node: NodeId| -> BTreeSet<u64> {
+        let now = view.ring();
+        (0..KEYS).filter(|number| now.sets_of(key(*number).position).current.contains(&node)).collect()
+    };
+    let before: Vec<BTreeSet<u64>> = (1..=5).map(|number| held(&leaving, id(number))).collect();
+    assert!(matches!(ring.put(id(2), 250, "v250"), Outcome::Done { .. }), "it goes on in the middle of it");
+    ring.complete();
+    let mut gained = 0;
+    for number in 1..=5u64 {
+        let mine = held(&ring.view, id(number));
+        assert_eq!(ring.replicas[&id(number)].registers(), mine.len(), "n{number} holds its own keys and no others");
+        gained += mine.difference(&before[number as usize - 1]).count() as u64;
+    }
+    assert!(gained > 0 && ring.fetched <= gained + 1, "{} keys travelled for {gained} that moved", ring.fetched);
+    ring.expect_filled();
 }
 
 /// While a change is pending, a decision needs both majorities; and one member of the old set may be away.

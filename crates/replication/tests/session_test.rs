@@ -45,8 +45,13 @@ impl Cost {
 
 impl Trio {
     fn new() -> Trio {
-        let member =
-            |id: u64| Member { id: NodeId(id), name: format!("n{id}"), zone: None, tokens: vec![Position(id * 1000)] };
+        let member = |id: u64| Member {
+            id: NodeId(id),
+            name: format!("n{id}"),
+            zone: None,
+            weight: 1,
+            tokens: vec![Position(id * 1000)],
+        };
         let mut view = View::forming(ClusterId(1), 3, 3, 0);
         view.members = (1..=3).map(member).collect();
         view.epoch = Epoch(1);

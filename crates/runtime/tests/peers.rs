@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc::{self, Receiver};
 use wire::codec;
 use wire::frame;
-use wire::node::{Frame, Hello, OperationCall, PROTOCOL, Payload, Sender};
+use wire::node::{Frame, Hello, LookupBy, OperationCall, PROTOCOL, Payload, Sender};
 
 /// Past this a condition that was waited for will not come; nothing below waits for time to pass.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -134,7 +134,9 @@ fn serve(node: Node) -> (Peers, SocketAddr, Receiver<(ConnectionId, u64)>, Recei
                     answering.reply(via, Frame { context, payload });
                 }
                 PeerEvent::Frame {
-                    via, frame: Frame { payload: Payload::Lookup { call, target, at }, .. }, ..
+                    via,
+                    frame: Frame { payload: Payload::Lookup { call, target, at, .. }, .. },
+                    ..
                 } => {
                     let peer = chord::Peer { position: at.unwrap_or(target), node: NodeId(2) };
                     answering.reply(via, frame(Payload::LookupReply { call, hop: Some(NextHop::Ask(peer)) }));
@@ -188,7 +190,7 @@ async fn calls_lookups_and_messages_reach_the_other_side() {
     let context = TraceContext { trace_id: 3, span_id: 4, flags: 1 };
     let answer = a.peers.call(b_id, read(b"k"), LONG, context).await;
     assert_eq!(answer, Ok((value_of(Bytes::from_static(b"k")), receipt())));
-    let hop = a.peers.lookup(b_id, Position(9), Some(Position(8)), LONG, context).await;
+    let hop = a.peers.lookup(b_id, Position(9), Some(Position(8)), LookupBy::Fingers, LONG, context).await;
     assert_eq!(hop, Ok(Some(NextHop::Ask(chord::Peer { position: Position(8), node: b_id }))));
 
     let message = replication::Message { epoch: Epoch(1), counter: 2, body: Body::OtherEpoch { view: None } };

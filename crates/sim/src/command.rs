@@ -172,7 +172,8 @@ impl fmt::Display for Summary {
         writeln!(f, "{disks_full} full disks, {disk_refusals} refusals, {segments_cleaned} segments cleaned")?;
         writeln!(f, "{ring_checks} checks of the ring, ideal {rings_healed} times, {second_rings} second rings")?;
         let Counts { changes_begun, changes_done, arcs_copied, arcs_confirmed, released, .. } = self.counts;
-        writeln!(f, "{changes_begun} changes of membership, {changes_done} ended")?;
+        let moved = self.counts.tokens_moved;
+        writeln!(f, "{changes_begun} changes of membership, {changes_done} ended, {moved} tokens moved")?;
         writeln!(f, "{arcs_copied} arcs copied, {arcs_confirmed} confirmed, {released} registers dropped")?;
         let (simulated, wall) = (self.simulated_seconds, self.wall_seconds);
         writeln!(f, "{simulated:.0} s simulated in {wall:.1} s: {:.0} times as fast as life", self.speed())

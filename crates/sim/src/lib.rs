@@ -19,11 +19,14 @@
 //! assert_eq!(report.violation, None);
 //! ```
 
+pub mod balance;
 mod client;
 pub mod command;
 mod event_log;
 mod invariants;
+pub mod large;
 pub mod litmus;
+pub mod model;
 mod network;
 mod node;
 mod planted;

@@ -16,7 +16,7 @@ pub(crate) struct SimNode<C: chord::Rules> {
     pub id: NodeId,
     /// The rules that its registers keep.
     rules: AllBut,
-    /// Its places in the ring.
+    /// Its places in the ring, by the view that it acts on.
     pub tokens: Vec<Position>,
     /// Its disk; survives crashes, unless it is lost.
     pub disk: SimDisk,
@@ -134,6 +134,7 @@ impl<C: chord::Rules> SimNode<C> {
             OpenError::Disk(_) => StartFailed::Disk,
             error => StartFailed::Log(stdx::error_chain(&error)),
         })?;
+        self.tokens = view.member(self.id).map(|member| member.tokens.clone()).unwrap_or_default();
         let mut held = Vec::new();
         for (sequence, record) in restored {
             held.extend(Durable::of(&record));

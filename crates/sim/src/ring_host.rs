@@ -16,6 +16,7 @@ const CREATE_IN_ITS_STEAD_AFTER_TRIES: u32 = 20;
 #[derive(Debug)]
 pub(crate) struct RingHost<C: Rules> {
     me: NodeId,
+    config: Config,
     members: BTreeMap<Position, Chord<C>>,
     lowest: Option<Position>,
 }
@@ -47,8 +48,25 @@ impl<C: Rules> RingHost<C> {
         let tokens = view.member(me).map(|member| member.tokens.clone()).unwrap_or_default();
         let member = |position| (position, Chord::with_rules(Peer { position, node: me }, config, prng.fork()));
         let members = tokens.into_iter().map(member).collect();
-        let lowest = view.members.iter().flat_map(|member| member.tokens.iter().copied()).min();
-        RingHost { me, members, lowest }
+        RingHost { me, config, members, lowest: lowest(view) }
+    }
+
+    /// Enters with the tokens that `view` gives the node now, and leaves with those that it gives it no more.
+    pub fn follow(&mut self, now: Instant, view: &View, seeds: &[Peer], prng: &mut Prng) -> RingEffects {
+        let mut effects = RingEffects::default();
+        let mine = view.member(self.me).map(|member| member.tokens.clone()).unwrap_or_default();
+        self.lowest = lowest(view);
+        self.members.retain(|position, _| mine.contains(position));
+        let contacts: Vec<Peer> = seeds.iter().copied().filter(|peer| peer.node != self.me).collect();
+        for position in mine {
+            if !self.members.contains_key(&position) {
+                let me = Peer { position, node: self.me };
+                self.members.insert(position, Chord::with_rules(me, self.config, prng.fork()));
+                let contact = contacts[prng.index(contacts.len())];
+                self.input(now, position, Input::Join { contact }, &mut effects);
+            }
+        }
+        effects
     }
 
     /// Enters the ring by members of other nodes.
@@ -150,4 +168,8 @@ impl<C: Rules> RingHost<C> {
             }
         }
     }
+}
+
+fn lowest(view: &View) -> Option<Position> {
+    view.members.iter().flat_map(|member| member.tokens.iter().copied()).min()
 }

@@ -119,7 +119,13 @@ impl RingWatch {
     /// A node died with all its members. True: the ring is not sound any more, for too many are dead.
     pub fn crashed(&mut self, node: NodeId) -> bool {
         let gone: Vec<Position> = self.views.values().filter(|v| v.me.node == node).map(|v| v.me.position).collect();
-        self.views.retain(|_, view| view.me.node != node);
+        self.left(&gone)
+    }
+
+    /// Members are in the ring no more, and nobody was told. True: the ring is not sound any more, for too many are
+    /// gone.
+    pub fn left(&mut self, gone: &[Position]) -> bool {
+        self.views.retain(|position, _| !gone.contains(position));
         self.open.retain(|(asker, _), _| !gone.contains(asker));
         let views = self.snapshot();
         let too_few = invariants::principals(&views).len() <= self.config.successors;
@@ -154,6 +160,7 @@ impl RingWatch {
         if enough && invariants::is_ideal(&views, self.config.successors).is_ok() {
             self.sound = true;
             self.sound_times += 1;
+            return joined_well(&views).map_err(|violation| violation_of(&violation));
         }
         Ok(())
     }
@@ -186,6 +193,14 @@ fn list_to_be(asker: Peer, head: Peer, rest: &[Peer], length: usize) -> Vec<Posi
         onward
     });
     onward.take(length).collect()
+}
+
+/// Whether the ring is as joins must leave it: successors, and each key at its owner, tried at the arcs' ends.
+fn joined_well(views: &[MemberView]) -> Result<(), invariants::Violation> {
+    let ends = views.iter().map(|view| view.me.position);
+    let keys: Vec<Position> = ends.flat_map(|end| [end, Position(end.0.wrapping_add(1))]).collect();
+    invariants::join_invariant_right_successors(views)?;
+    invariants::join_invariant_keys_at_successor(views, &keys)
 }
 
 fn violation_of(violation: &invariants::Violation) -> Violation {

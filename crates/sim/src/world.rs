@@ -142,6 +142,8 @@ pub struct Counts {
     pub changes_begun: u64,
     /// Of these, how many were completed.
     pub changes_done: u64,
+    /// Tokens that nodes gave up, or moved elsewhere, since another left.
+    pub tokens_moved: u64,
     /// Arcs that were copied.
     pub arcs_copied: u64,
     /// Confirmations of arcs that ended.
@@ -170,6 +172,7 @@ impl Counts {
         self.second_rings += other.second_rings;
         self.changes_begun += other.changes_begun;
         self.changes_done += other.changes_done;
+        self.tokens_moved += other.tokens_moved;
         self.arcs_copied += other.arcs_copied;
         self.arcs_confirmed += other.arcs_confirmed;
         self.released += other.released;
@@ -434,6 +437,13 @@ impl<C: chord::Rules> World<C> {
         self.view.ring_members().map(|member| member.id).filter(lives).collect()
     }
 
+    /// How many tokens these have.
+    fn present_tokens(&self) -> usize {
+        let present = self.present();
+        let members = self.view.ring_members().filter(|member| present.contains(&member.id));
+        members.map(|member| member.tokens.len()).sum()
+    }
+
     fn note(&mut self, checked: Result<(), Violation>) {
         if let Err(violation) = checked {
             self.violation.get_or_insert(violation);
@@ -446,9 +456,9 @@ fn formed_view(swarm: &Swarm, prng: &mut Prng) -> (View, KeyHasher) {
     let hasher = KeyHasher::new(&prng.next_u64().to_le_bytes());
     let mut view = View::forming(ClusterId(7), 3, swarm.nodes, hasher.fingerprint());
     for id in 1..=swarm.nodes as u64 {
-        let taken: Vec<_> = view.members.iter().flat_map(|member| member.tokens.clone()).collect();
-        let tokens = choose_tokens(&taken, swarm.tokens, prng);
-        view.members.push(Member { id: NodeId(id), name: format!("n{id}"), zone: None, tokens });
+        let mut member = Member { id: NodeId(id), name: format!("n{id}"), zone: None, weight: 1, tokens: Vec::new() };
+        member.tokens = choose_tokens(&view.members, view.replication, &member, swarm.tokens, prng);
+        view.members.push(member);
     }
     view.epoch = Epoch(1);
     view.validate().expect("the drawn view is sound");

@@ -245,8 +245,13 @@ fn key() -> RegisterKey {
 }
 
 fn view() -> View {
-    let member =
-        |id: u64| Member { id: NodeId(id), name: format!("n{id}"), zone: None, tokens: vec![Position(id * 10)] };
+    let member = |id: u64| Member {
+        id: NodeId(id),
+        name: format!("n{id}"),
+        zone: None,
+        weight: 1,
+        tokens: vec![Position(id * 10)],
+    };
     let members = (1..=3).map(member).collect();
     View { epoch: Epoch(1), members, ..View::forming(ClusterId(1), 3, 3, 0) }
 }

@@ -52,6 +52,7 @@ fn quiet_runs_prove_nothing(summary: &Summary) {
     assert!(10 * counts.disk_refusals >= *schedules, "only {} writes met one", counts.disk_refusals);
     assert!(2 * counts.changes_begun >= *schedules, "only {} changes of membership", counts.changes_begun);
     assert!(counts.changes_done == counts.changes_begun, "{} of them ended", counts.changes_done);
+    assert!(10 * counts.tokens_moved >= *schedules, "only {} tokens moved", counts.tokens_moved);
     assert!(counts.arcs_copied >= *schedules, "only {} arcs were copied", counts.arcs_copied);
     assert!(10 * counts.released >= *schedules, "only {} registers were dropped", counts.released);
     assert!(10 * counts.segments_cleaned >= *schedules, "only {} segments were cleaned", counts.segments_cleaned);

@@ -175,6 +175,16 @@ names! {
         NODE_COPIED_BYTES = "everring_node_copied_bytes", "gauge, bytes";
         /// Whether a storage node holds all that it should.
         NODE_READY = "everring_node_ready", "gauge, 0 or 1";
+        /// Whether two looks in a row found an invariant of the ring broken.
+        RING_INVARIANT_BROKEN = "everring_ring_invariant_broken", "gauge, 0 or 1";
+        /// Looks at the ring since the router started.
+        RING_LOOKS = "everring_ring_looks", "gauge, looks";
+        /// Tokens that were members of the ring at the last look.
+        RING_MEMBERS = "everring_ring_members", "gauge, tokens";
+        /// The share of successor pointers to members that are not there.
+        RING_STALE_SUCCESSORS = "everring_ring_stale_successors", "gauge, 0 to 1";
+        /// The share of fingers that are not right.
+        RING_STALE_FINGERS = "everring_ring_stale_fingers", "gauge, 0 to 1";
         /// Faults injected, by kind.
         CHAOS_FAULTS = "everring_chaos_faults", "counter, faults";
         /// Chaos runs that have ended, by verdict.

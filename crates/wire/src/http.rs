@@ -458,7 +458,7 @@ pub struct BucketAnswer {
 /// `GET /v1/route/{bucket}/{key}`: which node holds a key, and how that was found out.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RouteAnswer {
-    /// Which lookup answered: `table` or `fingers`.
+    /// Which lookup answered: `index`, `table`, `neighbours` or `fingers`.
     pub lookup: String,
     /// The key's identifier on the ring, 16 hex digits.
     pub identifier: String,
@@ -474,6 +474,77 @@ pub struct RouteAnswer {
     pub agrees_with_view: bool,
     /// The nodes that were asked, in order; empty for a lookup by table, which asks nobody.
     pub hops: Vec<Hop>,
+    /// What this kind of lookup keeps, and how much of it is out of date; none where nobody has looked yet.
+    #[serde(default)]
+    pub keeps: Option<LookupKeeps>,
+}
+
+/// What a kind of lookup costs beside its hops.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LookupKeeps {
+    /// Entries: keys of the directory, tokens of the table, or pointers that a token keeps, on average.
+    pub entries: f64,
+    /// The share of these, 0 to 1, that was found to be out of date; none when none was looked at.
+    pub stale: Option<f64>,
+}
+
+/// `GET /v1/pointers` of a storage node: what each of its tokens knows of the ring. Positions are 16 hex digits, nodes
+/// are identities of as many.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PointersAnswer {
+    /// The node.
+    pub node: String,
+    /// The epoch of its view.
+    pub epoch: u64,
+    /// Its tokens that are members of the ring.
+    pub members: Vec<TokenPointers>,
+}
+
+/// What one token knows. Each pointer is (position, node).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct TokenPointers {
+    /// Its position.
+    pub position: String,
+    /// Who comes before it.
+    pub predecessor: Option<(String, String)>,
+    /// Who comes after it, nearest first.
+    pub successors: Vec<(String, String)>,
+    /// Its distinct fingers, nearest first.
+    pub fingers: Vec<(String, String)>,
+}
+
+/// `GET /v1/ring` of a router: whether the ring is in order, as last looked at.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RingCheckAnswer {
+    /// Times that the ring was looked at.
+    pub looks: u64,
+    /// How long ago the last look was, in milliseconds; none before the first.
+    pub age_ms: Option<u64>,
+    /// Tokens that were members of the ring then.
+    pub members: usize,
+    /// Storage nodes that did not tell their pointers, by name: they count as dead.
+    pub silent: Vec<String>,
+    /// Each invariant. What a change under way may break for a moment counts only when two looks in a row find it.
+    pub invariants: Vec<InvariantState>,
+    /// Pointers that a token keeps on average, fingers included.
+    pub entries: f64,
+    /// The share of successor pointers to members that are not there.
+    pub stale_successors: f64,
+    /// The share of fingers that are not right.
+    pub stale_fingers: f64,
+}
+
+/// How an invariant fares.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct InvariantState {
+    /// Its name, that of the function that checks it.
+    pub name: String,
+    /// Whether it holds.
+    pub holds: bool,
+    /// Looks at which it was found broken, those included that the next one did not confirm.
+    pub found_broken: u64,
+    /// What was found last.
+    pub found: Option<String>,
 }
 
 /// One step of a lookup.

@@ -7,8 +7,8 @@ use stdx::TraceContext;
 
 /// The protocol's number, told in every [`Hello`]. Two ends with different numbers do not talk. 2 brought sessions:
 /// confirmations of arcs, operations with a time, receipts with a time. 3 brought changes of membership: epochs of
-/// arcs, copying, views among nodes.
-pub const PROTOCOL: u16 = 3;
+/// arcs, copying, views among nodes. 4 brought tokens that move when a member leaves, and lookups by neighbours alone.
+pub const PROTOCOL: u16 = 4;
 
 /// The first frame in both directions of every connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +69,16 @@ pub struct OperationCall {
     pub operation: Operation,
 }
 
+/// Which pointers a lookup goes by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LookupBy {
+    /// Fingers and successor list: about half of log2 N steps.
+    #[default]
+    Fingers,
+    /// The successor and the predecessor alone: about a quarter of N steps.
+    Neighbours,
+}
+
 /// What a frame says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Payload {
@@ -97,6 +107,8 @@ pub enum Payload {
         target: Position,
         /// Which token of the asked node is meant; none for the one that knows best.
         at: Option<Position>,
+        /// By which of its pointers.
+        by: LookupBy,
     },
     /// The answer to [`Payload::Lookup`].
     LookupReply {

@@ -33,7 +33,8 @@ pub fn to_json(view: &View) -> String {
         id: member.id.to_string(),
         name: member.name.clone(),
         zone: member.zone.clone(),
-        tokens: member.tokens.iter().map(Position::to_string).collect(),
+        weight: member.weight,
+        tokens: token_texts(&member.tokens),
     });
     let json = ViewJson {
         cluster: view.cluster.to_string(),
@@ -56,10 +57,9 @@ pub fn from_json(text: &str) -> Result<View, ViewJsonError> {
     let json: ViewJson = serde_json::from_str(text).map_err(ViewJsonError::Json)?;
     let mut members = Vec::with_capacity(json.members.len());
     for member in json.members {
-        let tokens: Result<Vec<Position>, ViewJsonError> =
-            member.tokens.iter().map(|token| Ok(Position(hex("tokens", token)?))).collect();
+        let tokens = read_tokens("tokens", &member.tokens)?;
         let id = NodeId(hex("id", &member.id)?);
-        members.push(Member { id, name: member.name, zone: member.zone, tokens: tokens? });
+        members.push(Member { id, name: member.name, zone: member.zone, weight: member.weight, tokens });
     }
     let view = View {
         cluster: ClusterId(hex("cluster", &json.cluster)?),
@@ -101,9 +101,20 @@ struct PendingJson {
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "change", rename_all = "kebab-case")]
 enum ChangeJson {
-    Join { node: String },
-    Leave { nodes: Vec<String>, lost: bool },
-    Replace { gone: String, by: String },
+    Join {
+        node: String,
+    },
+    Leave {
+        nodes: Vec<String>,
+        lost: bool,
+        /// Left out when nobody's tokens move.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        moves: BTreeMap<String, Vec<String>>,
+    },
+    Replace {
+        gone: String,
+        by: String,
+    },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -111,6 +122,9 @@ struct MemberJson {
     id: String,
     name: String,
     zone: Option<String>,
+    /// Left out when it is 1, as older writers do.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    weight: u32,
     tokens: Vec<String>,
 }
 
@@ -118,7 +132,10 @@ fn pending_json(pending: &Pending) -> PendingJson {
     let texts = |nodes: &BTreeSet<NodeId>| nodes.iter().map(NodeId::to_string).collect();
     let change = match &pending.change {
         Change::Join { node } => ChangeJson::Join { node: node.to_string() },
-        Change::Leave { nodes, lost } => ChangeJson::Leave { nodes: texts(nodes), lost: *lost },
+        Change::Leave { nodes, lost, moves } => {
+            let moves = moves.iter().map(|(node, tokens)| (node.to_string(), token_texts(tokens))).collect();
+            ChangeJson::Leave { nodes: texts(nodes), lost: *lost, moves }
+        }
         Change::Replace { gone, by } => ChangeJson::Replace { gone: gone.to_string(), by: by.to_string() },
     };
     PendingJson { id: pending.id.0, change, copied: texts(&pending.copied) }
@@ -128,7 +145,10 @@ fn read_pending(json: PendingJson) -> Result<Pending, ViewJsonError> {
     let node = |field, text: &str| hex(field, text).map(NodeId);
     let change = match json.change {
         ChangeJson::Join { node: joins } => Change::Join { node: node("node", &joins)? },
-        ChangeJson::Leave { nodes, lost } => Change::Leave { nodes: read_nodes("nodes", &nodes)?, lost },
+        ChangeJson::Leave { nodes, lost, moves } => {
+            let moves = moves.iter().map(|(id, tokens)| Ok((node("moves", id)?, read_tokens("moves", tokens)?)));
+            Change::Leave { nodes: read_nodes("nodes", &nodes)?, lost, moves: moves.collect::<Result<_, _>>()? }
+        }
         ChangeJson::Replace { gone, by } => Change::Replace { gone: node("gone", &gone)?, by: node("by", &by)? },
     };
     Ok(Pending { id: Epoch(json.id), change, copied: read_nodes("copied", &json.copied)? })
@@ -138,8 +158,24 @@ fn read_nodes(field: &'static str, texts: &[String]) -> Result<BTreeSet<NodeId>,
     texts.iter().map(|text| hex(field, text).map(NodeId)).collect()
 }
 
+fn token_texts(tokens: &[Position]) -> Vec<String> {
+    tokens.iter().map(Position::to_string).collect()
+}
+
+fn read_tokens(field: &'static str, texts: &[String]) -> Result<Vec<Position>, ViewJsonError> {
+    texts.iter().map(|text| hex(field, text).map(Position)).collect()
+}
+
 fn read_arc_epochs(json: &BTreeMap<String, u64>) -> Result<BTreeMap<Position, Epoch>, ViewJsonError> {
     json.iter().map(|(high, epoch)| Ok((Position(hex("arc_epochs", high)?), Epoch(*epoch)))).collect()
+}
+
+fn one() -> u32 {
+    1
+}
+
+fn is_one(weight: &u32) -> bool {
+    *weight == 1
 }
 
 fn hex(field: &'static str, text: &str) -> Result<u64, ViewJsonError> {
@@ -158,6 +194,7 @@ mod tests {
             id: NodeId(id),
             name: format!("n{id}"),
             zone: (id == 2).then(|| "b".to_owned()),
+            weight: 1,
             tokens: tokens.iter().map(|token| Position(*token)).collect(),
         };
         let members = vec![member(1, &[u64::MAX, 7]), member(2, &[9])];
@@ -167,6 +204,17 @@ mod tests {
     #[test]
     fn a_view_survives_its_json() {
         assert_eq!(from_json(&to_json(&view())).expect("our own JSON is readable"), view());
+    }
+
+    #[test]
+    fn a_weight_is_told_when_it_is_not_1() {
+        let mut heavy = view();
+        heavy.members[1].weight = 4;
+        let text = to_json(&heavy);
+        assert!(text.contains("\"zone\":\"b\",\"weight\":4"), "{text}");
+        assert_eq!(from_json(&text).expect("our own JSON is readable"), heavy);
+        let weightless = text.replace("\"weight\":4", "\"weight\":0");
+        assert!(matches!(from_json(&weightless), Err(ViewJsonError::Unsound(ViewError::NoWeight(_)))));
     }
 
     #[test]
@@ -187,6 +235,7 @@ mod tests {
             id: NodeId(id),
             name: format!("n{id}"),
             zone: None,
+            weight: 1,
             tokens: vec![Position(token)],
         };
         let members = (1..=12).map(|id| member(id, id * 100)).collect();
@@ -194,12 +243,27 @@ mod tests {
         let joining = formed.begin_join(member(20, 150)).expect("it may join");
         let heir = Member { name: "n5".to_owned(), ..member(21, 1) };
         let replacing = joining.begin_replace(NodeId(5), heir).expect("its arcs are others");
-        let view = replacing.begin_leave(BTreeSet::from([NodeId(9)]), true).expect("its arcs are others");
+        let view = replacing.begin_leave_moving(BTreeSet::from([NodeId(9)]), true, BTreeMap::new());
+        let view = view.expect("its arcs are others");
         assert_eq!(from_json(&to_json(&view)).expect("our own JSON is readable"), view);
         let text = to_json(&joining);
         let end = "\"pending\":[{\"id\":2,\"change\":\"join\",\"node\":\"0000000000000014\",\"copied\":[]}],\
                    \"arc_epochs\":{\"0000000000000064\":2,\"0000000000000096\":2,\"00000000000000c8\":2}}";
         assert!(text.ends_with(end), "{text}");
+        let moving = formed.begin_leave_moving(
+            BTreeSet::from([NodeId(3)]),
+            false,
+            BTreeMap::from([(NodeId(2), vec![Position(250), Position(7)])]),
+        );
+        let moving = moving.expect("it may leave");
+        let told = to_json(&moving);
+        assert_eq!(from_json(&told).expect("our own JSON is readable"), moving);
+        let moves = "\"lost\":false,\"moves\":{\"0000000000000002\":[\"00000000000000fa\",\"0000000000000007\"]}";
+        assert!(told.contains(moves), "{told}");
+        let twice = told.replace("00000000000000fa", "0000000000000190");
+        assert!(matches!(from_json(&twice), Err(ViewJsonError::Unsound(ViewError::TokenTwice(_)))));
+        let stranger = told.replace("\"moves\":{\"0000000000000002\"", "\"moves\":{\"0000000000000022\"");
+        assert!(matches!(from_json(&stranger), Err(ViewJsonError::Unsound(ViewError::ChangeUnsound(_)))));
         let absurd = text.replace("\"id\":2", "\"id\":99");
         assert!(matches!(from_json(&absurd), Err(ViewJsonError::Unsound(ViewError::ChangeUnsound(Epoch(99))))));
     }

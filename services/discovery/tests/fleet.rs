@@ -11,9 +11,9 @@ use client::consul::{Blocking, Consul, HealthQuery, ServiceRegistration, Status}
 use client::fleet::{Directory, Fleet, STORAGE_NODE_SERVICE, VIEW_KEY};
 use client::registration::Registration;
 use client::ring_changes::note_copied;
-use client::ring_forming::{EnterError, Newcomer, TOKENS, claim_incarnation, enter};
+use client::ring_forming::{EnterError, Newcomer, claim_incarnation, enter};
 use common::{Fixture, LONG, within};
-use membership::{ChangeError, ClusterId, Epoch, FormError, NodeId, Position, View};
+use membership::{ChangeError, ClusterId, Epoch, FormError, NodeId, Position, TOKENS, View};
 use stdx::Prng;
 
 fn newcomer(id: u64) -> Newcomer {
@@ -25,7 +25,7 @@ fn newcomer(id: u64) -> Newcomer {
         hash_fingerprint: 7,
         replication: 3,
         forms_with: 5,
-        tokens: TOKENS,
+        weight: 1,
         last_view: None,
         replaces: None,
     }

@@ -4,7 +4,7 @@ use actix_web::HttpResponse;
 use client::fleet::Fleet;
 use membership::Position;
 use telemetry::names;
-use wire::http::{RingAnswer, RingMember, RouteAnswer};
+use wire::http::{LookupKeeps, RingAnswer, RingMember, RouteAnswer};
 
 use crate::nodes::Nodes;
 use crate::problem::Refuse;
@@ -21,7 +21,7 @@ impl Incoming<'_> {
         Ok(HttpResponse::Ok().json(ring(&self.gateway.fleet(), &*self.gateway.nodes)))
     }
 
-    /// `GET /v1/route/{bucket}/{key}?lookup=table|fingers`
+    /// `GET /v1/route/{bucket}/{key}?lookup=index|table|neighbours|fingers`
     ///
     /// # Errors
     /// The problem to answer with.
@@ -34,16 +34,13 @@ impl Incoming<'_> {
         self.span.set(names::KEY_ID, position.to_string());
         let answer = match query.get("lookup").map_or("table", String::as_str) {
             "table" => by_table(&gateway.fleet(), position)?,
-            "fingers" => {
+            strategy @ ("fingers" | "neighbours" | "index") => {
                 let Some(router) = &gateway.router else {
                     let detail = "this gateway has no discovery to find a router in; ask with ?lookup=table";
                     return Err(Refuse::new(wire::http::ProblemCode::RouterUnavailable, detail));
                 };
                 let within = gateway.clock.until(self.deadline);
-                router.lookup(position, "fingers", within, self.context).await?
-            }
-            lookup @ ("index" | "neighbours") => {
-                return Err(Refuse::not_offered(&format!("lookup={lookup}"), "use table or fingers"));
+                router.lookup(position, strategy, within, self.context).await?
             }
             _ => return Err(Refuse::bad_request("`lookup` must be one of table, fingers, index, neighbours")),
         };
@@ -113,5 +110,6 @@ fn by_table(fleet: &Fleet, position: Position) -> Result<RouteAnswer, Refuse> {
         pending_change: pending_change_at(fleet, position),
         agrees_with_view: true,
         hops: Vec::new(),
+        keeps: Some(LookupKeeps { entries: fleet.ring.arcs().len() as f64, stale: None }),
     })
 }

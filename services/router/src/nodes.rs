@@ -13,7 +13,7 @@ use membership::{ClusterId, NodeId, Position};
 use runtime::{CallError, Peers};
 use stdx::TraceContext;
 use tokio::sync::watch;
-use wire::node::{Hello, PROTOCOL, Sender};
+use wire::node::{Hello, LookupBy, PROTOCOL, Sender};
 
 /// A question under way.
 pub type Looking = Pin<Box<dyn Future<Output = Result<Option<NextHop>, CallError>> + Send>>;
@@ -23,12 +23,13 @@ pub trait Nodes: Send + Sync + 'static {
     /// Whether there is a connection.
     fn is_up(&self, node: NodeId) -> bool;
 
-    /// Asks a node the way to a position, at one of its tokens (none: at the one that knows best).
+    /// Asks a node the way to a position, at one of its tokens (none: at the one that knows best), by these pointers.
     fn lookup(
         &self,
         to: NodeId,
         target: Position,
         at: Option<Position>,
+        by: LookupBy,
         within: Duration,
         context: TraceContext,
     ) -> Looking;
@@ -106,11 +107,12 @@ impl Nodes for LiveNodes {
         to: NodeId,
         target: Position,
         at: Option<Position>,
+        by: LookupBy,
         within: Duration,
         context: TraceContext,
     ) -> Looking {
         match self.peers() {
-            Some(peers) => Box::pin(peers.lookup(to, target, at, within, context)),
+            Some(peers) => Box::pin(peers.lookup(to, target, at, by, within, context)),
             None => Box::pin(std::future::ready(Err(CallError::NotConnected))),
         }
     }

@@ -3,8 +3,8 @@
 use std::future::Future;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use actix_web::web::Data;
@@ -18,6 +18,7 @@ use telemetry::metrics::HttpMetrics;
 use telemetry::ops::{Check, Ops};
 
 use crate::nodes::{LiveNodes, Nodes};
+use crate::ring_check::RingCheck;
 use crate::server::{self, Router};
 
 /// What the program's service is called.
@@ -101,10 +102,15 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let mut registry = Registry::default();
     let http_metrics = HttpMetrics::register(&mut registry);
     telemetry::metrics::register_export(&mut registry);
+    let check = RingCheck::default();
+    registry.register_collector(Box::new(check.clone()));
+    let looking = tokio::spawn(check.clone().follow(directory.watch()));
     let router = Data::new(Router {
         nodes: Arc::new(nodes.clone()),
         fleet: directory.watch(),
         hasher: KeyHasher::new(config.cluster_secret.as_bytes()),
+        directory: Mutex::default(),
+        check: check.clone(),
     });
     let leaving = Arc::new(AtomicBool::new(false));
     let (checked, left) = (router.clone(), Arc::clone(&leaving));
@@ -143,12 +149,9 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
         tracing::warn!(error = stdx::error_chain(&error), "not deregistered; the check will turn critical by itself");
     }
     following.abort();
+    looking.abort();
     nodes.close();
-    let ended = match ended {
-        Some(ended) => ended,
-        None => serving.await,
-    };
-    match ended {
+    match if let Some(ended) = ended { ended } else { serving.await } {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => Err(StartError::Server(error.to_string())),
         Err(error) => Err(StartError::Server(error.to_string())),

@@ -1,6 +1,6 @@
-//! The router's HTTP calls: `/v1/route/{bucket}/{key}` and `/v1/position/{identifier}`.
+//! The router's HTTP calls: `/v1/route/{bucket}/{key}`, `/v1/position/{identifier}` and `/v1/ring`.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use actix_web::http::StatusCode;
@@ -14,12 +14,15 @@ use stdx::TraceContext;
 use telemetry::{KeyValue, SpanKind, context, names, spans};
 use tokio::sync::watch;
 use wire::http::{
-    ALWAYS_BUCKETS, DEADLINE_DEFAULT_MS, DEADLINE_MAX_MS, PROBLEM_JSON, Problem, ProblemCode, RouteAnswer, decode_key,
-    header, percent_decode,
+    ALWAYS_BUCKETS, DEADLINE_DEFAULT_MS, DEADLINE_MAX_MS, Hop, LookupKeeps, PROBLEM_JSON, Problem, ProblemCode,
+    RouteAnswer, decode_key, header, percent_decode,
 };
+use wire::node::LookupBy;
 
-use crate::lookup::{Found, by_fingers};
+use crate::directory::KeyDirectory;
+use crate::lookup::{Found, Search, by_belief, by_walk};
 use crate::nodes::Nodes;
+use crate::ring_check::RingCheck;
 
 /// What one router process holds.
 pub struct Router {
@@ -29,11 +32,16 @@ pub struct Router {
     pub fleet: watch::Receiver<Arc<Fleet>>,
     /// Finds keys on the ring.
     pub hasher: KeyHasher,
+    /// Who owned the keys that were asked for.
+    pub directory: Mutex<KeyDirectory>,
+    /// What the looks at the ring have found.
+    pub check: RingCheck,
 }
 
 /// The route's pattern, its name in spans.
 const ROUTE: &str = "/v1/route/{bucket}/{key}";
 const POSITION: &str = "/v1/position/{identifier}";
+const RING: &str = "/v1/ring";
 const ALLOW: &str = "GET, HEAD";
 
 /// Adds every path of the router but those of `telemetry::ops`.
@@ -41,6 +49,7 @@ pub fn configure(config: &mut ServiceConfig) {
     for pattern in ["/v1/route/{bucket}/{key}*", POSITION] {
         config.service(web::resource(pattern).default_service(web::to(answer)));
     }
+    config.route(RING, web::get().to(ring));
     config.default_service(web::to(answer));
 }
 
@@ -51,12 +60,25 @@ struct Question {
     within: Duration,
 }
 
+/// The strategies; those that ask members begin at the node of this name, or anywhere.
 enum Lookup {
+    Index { from: Option<String> },
     Table,
-    /// By fingers, beginning at the node of this name, or anywhere.
-    Fingers {
-        from: Option<String>,
-    },
+    Neighbours { from: Option<String> },
+    Fingers { from: Option<String> },
+}
+
+/// A lookup that ended at somebody.
+struct Answered {
+    name: &'static str,
+    owner: Option<NodeId>,
+    hops: Vec<Hop>,
+    keeps: Option<LookupKeeps>,
+}
+
+/// `GET /v1/ring`: whether the ring is in order.
+async fn ring(router: Data<Router>) -> HttpResponse {
+    HttpResponse::Ok().insert_header(("cache-control", "no-store")).json(router.check.answer())
 }
 
 async fn answer(request: HttpRequest, router: Data<Router>) -> HttpResponse {
@@ -90,12 +112,24 @@ impl Router {
         let fleet = Arc::clone(&self.fleet.borrow());
         let Question { position, lookup, within } = question;
         let replicas = fleet.ring.replicas_of(position);
-        let (name, owner, hops) = match lookup {
-            Lookup::Table => ("table", replicas.first().copied(), Vec::new()),
+        let Answered { name, owner, hops, keeps } = match lookup {
+            Lookup::Table => {
+                let keeps = Some(LookupKeeps { entries: fleet.ring.arcs().len() as f64, stale: None });
+                Answered { name: "table", owner: replicas.first().copied(), hops: Vec::new(), keeps }
+            }
             Lookup::Fingers { from } => {
                 let starts = self.starts(&fleet, from.as_deref())?;
-                let Found { owner, hops } = by_fingers(&*self.nodes, &fleet, position, starts, within, context).await;
-                ("fingers", owner.map(|peer| peer.node), hops)
+                let search = Search { target: position, by: LookupBy::Fingers, starts, within };
+                self.walk("fingers", &fleet, search, context).await
+            }
+            Lookup::Neighbours { from } => {
+                let starts = self.starts(&fleet, from.as_deref())?;
+                let search = Search { target: position, by: LookupBy::Neighbours, starts, within };
+                self.walk("neighbours", &fleet, search, context).await
+            }
+            Lookup::Index { from } => {
+                let starts = self.starts(&fleet, from.as_deref())?;
+                self.by_index(&fleet, position, starts, within, context).await
             }
         };
         let Some(owner) = owner else {
@@ -114,7 +148,54 @@ impl Router {
             pending_change: None,
             agrees_with_view: replicas.first() == Some(&owner),
             hops,
+            keeps,
         })
+    }
+
+    async fn walk(&self, name: &'static str, fleet: &Fleet, search: Search, context: TraceContext) -> Answered {
+        let by = search.by;
+        let Found { owner, hops } = by_walk(&*self.nodes, fleet, search, context).await;
+        let looked = self.check.answer();
+        let keeps = (looked.looks > 0).then_some(match by {
+            LookupBy::Fingers => LookupKeeps { entries: looked.entries, stale: Some(looked.stale_fingers) },
+            LookupBy::Neighbours => LookupKeeps { entries: 2.0, stale: Some(looked.stale_successors) },
+        });
+        Answered { name, owner: owner.map(|peer| peer.node), hops, keeps }
+    }
+
+    /// By the directory of keys: whom it names is asked, and believed if it owns the key. A key that is not in it, or
+    /// whose owner is another one by now, is found over fingers and entered.
+    async fn by_index(
+        &self,
+        fleet: &Fleet,
+        target: Position,
+        starts: Vec<NodeId>,
+        within: Duration,
+        context: TraceContext,
+    ) -> Answered {
+        let believed = self.directory().believed(target);
+        let (mut owner, mut hops) = (None, Vec::new());
+        if let Some(believed) = believed {
+            let found = by_belief(&*self.nodes, fleet, (target, believed), within, context).await;
+            self.directory().checked(found.owner.is_some());
+            (owner, hops) = (found.owner, found.hops);
+        }
+        if owner.is_none() {
+            let search = Search { target, by: LookupBy::Fingers, starts, within };
+            let found = by_walk(&*self.nodes, fleet, search, context).await;
+            hops.extend(found.hops);
+            owner = found.owner;
+            if let Some(owner) = owner {
+                self.directory().learn(target, owner);
+            }
+        }
+        let directory = self.directory();
+        let keeps = Some(LookupKeeps { entries: directory.entries() as f64, stale: directory.staleness() });
+        Answered { name: "index", owner: owner.map(|peer| peer.node), hops, keeps }
+    }
+
+    fn directory(&self) -> MutexGuard<'_, KeyDirectory> {
+        self.directory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Where a walk may begin: at the named node, or at the connected nodes in an order drawn for each walk, so that no
@@ -146,7 +227,8 @@ fn understand(request: &HttpRequest, hasher: &KeyHasher) -> Result<Question, Box
     let (mut lookup, mut from) = ("fingers".to_owned(), None);
     for pair in request.query_string().split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let bad = || problem(ProblemCode::BadRequest, "the query takes lookup=table|fingers and from=NAME");
+        let bad =
+            || problem(ProblemCode::BadRequest, "the query takes lookup=index|table|neighbours|fingers and from=NAME");
         let value = percent_decode(value).ok_or_else(bad)?;
         match name {
             "lookup" => lookup = value,
@@ -157,12 +239,8 @@ fn understand(request: &HttpRequest, hasher: &KeyHasher) -> Result<Question, Box
     let lookup = match lookup.as_str() {
         "table" => Lookup::Table,
         "fingers" => Lookup::Fingers { from },
-        "index" | "neighbours" => {
-            return Err(problem(
-                ProblemCode::NotOffered,
-                format!("lookup={lookup} is not offered yet; use table or fingers"),
-            ));
-        }
+        "index" => Lookup::Index { from },
+        "neighbours" => Lookup::Neighbours { from },
         _ => return Err(problem(ProblemCode::BadRequest, "`lookup` must be one of table, fingers, index, neighbours")),
     };
     let deadline_ms = match request.headers().get(header::DEADLINE_MS) {

@@ -59,6 +59,7 @@ mod tests {
             id: NodeId(number),
             name: format!("n{number}"),
             zone: None,
+            weight: 1,
             tokens: vec![Position(number * 1_000)],
         };
         let base = View::forming(ClusterId(1), 3, members as usize, 0);

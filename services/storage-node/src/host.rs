@@ -6,6 +6,7 @@ use chord::{Chord, NextHop, Peer};
 use membership::{NodeId, Position, View};
 use replication::{Effects, Input, Outbox, Record, Replica};
 use stdx::{Instant, Prng};
+use wire::node::LookupBy;
 
 /// Attempts to join after which the ring's lowest token begins a ring of its own: the fleet has just started, and
 /// there is nobody to be let in by. Rings that meet become one.
@@ -53,7 +54,8 @@ impl Host {
         out.drain()
     }
 
-    /// Enters the ring with each token that the view gives this node, and tells those who are in it who else lives.
+    /// Enters the ring with each token that the view gives this node, leaves it with those that the view gives it no
+    /// more, and tells those who are in it who else lives.
     pub fn follow_view(&mut self, now: Instant, view: &View) -> Vec<chord::Envelope> {
         if !view.is_formed() {
             return Vec::new();
@@ -62,6 +64,8 @@ impl Host {
         let contacts: Vec<Peer> = everyone.iter().copied().filter(|peer| peer.node != self.me).collect();
         let mine: Vec<Position> = view.member(self.me).map(|member| member.tokens.clone()).unwrap_or_default();
         self.lowest = everyone.iter().map(|peer| peer.position).min();
+        // Those around it find that nobody answers, as when a node dies; a lookup goes on by their lists meanwhile.
+        self.members.retain(|position, _| mine.contains(position));
         let mut send = Vec::new();
         for position in mine {
             if !self.members.contains_key(&position) {
@@ -105,7 +109,7 @@ impl Host {
     }
 
     /// Which way to a position: from one token, or from the one of ours that lies nearest before it.
-    pub fn next_hop(&self, target: Position, at: Option<Position>) -> Option<NextHop> {
+    pub fn next_hop(&self, target: Position, at: Option<Position>, by: LookupBy) -> Option<NextHop> {
         let member = match at {
             Some(position) => self.members.get(&position),
             None => {
@@ -113,7 +117,10 @@ impl Host {
                 joined.min_by_key(|member| member.me().position.distance_to(target))
             }
         };
-        member.filter(|member| member.is_member()).map(|member| member.next_hop(target))
+        member.filter(|member| member.is_member()).map(|member| match by {
+            LookupBy::Fingers => member.next_hop(target),
+            LookupBy::Neighbours => member.next_neighbour(target),
+        })
     }
 
     /// The members of the ring that this node runs.

@@ -24,6 +24,7 @@ pub(crate) fn serve(listener: std::net::TcpListener, board: Board) -> std::io::R
             .app_data(Data::new(board.clone()))
             .configure(move |config| ops.configure(config))
             .route("/status", web::get().to(status))
+            .route("/v1/pointers", web::get().to(pointers))
     });
     // Probes and people ask a few times a second: one worker is plenty, and a thread less for every node.
     Ok(server.workers(1).disable_signals().shutdown_timeout(1).listen(listener)?.run())
@@ -42,6 +43,11 @@ fn checks(status: &Status) -> Vec<Check> {
 
 async fn status(board: Data<Board>) -> HttpResponse {
     HttpResponse::Ok().json(board.read())
+}
+
+/// What each token knows of the ring: for people, and for whoever checks the ring from outside.
+async fn pointers(board: Data<Board>) -> HttpResponse {
+    HttpResponse::Ok().insert_header(("cache-control", "no-store")).json(board.pointers())
 }
 
 /// The status as gauges.

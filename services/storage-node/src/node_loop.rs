@@ -20,7 +20,7 @@ use wire::node::{Frame, OperationCall, Payload, Sender};
 use crate::absences::Absences;
 use crate::host::Host;
 use crate::span_book::SpanBook;
-use crate::status::{Board, Copying, State, Status};
+use crate::status::{Board, Copying, Pointers, State, Status};
 
 /// How often the status is written and old spans are swept.
 const HOUSEKEEPING_EVERY: Duration = Duration::from_millis(200);
@@ -247,8 +247,8 @@ impl NodeLoop {
                 }
             }
             Payload::Operation(call) => self.take_operation(via, call, frame.context),
-            Payload::Lookup { call, target, at } => {
-                let hop = self.parts.host.next_hop(target, at);
+            Payload::Lookup { call, target, at, by } => {
+                let hop = self.parts.host.next_hop(target, at, by);
                 let payload = Payload::LookupReply { call, hop };
                 self.parts.peers.reply(via, Frame { context: frame.context, payload });
             }
@@ -493,6 +493,9 @@ impl NodeLoop {
         self.note_copied();
         self.give_up_absent(now);
         self.parts.board.write(self.status());
+        let members = self.parts.host.members();
+        let pointers = members.filter_map(|m| Some(Pointers { view: m.view()?, fingers: m.fingers().to_vec() }));
+        self.parts.board.write_pointers(pointers.collect());
     }
 
     fn status(&self) -> Status {

@@ -36,6 +36,8 @@ pub struct Config {
     pub cluster_secret: String,
     /// Its failure domain, where known.
     pub zone: Option<String>,
+    /// How much it takes beside the others, 1 or more; told when it enters the ring for the first time.
+    pub weight: u32,
     /// Copies of each key. Must be the same for all that form a ring.
     pub replication: usize,
     /// How many nodes the ring forms with. Must be the same for all.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use client::consul::Consul;
 use client::ring_changes;
-use client::ring_forming::{self, EnterError, Newcomer, TOKENS};
+use client::ring_forming::{self, EnterError, Newcomer};
 use membership::{ChangeError, ClusterId, FormError, KeyHasher, NodeId, View};
 use replication::LogPosition;
 use runtime::{PeerEvent, Peers};
@@ -178,7 +178,7 @@ pub(crate) async fn enter(
         hash_fingerprint: KeyHasher::new(config.cluster_secret.as_bytes()).fingerprint(),
         replication: config.replication,
         forms_with: config.ring_size,
-        tokens: TOKENS,
+        weight: config.weight,
         last_view: last_view.clone(),
         replaces: None,
     };
@@ -202,7 +202,7 @@ pub(crate) async fn enter(
                 tracing::warn!(name, lost = %theirs, "the data of this name is lost; a new member replaces it");
                 newcomer.replaces = Some(theirs);
             }
-            Err(EnterError::Change(wait @ ChangeError::Overlaps { .. })) => {
+            Err(EnterError::Change(wait @ (ChangeError::Overlaps { .. } | ChangeError::TokenTaken(_)))) => {
                 tracing::info!(%wait, "waiting to enter the ring");
                 eprintln!("{}: waiting to enter the ring: {wait}", config.name);
                 tokio::time::sleep(TURN_AGAIN_AFTER).await;

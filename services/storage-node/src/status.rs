@@ -1,7 +1,10 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
+use chord::Peer;
+use chord::invariants::MemberView;
 use membership::Epoch;
 use serde::Serialize;
+use wire::http::{PointersAnswer, TokenPointers};
 
 /// How far a node is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -70,14 +73,40 @@ pub struct Status {
     pub tokens: usize,
 }
 
+/// What one token that is in the ring knows of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Pointers {
+    pub view: MemberView,
+    pub fingers: Vec<Peer>,
+}
+
 /// The status, written by the loop and read by the HTTP side.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Board(Arc<Mutex<Status>>);
+pub(crate) struct Board(Arc<Mutex<Status>>, Arc<Mutex<Vec<Pointers>>>);
 
 impl Board {
     /// A copy of the status.
     pub fn read(&self) -> Status {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The pointers of all tokens, in words.
+    pub fn pointers(&self) -> PointersAnswer {
+        let Status { id, epoch, .. } = self.read();
+        let pointers = self.1.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let word = |peer: &Peer| (peer.position.to_string(), peer.node.to_string());
+        let members = pointers.iter().map(|Pointers { view, fingers }| TokenPointers {
+            position: view.me.position.to_string(),
+            predecessor: view.predecessor.as_ref().map(word),
+            successors: view.successors.iter().map(word).collect(),
+            fingers: fingers.iter().map(word).collect(),
+        });
+        PointersAnswer { node: id, epoch, members: members.collect() }
+    }
+
+    /// Replaces the pointers.
+    pub fn write_pointers(&self, pointers: Vec<Pointers>) {
+        *self.1.lock().unwrap_or_else(PoisonError::into_inner) = pointers;
     }
 
     /// Replaces the status.

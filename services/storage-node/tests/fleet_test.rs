@@ -66,6 +66,7 @@ impl TestFleet {
             data: self.data(at),
             cluster_secret: SECRET.to_owned(),
             zone: None,
+            weight: 1,
             replication: 3,
             ring_size: size,
             data_bytes_max: None,
@@ -294,7 +295,10 @@ async fn the_ring_closes_and_looks_up_owners() {
 async fn lookup(fleet: &TestFleet, start: NodeId, target: membership::Position) -> Option<NodeId> {
     let (mut node, mut at) = (start, None);
     for _ in 0..32 {
-        let hop = fleet.peers.lookup(node, target, at, Duration::from_secs(1), TraceContext::NONE).await;
+        let hop = fleet
+            .peers
+            .lookup(node, target, at, wire::node::LookupBy::Fingers, Duration::from_secs(1), TraceContext::NONE)
+            .await;
         match hop.ok()?? {
             chord::NextHop::Owner(owner) => return Some(owner.node),
             chord::NextHop::Ask(next) => (node, at) = (next.node, Some(next.position)),

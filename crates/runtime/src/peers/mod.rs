@@ -14,7 +14,7 @@ use membership::{NodeId, Position};
 use replication::{Operation, Outcome, Receipt, Refusal};
 use stdx::TraceContext;
 use tokio::sync::{mpsc, oneshot, watch};
-use wire::node::{Frame, Hello, OperationCall, Payload, Sender};
+use wire::node::{Frame, Hello, LookupBy, OperationCall, Payload, Sender};
 
 use connection::{Connection, Enqueued, Waiting};
 pub use handshake::ConnectError;
@@ -230,6 +230,7 @@ impl Peers {
         to: NodeId,
         target: Position,
         at: Option<Position>,
+        by: LookupBy,
         deadline: Duration,
         context: TraceContext,
     ) -> impl Future<Output = Result<Option<NextHop>, CallError>> + Send + 'static {
@@ -237,7 +238,7 @@ impl Peers {
         async move {
             let (answer, received) = oneshot::channel();
             let call = shared.next_call();
-            let payload = Payload::Lookup { call, target, at };
+            let payload = Payload::Lookup { call, target, at, by };
             let _open = shared.start_call(to, call, Waiting::Lookup(answer), &Frame { context, payload })?;
             receive(received, deadline).await
         }

@@ -70,9 +70,11 @@ impl<C: chord::Rules> World<C> {
 
     fn newcomer(&mut self) -> Member {
         let id = self.nodes.iter().map(|node| node.id.0).max().unwrap_or(0) + 1;
-        let taken: Vec<Position> = self.view.members.iter().flat_map(|member| member.tokens.clone()).collect();
-        let tokens = choose_tokens(&taken, self.swarm.tokens, &mut self.prng);
-        Member { id: NodeId(id), name: format!("n{id}"), zone: None, tokens }
+        let (name, tokens) = (format!("n{id}"), Vec::new());
+        let mut member = Member { id: NodeId(id), name, zone: None, weight: 1, tokens };
+        let (view, count) = (&self.view, self.swarm.tokens);
+        member.tokens = choose_tokens(&view.members, view.replication, &member, count, &mut self.prng);
+        member
     }
 
     /// Publishes the view in which a new node enters, and starts it.
@@ -168,13 +170,34 @@ impl<C: chord::Rules> World<C> {
         }
         let belongs = view.member(id).is_some();
         let [last, before] = &mut self.nodes[node].kept_views;
-        *before = std::mem::replace(last, view);
+        *before = std::mem::replace(last, view.clone());
         if !belongs {
             let after = Duration::from_millis(self.prng.below(100));
             return self.at(after, Happening::Retire { node });
         }
+        self.follow_tokens(node, &view);
         let incarnation = self.nodes[node].incarnation;
         self.at(HOUSE_EVERY, Happening::KeepHouse { node, incarnation });
+    }
+
+    /// A node takes its places in the ring where its view has them now.
+    fn follow_tokens(&mut self, node: usize, view: &View) {
+        let tokens = view.member(self.nodes[node].id).map(|member| member.tokens.clone()).unwrap_or_default();
+        let before = std::mem::replace(&mut self.nodes[node].tokens, tokens);
+        let after = &self.nodes[node].tokens;
+        let gone: Vec<Position> = before.iter().copied().filter(|token| !after.contains(token)).collect();
+        if gone.is_empty() && before.len() == after.len() {
+            return;
+        }
+        self.counts.tokens_moved += gone.len() as u64;
+        self.log.push(self.now, format_args!("node {} has its tokens at {after:?}", node + 1));
+        if self.watch.left(&gone) {
+            self.log.push(self.now, format_args!("ring: too many have moved"));
+        }
+        let (now, seeds) = (self.now, self.everyone());
+        let Some(running) = self.nodes[node].running.as_mut() else { return };
+        let effects = running.ring.follow(now, view, &seeds, &mut self.prng);
+        self.carry_out_ring(node, effects);
     }
 
     /// As the shell does it from time to time: tells discovery which changes this node has done its part for.

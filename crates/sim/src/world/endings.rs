@@ -22,7 +22,7 @@ const WRITES_WHILE_FULL: usize = 6;
 impl<C: chord::Rules> World<C> {
     /// Everybody is a member and every pointer is right, within the time that repair may take.
     pub(super) fn expect_ideal_ring(&mut self, otherwise: &str) -> Result<(), Violation> {
-        let members = self.present().len() * self.swarm.tokens;
+        let members = self.present_tokens();
         self.run_until(|world| world.watch.members() == members && world.watch.ideal().is_ok(), RING_IDEAL_MAX)?;
         if self.watch.members() != members {
             let found = format!("{otherwise}: {} of {members} are members", self.watch.members());
@@ -70,7 +70,7 @@ impl<C: chord::Rules> World<C> {
     /// The owner that the members name, step by step; the way so far when it does not end.
     fn walk(&self, from: Position, target: Position) -> Result<Position, Vec<Position>> {
         let mut way = vec![from];
-        while way.len() <= self.nodes.len() * self.swarm.tokens {
+        while way.len() <= self.view.members.iter().map(|member| member.tokens.len()).sum() {
             let at = way[way.len() - 1];
             let running = self.nodes.iter().filter_map(|node| node.running.as_ref());
             let mut members = running.flat_map(|running| running.ring.members());

@@ -264,7 +264,7 @@ impl<C: chord::Rules> World<C> {
         self.arm(node);
     }
 
-    fn carry_out_ring(&mut self, node: usize, effects: RingEffects) {
+    pub(super) fn carry_out_ring(&mut self, node: usize, effects: RingEffects) {
         let now = self.now;
         for envelope in effects.send {
             self.watch.sent(now, &envelope);

@@ -10,7 +10,7 @@ use stdx::TraceContext;
 use super::bytes_io::{Reader, Writer};
 use super::{CodecError, SHARED_BYTES_MIN, decode, decode_record, encode, encode_record, samples};
 use crate::frame::{self, FRAME_BYTES_MAX, HEADER_BYTES, PREFIX_BYTES};
-use crate::node::{Frame, Hello, OperationCall, PROTOCOL, Payload, Sender};
+use crate::node::{Frame, Hello, LookupBy, OperationCall, PROTOCOL, Payload, Sender};
 
 fn encoded(frame: &Frame) -> Bytes {
     let mut out = BytesMut::new();
@@ -241,14 +241,14 @@ fn golden_bytes_of_control_frames() {
     check_golden("go away", Payload::GoAway, "");
     let hello = |sender| Payload::Hello(Hello { protocol: PROTOCOL, cluster: ClusterId(0xc1), sender });
     let node = Sender::Node { id: NodeId(0xa1), incarnation: 130, name: "n1".into() };
-    check_golden("hello of a node", hello(node), "03 c100000000000000 01 a100000000000000 8201 026e31");
+    check_golden("hello of a node", hello(node), "04 c100000000000000 01 a100000000000000 8201 026e31");
     let client = Sender::Client { name: "g".into() };
-    check_golden("hello of a client", hello(client), "03 c100000000000000 02 0167");
+    check_golden("hello of a client", hello(client), "04 c100000000000000 02 0167");
     let peer = chord::Peer { position: Position(7), node: NodeId(0xa1) };
     check_golden(
         "lookup",
-        Payload::Lookup { call: 4, target: Position(8), at: Some(Position(9)) },
-        "04 0800000000000000 01 0900000000000000",
+        Payload::Lookup { call: 4, target: Position(8), at: Some(Position(9)), by: LookupBy::Neighbours },
+        "04 0800000000000000 01 0900000000000000 01",
     );
     check_golden(
         "lookup reply",

@@ -19,7 +19,7 @@ use replication::Record;
 use stdx::TraceContext;
 
 use crate::frame::{self, FRAME_VERSION, PREFIX_BYTES};
-use crate::node::{Frame, Hello, OperationCall, Payload, Sender};
+use crate::node::{Frame, Hello, LookupBy, OperationCall, Payload, Sender};
 
 pub use bytes_io::SHARED_BYTES_MIN;
 use bytes_io::{Reader, Writer};
@@ -118,10 +118,14 @@ fn write_payload(w: &mut Writer<'_>, payload: &Payload) {
             operations::write_outcome(w, outcome);
             operations::write_receipt(w, receipt);
         }
-        Payload::Lookup { call, target, at } => {
+        Payload::Lookup { call, target, at, by } => {
             w.varint(*call);
             w.fixed_u64(target.0);
             w.option(*at, |w, at| w.fixed_u64(at.0));
+            w.u8(match by {
+                LookupBy::Fingers => 0,
+                LookupBy::Neighbours => 1,
+            });
         }
         Payload::LookupReply { call, hop } => {
             w.varint(*call);
@@ -150,6 +154,11 @@ fn read_payload(r: &mut Reader, kind: u8) -> Result<Payload, CodecError> {
             call: r.varint()?,
             target: Position(r.fixed_u64()?),
             at: r.option(|r| r.fixed_u64().map(Position))?,
+            by: match r.u8()? {
+                0 => LookupBy::Fingers,
+                1 => LookupBy::Neighbours,
+                tag => return Err(CodecError::UnknownTag { noun: "way of looking up", tag }),
+            },
         },
         7 => Payload::LookupReply { call: r.varint()?, hop: r.option(chords::read_next_hop)? },
         8 => Payload::GoAway,

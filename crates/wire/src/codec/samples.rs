@@ -1,5 +1,7 @@
 //! Proptest strategies for everything that is encoded. Each enum's strategy names every variant.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use chord::NextHop;
 use membership::{BucketId, ClusterId, Epoch, Member, NodeId, Position, View};
@@ -12,7 +14,7 @@ use replication::{
 };
 use stdx::TraceContext;
 
-use crate::node::{Frame, Hello, OperationCall, Payload, Sender};
+use crate::node::{Frame, Hello, LookupBy, OperationCall, Payload, Sender};
 
 /// Numbers of every length of varint.
 fn number() -> impl Strategy<Value = u64> {
@@ -150,18 +152,23 @@ fn ledger_position() -> impl Strategy<Value = LedgerPosition> {
     (number(), number()).prop_map(|(start, count)| LedgerPosition { start, count })
 }
 
-/// A formed ring of a few members, with one more joining or not.
+/// A formed ring of a few members, with one more joining, one leaving, or neither.
 fn view() -> impl Strategy<Value = View> {
-    (3u64..7, any::<bool>(), number()).prop_map(|(count, joining, cluster)| {
+    (4u64..7, 0..3, number()).prop_map(|(count, change, cluster)| {
         let member = |id: u64| Member {
             id: NodeId(id),
             name: format!("n{id}"),
             zone: None,
+            weight: id as u32,
             tokens: vec![Position(id << 60), Position(id)],
         };
         let base = View::forming(ClusterId(cluster), 3, count as usize, 0);
         let formed = View { epoch: Epoch(1), members: (1..=count).map(member).collect(), ..base };
-        if joining { formed.begin_join(member(9)).expect("its tokens are free") } else { formed }
+        match change {
+            0 => formed,
+            1 => formed.begin_join(member(9)).expect("its tokens are free"),
+            _ => formed.begin_leave(BTreeSet::from([NodeId(2)]), false).expect("it can be spared"),
+        }
     })
 }
 
@@ -300,10 +307,9 @@ pub(super) fn frame() -> impl Strategy<Value = Frame> {
         )),
         2 => (number(), outcome(), receipt())
             .prop_map(|(call, outcome, receipt)| Payload::OperationReply { call, outcome, receipt }),
-        1 => (number(), any::<u64>(), option::of(any::<u64>())).prop_map(|(call, target, at)| Payload::Lookup {
-            call,
-            target: Position(target),
-            at: at.map(Position)
+        1 => (number(), any::<u64>(), option::of(any::<u64>()), any::<bool>()).prop_map(|(call, target, at, walk)| {
+            let by = if walk { LookupBy::Neighbours } else { LookupBy::Fingers };
+            Payload::Lookup { call, target: Position(target), at: at.map(Position), by }
         }),
         1 => (number(), option::of(hop)).prop_map(|(call, hop)| Payload::LookupReply { call, hop }),
         1 => Just(Payload::GoAway),

@@ -144,6 +144,6 @@ async fn the_ring_and_the_route_are_shown() {
     let names: Vec<String> = replicas_of("k").iter().map(|node| fleet().name_of(*node)).collect();
     assert_eq!((&route["owner"], &route["replicas"]), (&names[0].clone().into(), &serde_json::json!(names)));
     assert_eq!(bench.get("/v1/route/records/k?lookup=fingers").await.code(), "router-unavailable");
-    assert_eq!(bench.get("/v1/route/records/k?lookup=index").await.code(), "not-offered");
+    assert_eq!(bench.get("/v1/route/records/k?lookup=index").await.code(), "router-unavailable");
     assert_eq!(bench.get("/v1/route/records/k?lookup=luck").await.code(), "bad-request");
 }

@@ -143,7 +143,8 @@ impl State {
 /// Five nodes n1 to n5, four tokens each, three copies of each key.
 pub fn fleet() -> Fleet {
     let tokens = |id: u64| (0..4).map(|at| Position((at * 5 + id) << 59)).collect();
-    let members = (1..=5).map(|id| Member { id: NodeId(id), name: format!("n{id}"), zone: None, tokens: tokens(id) });
+    let members =
+        (1..=5).map(|id| Member { id: NodeId(id), name: format!("n{id}"), zone: None, weight: 1, tokens: tokens(id) });
     let view = View { epoch: Epoch(1), members: members.collect(), ..View::forming(ClusterId(7), 3, 5, 0) };
     Fleet { ring: Arc::new(view.ring()), view: Arc::new(view), nodes: BTreeMap::new() }
 }

@@ -5,8 +5,9 @@
 
 use std::collections::BTreeSet;
 
-use chord::{NextHop, Peer};
 use membership::{NodeId, Position};
+
+use crate::message::{NextHop, Peer};
 
 /// Members asked at most. A ring of 2^64 positions needs 64 in the worst case; one that needs more is broken.
 pub const HOPS_MAX: usize = 64;
@@ -44,12 +45,34 @@ pub struct Walk {
     asked: BTreeSet<Position>,
     beginnings: usize,
     hops: usize,
+    hops_max: usize,
+    /// Whether an owner is believed only when it says so itself.
+    confirming: bool,
 }
 
 impl Walk {
     /// A walk that begins at the first of `starts`, and turns to the others when it fails.
     pub fn new(starts: Vec<NodeId>) -> Walk {
-        Walk { starts, silent: BTreeSet::new(), asked: BTreeSet::new(), beginnings: 0, hops: 0 }
+        Walk {
+            starts,
+            silent: BTreeSet::new(),
+            asked: BTreeSet::new(),
+            beginnings: 0,
+            hops: 0,
+            hops_max: HOPS_MAX,
+            confirming: false,
+        }
+    }
+
+    /// The same with another bound than [`HOPS_MAX`]: a walk by neighbours passes through half the ring.
+    pub fn with_hops_max(self, hops_max: usize) -> Walk {
+        Walk { hops_max, ..self }
+    }
+
+    /// The same, but whoever is named as the owner is asked as well, and only its own word counts. In a ring that
+    /// changes, the member before it may not know yet that somebody came in between, or that it is dead.
+    pub fn confirming(self) -> Walk {
+        Walk { confirming: true, ..self }
     }
 
     /// The first step.
@@ -70,6 +93,10 @@ impl Walk {
     /// The asked member answered: the way, or that it is no member (yet).
     pub fn answered(&mut self, asked: Ask, hop: Option<NextHop>) -> Step {
         match hop {
+            Some(NextHop::Owner(owner)) if self.confirming && asked.at != Some(owner.position) => {
+                let fresh = !self.silent.contains(&owner.node) && self.asked.insert(owner.position);
+                if fresh { self.ask(Ask { node: owner.node, at: Some(owner.position) }) } else { self.begin() }
+            }
             Some(NextHop::Owner(owner)) => Step::Found(owner),
             Some(NextHop::Ask(peer)) if !self.silent.contains(&peer.node) && self.asked.insert(peer.position) => {
                 self.ask(Ask { node: peer.node, at: Some(peer.position) })
@@ -86,7 +113,7 @@ impl Walk {
     }
 
     fn ask(&mut self, ask: Ask) -> Step {
-        if self.hops == HOPS_MAX {
+        if self.hops == self.hops_max {
             return Step::GiveUp;
         }
         self.hops += 1;
@@ -126,6 +153,18 @@ mod tests {
             (6, Some(NextHop::Owner(peer(700)))),
         ]);
         assert_eq!(walk(&[1], &table), (vec![1, 4, 6], Step::Found(peer(700))));
+    }
+
+    #[test]
+    fn an_owner_is_asked_itself_when_its_word_is_wanted() {
+        let mut walk = Walk::new(vec![NodeId(1)]).confirming();
+        let first = Ask { node: NodeId(1), at: None };
+        assert_eq!(walk.begin(), Step::Ask(first));
+        let owner = Ask { node: NodeId(7), at: Some(Position(700)) };
+        assert_eq!(walk.answered(first, Some(NextHop::Owner(peer(700)))), Step::Ask(owner));
+        assert_eq!(walk.clone().answered(owner, Some(NextHop::Owner(peer(700)))), Step::Found(peer(700)));
+        let nearer = Ask { node: NodeId(6), at: Some(Position(600)) };
+        assert_eq!(walk.answered(owner, Some(NextHop::Ask(peer(600)))), Step::Ask(nearer), "somebody came in between");
     }
 
     #[test]

@@ -1,0 +1,100 @@
+//! What the figures must reach. A figure that was not measured reaches nothing and is named.
+
+use serde_json::{Map, Value};
+
+/// The most that the fullest member may own, as a multiple of its due share.
+const BALANCE_MAX: f64 = 1.10;
+/// The most memory that a million members may take.
+const MILLION_GIB_MAX: f64 = 8.0;
+/// The longest that simulating them may take.
+const MILLION_SECONDS_MAX: f64 = 600.0;
+
+/// A sentence for each figure that misses its bar.
+pub fn missed(figures: &Map<String, Value>, quick: bool) -> Vec<String> {
+    let mut missed: Vec<String> = figures
+        .iter()
+        .filter(|(_, value)| value.is_null())
+        .map(|(name, _)| format!("{name} was not measured"))
+        .collect();
+    for (size, hops) in entries(figures.get("hops")) {
+        let power: f64 = size.trim_start_matches("2^").parse().unwrap_or(0.0);
+        let most = 0.5 * power + 1.0;
+        if hops.as_f64().is_none_or(|hops| hops > most) {
+            missed.push(format!("hops at {size} are {hops}, and may be {most}"));
+        }
+    }
+    for (minutes, churn) in entries(figures.get("churn")) {
+        if churn["wrong_owner"] != 0 {
+            missed.push(format!("{} lookups ended at the wrong owner at {minutes} minutes", churn["wrong_owner"]));
+        }
+        let failed = churn["failed_per_10k"].as_f64();
+        if minutes == "10" && !quick && failed.is_none_or(|failed| failed >= 1.0) {
+            missed.push(format!("{} of 10,000 lookups failed at 10 minutes", churn["failed_per_10k"]));
+        }
+    }
+    for (kind, by_nodes) in entries(figures.get("balance_max_over_mean")) {
+        for (nodes, worst) in entries(Some(by_nodes)) {
+            if worst.as_f64().is_none_or(|worst| worst > BALANCE_MAX) {
+                missed.push(format!(
+                    "the fullest of {nodes} ({kind}) has {worst} of its share, and may have {BALANCE_MAX}"
+                ));
+            }
+        }
+    }
+    for change in ["join", "leave"] {
+        for (name, most) in [("moved_over_ideal", 1.1), ("failed_requests", 0.0), ("p99_ratio", 2.0)] {
+            let Some(figure) = figures.get(change).filter(|figure| !figure.is_null()) else { continue };
+            if figure[name].as_f64().is_none_or(|value| value > most) {
+                missed.push(format!("{change}.{name} is {}, and may be {most}", figure[name]));
+            }
+        }
+    }
+    let number = |name: &str| figures.get(name).and_then(Value::as_f64);
+    for (name, most) in
+        [
+            ("sim_million_gib", MILLION_GIB_MAX),
+            ("sim_million_seconds", MILLION_SECONDS_MAX),
+            ("violations", 0.0),
+            ("restart_moved_keys", 0.0),
+        ]
+    {
+        if let Some(value) = number(name).filter(|value| *value > most) {
+            missed.push(format!("{name} is {value}, and may be {most}"));
+        }
+    }
+    for (found, total) in [("planted_found", "planted_total"), ("model_planted_found", "model_planted_total")] {
+        if number(found) < number(total) {
+            missed.push(format!("{found} is {:?} of {:?}", number(found), number(total)));
+        }
+    }
+    missed
+}
+
+fn entries(value: Option<&Value>) -> impl Iterator<Item = (&String, &Value)> {
+    value.and_then(Value::as_object).into_iter().flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn of(figures: Value) -> Vec<String> {
+        missed(figures.as_object().expect("an object"), false)
+    }
+
+    #[test]
+    fn good_figures_miss_nothing_and_each_bad_one_is_named() {
+        let good = json!({"hops": {"2^10": 5.9}, "churn": {"10": {"wrong_owner": 0, "failed_per_10k": 0.5}},
+            "balance_max_over_mean": {"by_nodes": {"3": 1.1}}, "sim_million_gib": 3.0, "violations": 0,
+            "planted_found": 3, "planted_total": 3, "restart_moved_keys": 0,
+            "join": {"moved_over_ideal": 1.02, "failed_requests": 0, "p99_ratio": 1.4}});
+        assert_eq!(of(good), Vec::<String>::new());
+        let bad = json!({"hops": {"2^10": 6.1}, "churn": {"10": {"wrong_owner": 1, "failed_per_10k": 1.5}},
+            "balance_max_over_mean": {"by_nodes": {"3": 1.11}}, "sim_million_gib": 9.0, "violations": 1,
+            "planted_found": 2, "planted_total": 3, "join": null, "restart_moved_keys": 1,
+            "leave": {"moved_over_ideal": 1.2, "failed_requests": 1, "p99_ratio": null}});
+        assert_eq!(of(bad).len(), 12);
+    }
+}

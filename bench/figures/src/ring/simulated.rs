@@ -1,0 +1,140 @@
+//! What is measured without a fleet: in virtual time, or by exploring.
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Map, Value, json};
+
+use crate::everring::{Everring, words};
+use crate::{Part, rounded};
+
+fn number(value: &Value, name: &str) -> Result<f64> {
+    value[name].as_f64().with_context(|| format!("the report has no {name}"))
+}
+
+fn report(everring: &Everring, args: &[&str]) -> Result<Value> {
+    let finished = everring.run(&words(args))?;
+    match finished.code {
+        // 1 says that something was broken; the report says what.
+        Some(0 | 1) => finished.json(),
+        code => bail!("everring {} ended with {code:?}", args.join(" ")),
+    }
+}
+
+/// How even the chosen tokens are.
+pub fn balance(everring: &Everring, quick: bool) -> Result<Part> {
+    let nodes = if quick { "100" } else { "1000" };
+    let lines = report(everring, &["sim", "balance", "--nodes", nodes, "--output", "json"])?;
+    let (mut joined, mut changed) = (Map::new(), Map::new());
+    let (mut weighted, mut weighted_changed) = (Map::new(), Map::new());
+    for line in lines.as_array().context("the report is no list")? {
+        let now = number(line, "max_over_mean_by_arc")?.max(number(line, "max_over_mean_by_keys")?);
+        // After each of the changes, not after the last alone.
+        let worst = line["max_over_mean_by_arc_worst"].as_f64().map_or(now, |worst| worst.max(now));
+        let into = match (line["weights"].as_str(), line["changes"].as_u64()) {
+            (Some("equal"), Some(0)) => &mut joined,
+            (Some("equal"), _) => &mut changed,
+            (_, Some(0)) => &mut weighted,
+            _ => &mut weighted_changed,
+        };
+        into.insert(line["began_with"].to_string(), json!((worst * 1_000.0).round() / 1_000.0));
+    }
+    let figure = json!({
+        "by_nodes": joined,
+        "after_100_changes": changed,
+        "weighted": weighted,
+        "weighted_after_100_changes": weighted_changed,
+    });
+    Ok(Part { figures: vec![("balance_max_over_mean", figure)], details: lines })
+}
+
+/// The model check of small rings.
+pub fn model(everring: &Everring, quick: bool) -> Result<Part> {
+    let mut args = vec!["sim", "model", "--output", "json"];
+    if quick {
+        args.push("--short");
+    }
+    let report = report(everring, &args)?;
+    let explored = report["explored"].as_array().context("the report has no scopes")?;
+    let states: u64 = explored.iter().filter_map(|scope| scope["states"].as_u64()).sum();
+    let broken = explored.iter().filter(|scope| !scope["violation"].is_null()).count();
+    if broken > 0 {
+        bail!("the model check broke an invariant in {broken} scopes: {}", report["explored"]);
+    }
+    let planted = report["planted"].as_array().context("the report has no planted bugs")?;
+    let found = planted.iter().filter(|one| one["found"] == true).count();
+    let figures = vec![
+        ("model_states", json!(states)),
+        ("model_planted_found", json!(found)),
+        ("model_planted_total", json!(planted.len())),
+    ];
+    Ok(Part { figures, details: report })
+}
+
+/// Mean hops by finger tables on rings at rest, from the simulator's own lookups.
+pub fn hops(everring: &Everring, quick: bool) -> Result<Part> {
+    let powers: &[u32] = if quick { &[10, 12] } else { &[10, 14, 17, 20] };
+    let (mut hops, mut details) = (Map::new(), Vec::new());
+    for power in powers {
+        let power = power.to_string();
+        let report = report(everring, &["sim", "hops", "--power", &power, "--output", "json"])?;
+        hops.insert(format!("2^{power}"), json!(rounded(number(&report, "hops")?)));
+        details.push(report);
+    }
+    Ok(Part { figures: vec![("hops", Value::Object(hops))], details: Value::Array(details) })
+}
+
+/// A thousand members whose lives have a median of 1, 10 and 60 minutes.
+pub fn churn(everring: &Everring, quick: bool) -> Result<Part> {
+    let (nodes, length) = if quick { ("200", "60s") } else { ("1000", "10m") };
+    let (mut churn, mut details) = (Map::new(), Vec::new());
+    for minutes in ["1", "10", "60"] {
+        let session = format!("{minutes}m");
+        let args = ["sim", "ring", "--nodes", nodes, "--churn", &session, "--for", length, "--output", "json"];
+        let report = report(everring, &args)?;
+        let figure = json!({
+            "wrong_owner": report["wrong_owner"],
+            "failed_per_10k": rounded(number(&report, "failed_per_10k")?),
+            "messages_per_node_second": rounded(number(&report, "messages_per_node_second")?),
+        });
+        churn.insert(minutes.to_owned(), figure);
+        details.push(report);
+    }
+    Ok(Part { figures: vec![("churn", Value::Object(churn))], details: Value::Array(details) })
+}
+
+/// A million members, at work for some virtual seconds.
+pub fn million(everring: &Everring, quick: bool) -> Result<Part> {
+    let nodes = if quick { "20000" } else { "1000000" };
+    let args =
+        ["sim", "ring", "--nodes", nodes, "--churn", "60m", "--period", "10s", "--for", "30s", "--output", "json"];
+    let report = report(everring, &args)?;
+    let figures = vec![
+        ("sim_million_gib", json!(rounded(number(&report, "peak_gib")?))),
+        ("sim_million_seconds", json!(rounded(number(&report, "wall_s")?))),
+    ];
+    Ok(Part { figures, details: report })
+}
+
+/// Simulated schedules of the whole fleet.
+pub fn schedules(everring: &Everring, quick: bool) -> Result<Part> {
+    let seeds = if quick { "300" } else { "10000" };
+    let summary = report(everring, &["sim", "run", "--seeds", seeds, "--output", "json"])?;
+    let figures =
+        vec![("schedules", summary["schedules"].clone()), ("violations", summary["violations"].clone())];
+    Ok(Part { figures, details: summary })
+}
+
+/// The bugs planted in the cores, each searched for in at most so many schedules.
+pub fn planted(everring: &Everring, _quick: bool) -> Result<Part> {
+    let bugs = everring.run(&words(&["sim", "bugs"]))?.stdout;
+    let (mut found, mut total, mut by_name) = (0, 0, Map::new());
+    for bug in bugs.lines().filter(|line| !line.is_empty()) {
+        let args = ["sim", "run", "--seeds", "1000", "--planted", bug, "--until-found", "--output", "json"];
+        let report = report(everring, &args)?;
+        let violations = number(&report, "violations")?;
+        total += 1;
+        found += u32::from(violations > 0.0);
+        by_name.insert(bug.to_owned(), report["first_violation"].clone());
+    }
+    let figures = vec![("planted_found", json!(found)), ("planted_total", json!(total))];
+    Ok(Part { figures, details: Value::Object(by_name) })
+}

@@ -1,0 +1,264 @@
+//! `everring sim ring|lookups|balance|model`: the ring by itself, measured in virtual time or explored exhaustively.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use serde_json::{Value, json};
+use sim::balance::{Balance, Changed, Ringful};
+use sim::large::{self, Churned, Plan, Row};
+use sim::model;
+
+use crate::args::SimRingArgs;
+use crate::out::{self, Form};
+use crate::simulate::EXIT_VIOLATED;
+
+/// Lookups by which the hops of a ring at rest are measured.
+const LOOKUPS: u64 = 20_000;
+/// Members that come and go, after which the balance is measured again.
+const CHANGES: usize = 100;
+/// Weights in turn.
+const EQUAL: &[u32] = &[1];
+/// Weights in turn.
+const WEIGHTED: &[u32] = &[1, 2, 4];
+/// The sizes at which staleness is measured, as powers of two.
+const STALE_POWERS: [u8; 9] = [3, 5, 8, 10, 12, 14, 16, 18, 20];
+/// The lives of `docs/lookups.md`.
+const SESSIONS: [Duration; 3] = [Duration::from_secs(60), Duration::from_secs(600), Duration::from_secs(3_600)];
+
+/// `everring sim ring`: exit status 1 when a lookup ended at the wrong owner.
+///
+/// # Errors
+/// Standard output is closed.
+pub fn ring(args: &SimRingArgs) -> anyhow::Result<u8> {
+    let began = Instant::now();
+    let config = chord_config(args.period);
+    let plan = Plan {
+        nodes: args.nodes as usize,
+        config,
+        session: args.churn,
+        length: args.length,
+        lookups_per_s: args.lookups.max(0.0),
+        seed: args.seed,
+    };
+    let found = large::churn(&plan);
+    let wall_s = began.elapsed().as_secs_f64();
+    let peak_gib = peak_memory_bytes().map(|bytes| bytes as f64 / f64::from(1 << 30));
+    let described = json!({
+        "nodes": args.nodes,
+        "median_session_s": args.churn.map(|median| median.as_secs_f64()),
+        "simulated_s": args.length.as_secs_f64(),
+        "period_ms": args.period.as_millis() as u64,
+        "seed": args.seed,
+        "lookups": found.lookups,
+        "wrong_owner": found.wrong_owner,
+        "failed": found.failed,
+        "failed_per_10k": per_10k(&found),
+        "hops": found.hops,
+        "p99_ms": found.p99_ms,
+        "messages_per_node_second": found.messages_per_node_second,
+        "crashes": found.crashes,
+        "stale_successors": found.stale_successors,
+        "stale_fingers": found.stale_fingers,
+        "wrong_successor": found.wrong_successor,
+        "entries": found.entries,
+        "looks": found.looks,
+        "looks_with_a_broken_invariant": found.broken,
+        "events": found.events,
+        "wall_s": wall_s,
+        "peak_gib": peak_gib,
+    });
+    show(&described, args.output.output)?;
+    Ok(if found.wrong_owner > 0 { EXIT_VIOLATED } else { 0 })
+}
+
+/// `everring sim lookups`.
+///
+/// # Errors
+/// Standard output is closed, or the folder cannot be written to.
+pub fn lookups(write: Option<&Path>, power_max: u8) -> anyhow::Result<u8> {
+    let rows: Vec<Row> = (3..=power_max)
+        .map(|power| {
+            eprintln!("everring: a ring of 2^{power} members");
+            large::measure(1 << power, LOOKUPS, u64::from(power))
+        })
+        .collect();
+    let sizes = STALE_POWERS.into_iter().filter(|power| *power <= power_max);
+    let stale = sizes.map(|power| {
+        eprintln!("everring: 2^{power} members that come and go");
+        large::stale(1 << power)
+    });
+    let stale: Vec<large::Stale> = stale.collect();
+    let session = Duration::from_secs(600);
+    let aged = [1, 10, 60, 600].map(|after| large::age(1_000, session, Duration::from_secs(after), 1)).into();
+    let churned = SESSIONS.map(|session| {
+        eprintln!("everring: 1,000 members with a median life of {session:?}");
+        let length = Duration::from_secs(300);
+        let config = large::config();
+        (
+            session,
+            large::churn(&Plan { nodes: 1_000, config, session: Some(session), length, lookups_per_s: 200.0, seed: 1 }),
+        )
+    });
+    let measured = large::Measured { rows, stale, aged, churned: churned.into() };
+    let page = large::markdown(&measured, "lookups.svg");
+    match write {
+        None => out::bytes(page.as_bytes())?,
+        Some(folder) => {
+            for (name, text) in [("lookups.md", page), ("lookups.svg", large::plot(&measured.rows, &measured.stale))] {
+                let path = folder.join(name);
+                std::fs::write(&path, text).with_context(|| format!("{} cannot be written", path.display()))?;
+                eprintln!("everring: wrote {}", path.display());
+            }
+        }
+    }
+    Ok(0)
+}
+
+/// `everring sim hops`.
+///
+/// # Errors
+/// Standard output is closed.
+pub fn hops(power: u8, form: Form) -> anyhow::Result<u8> {
+    let began = Instant::now();
+    let walked = large::measure_one(large::Strategy::Fingers, 1 << power, LOOKUPS, u64::from(power));
+    let described = json!({
+        "nodes": 1u64 << power,
+        "hops": walked.hops,
+        "hops_max": walked.hops_max,
+        "entries": walked.entries,
+        "lookups": walked.lookups,
+        "wall_s": began.elapsed().as_secs_f64(),
+        "peak_gib": peak_memory_bytes().map(|bytes| bytes as f64 / f64::from(1 << 30)),
+    });
+    show(&described, form)?;
+    Ok(0)
+}
+
+/// `everring sim balance`.
+///
+/// # Errors
+/// Standard output is closed.
+pub fn balance(nodes_max: usize, form: Form) -> anyhow::Result<u8> {
+    let sizes = [3, 4, 5, 8, 16, 32, 64, 100, 200, 500, 1_000];
+    let mut lines = Vec::new();
+    for nodes in sizes.into_iter().filter(|nodes| *nodes <= nodes_max) {
+        for (kind, weights) in [("equal", EQUAL), ("weighted", WEIGHTED)] {
+            let mut ring = Ringful::of(nodes, weights, nodes as u64);
+            lines.push(balance_line(kind, nodes, None, &ring.balance()));
+            let changed = ring.change(CHANGES);
+            lines.push(balance_line(kind, nodes, Some(&changed), &ring.balance()));
+        }
+    }
+    match form {
+        Form::Json => out::json(&Value::Array(lines))?,
+        Form::Table => {
+            for line in lines {
+                out::line(&line.to_string())?;
+            }
+        }
+    }
+    Ok(0)
+}
+
+fn balance_line(kind: &str, began_with: usize, changed: Option<&Changed>, balance: &Balance) -> Value {
+    let Balance { nodes, by_arc, by_keys, with_copies, tokens_max } = balance;
+    json!({
+        "weights": kind,
+        "began_with": began_with,
+        "changes": changed.map_or(0, |_| CHANGES),
+        "nodes": nodes,
+        "max_over_mean_by_arc": by_arc,
+        "max_over_mean_by_keys": by_keys,
+        "max_over_mean_with_copies": with_copies,
+        "tokens_max": tokens_max,
+        "max_over_mean_by_arc_worst": changed.map(|changed| changed.by_arc_worst),
+        "moved_over_ideal": changed.map(|changed| changed.moved_over_ideal),
+        "copied_over_ideal": changed.map(|changed| changed.copied_over_ideal),
+    })
+}
+
+/// `everring sim model`: exit status 1 when an invariant can be broken, or a planted bug was not found.
+///
+/// # Errors
+/// Standard output is closed.
+pub fn model(short: bool, form: Form) -> anyhow::Result<u8> {
+    let scopes = if short { model::SHORT.as_slice() } else { model::LONG.as_slice() };
+    let mut bad = false;
+    let mut explored = Vec::new();
+    for named in scopes {
+        let began = Instant::now();
+        let found = model::check(named);
+        bad |= found.violation.is_some();
+        explored.push(json!({
+            "scope": named.name,
+            "states": found.states,
+            "depth": found.depth,
+            "steps": found.steps,
+            "complete": found.complete,
+            "repaired": found.repaired,
+            "violation": violation_of(&found),
+            "wall_s": began.elapsed().as_secs_f64(),
+        }));
+        eprintln!("everring: {}: {} states, depth {}", named.name, found.states, found.depth);
+    }
+    let planted: Vec<Value> = model::planted()
+        .into_iter()
+        .map(|(name, found)| {
+            bad |= found.violation.is_none();
+            let what = violation_of(&found);
+            json!({
+                "rules": name,
+                "found": !what.is_null(),
+                "states": found.states,
+                "depth": found.depth,
+                "violation": what,
+            })
+        })
+        .collect();
+    show(&json!({"explored": explored, "planted": planted}), form)?;
+    Ok(if bad { EXIT_VIOLATED } else { 0 })
+}
+
+fn violation_of(found: &model::Explored) -> Value {
+    match &found.violation {
+        Some((violation, way)) => json!({"what": violation.to_string(), "way": way}),
+        None => Value::Null,
+    }
+}
+
+fn chord_config(period: Duration) -> sim::large::RingConfig {
+    sim::large::RingConfig { stabilize_period: period, finger_period: period, ..large::config() }
+}
+
+fn per_10k(found: &Churned) -> f64 {
+    found.failed as f64 * 10_000.0 / found.lookups.max(1) as f64
+}
+
+fn show(described: &Value, form: Form) -> anyhow::Result<()> {
+    match (form, described.as_object()) {
+        (Form::Table, Some(fields)) => {
+            for (name, value) in fields {
+                match value {
+                    Value::Array(items) => {
+                        out::line(&format!("{name}:"))?;
+                        for item in items {
+                            out::line(&format!("  {item}"))?;
+                        }
+                    }
+                    value => out::line(&format!("{name:<30} {value}"))?,
+                }
+            }
+        }
+        _ => out::json(described)?,
+    }
+    Ok(())
+}
+
+/// The most memory that this process has had; none where the system does not tell.
+fn peak_memory_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kib * 1024)
+}
