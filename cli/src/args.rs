@@ -379,17 +379,17 @@ pub struct StorageNodeArgs {
     /// For a node that does not come back. Without it, it merely drains.
     #[arg(long, env = "EVERRING_LEAVE_WITHIN", value_parser = parse_duration, value_name = "TIME")]
     pub leave_within: Option<Duration>,
-    /// With --leave-within: leave only when this StatefulSet, whose pod the node is, was scaled down below it, and merely
-    /// drain whenever the pod is to come back. Its namespace is that of the pod's service account.
+    /// With --leave-within: leave only when this StatefulSet, whose pod the node is, was scaled down below it, and
+    /// merely drain whenever the pod is to come back. Its namespace is that of the pod's service account.
     #[cfg(feature = "kubernetes")]
     #[arg(long, env = "EVERRING_STATEFUL_SET", value_name = "NAME", requires = "leave_within")]
     pub stateful_set: Option<String>,
-    /// How long a member of the ring may be away and keep its place. After that it is taken out, and others copy what it
-    /// held; it comes back as a new member. 0s: for any time.
+    /// How long a member of the ring may be away and keep its place. After that it is taken out, and others copy what
+    /// it held; it comes back as a new member. 0s: for any time.
     #[arg(long, env = "EVERRING_GRACE", default_value = "5m", value_parser = parse_duration, value_name = "TIME")]
     pub grace: Duration,
-    /// On the data directory of a node that has left the ring: remove what is in it and join as a new member, instead of
-    /// refusing to start.
+    /// On the data directory of a node that has left the ring: remove what is in it and join as a new member, instead
+    /// of refusing to start.
     #[arg(long, env = "EVERRING_REJOIN")]
     pub rejoin: bool,
 }

@@ -146,7 +146,8 @@ fn sigterm_drains_a_node_that_comes_back_and_takes_leave_where_asked_to() {
     assert_eq!(third.wait().expect("it ends").code(), Some(0));
 }
 
-/// A member that is away for longer than the grace period is taken out by the others, and is somebody new when it returns.
+/// A member that is away for longer than the grace period is taken out by the others, and is somebody new when it
+/// returns.
 #[test]
 fn a_member_that_stays_away_is_taken_out_and_returns_as_another() {
     let grace = [("EVERRING_GRACE", "1s")];

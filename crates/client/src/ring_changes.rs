@@ -78,8 +78,8 @@ pub async fn note_copied(consul: &Consul, node: NodeId, changes: &[Epoch]) -> Re
     Ok(newest)
 }
 
-/// Takes a member out of the ring that has been away for too long, unless discovery's checks say that it lives, or another
-/// change is under way. The view that has it on its way out, if this was the call that put it there.
+/// Takes a member out of the ring that has been away for too long, unless discovery's checks say that it lives, or
+/// another change is under way. The view that has it on its way out, if this was the call that put it there.
 ///
 /// # Errors
 /// See [`RingChangeError`]: the ring may not survive without it.

@@ -7,8 +7,8 @@
 //! - [`KubernetesFleet`] is the shell: it watches the pods, keeps the Lease, and makes the faults.
 //!
 //! What it is *not*: it decides no fault (the monkey does), and it needs no more rights than `deploy/k8s` gives it:
-//! the monkey gets, lists, watches and deletes pods, creates evictions and events, and has its own Lease; a storage node
-//! gets its own StatefulSet; all in one namespace.
+//! the monkey gets, lists, watches and deletes pods, creates evictions and events, and has its own Lease; a storage
+//! node gets its own StatefulSet; all in one namespace.
 //!
 //! Invariants:
 //! - a pod without the opt-in label is never touched; that is looked at again right before the fault, on the very pod

@@ -1,7 +1,7 @@
 //! Who has been away for so long that others should hold what it held.
 //!
-//! Pure: it is told who is there, and the time. It proposes; discovery's word on the absent one, and the view's rules for
-//! leaving, come after it.
+//! Pure: it is told who is there, and the time. It proposes; discovery's word on the absent one, and the view's rules
+//! for leaving, come after it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

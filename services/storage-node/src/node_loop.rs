@@ -98,8 +98,8 @@ pub(crate) struct NodeLoop {
 pub enum Parting {
     /// It comes back: it answers what it has taken, and ends.
     Drain,
-    /// It does not come back: it leaves the ring, so that others hold what it held, and takes at most this long. If it is
-    /// not let go, it drains.
+    /// It does not come back: it leaves the ring, so that others hold what it held, and takes at most this long. If
+    /// it is not let go, it drains.
     Leave(Duration),
 }
 
@@ -363,7 +363,7 @@ impl NodeLoop {
         self.giving_up = Some(tokio::spawn(async move {
             match ring_changes::give_up(&consul, absent).await {
                 Ok(Some(view)) => {
-                    tracing::warn!(node = name, epoch = %view.epoch, "away for longer than the grace period: taken out");
+                    tracing::warn!(node = name, epoch = %view.epoch, "away beyond the grace period: taken out");
                     directory.learn(view);
                 }
                 // Discovery sees it, or somebody was quicker.
