@@ -249,8 +249,9 @@ async fn keep(
             }
             Err(error) => format!("could not be started ({error})"),
         };
+        // At once: whoever sees its end must also see whether it is the last.
         change(&|life| {
-            *life = Life { pid: None, ready: false, last_end: Some(ended.clone()), ..life.clone() };
+            *life = Life { pid: None, ready: false, last_end: Some(ended.clone()), over: retired, ..life.clone() };
         });
         if retired {
             break;
