@@ -13,13 +13,13 @@ const GIFTS_MAX: usize = 64;
 /// Candidates for such a piece.
 const HEIRS: usize = 16;
 /// A member that owns more than this multiple of its due share has a piece too many.
-const FULL: f64 = 1.02;
+const FULL: f64 = 1.05;
 /// What a gift must make better, for each is one more token to keep up.
 const TOKEN_PRICE: f64 = 1e-5;
 /// What may move besides the leaver's arcs, as a share of them.
 const SPARE_SHARE: f64 = 0.08;
 /// A member that owns more than this multiple of its due share lets some of it go to a neighbour, out of the spare.
-const TOO_FULL_FOR_GOOD: f64 = 1.04;
+const TOO_FULL_FOR_GOOD: f64 = 1.07;
 /// Members that are relieved so, at most.
 const RELIEFS_MAX: usize = 64;
 
