@@ -39,8 +39,10 @@ struct Cli {
 const NODES: u64 = 5;
 /// Copies of each key.
 const COPIES: u64 = 3;
-/// Clients that fill the ring, and that ask while it changes.
+/// Clients that ask while the ring changes.
 const CLIENTS: u64 = 8;
+/// Clients that fill it: many writes share a sync.
+const FILLERS: u64 = 48;
 /// How long a fleet may take to come up, a killed node to come back, and a change to end.
 const PATIENCE: Duration = Duration::from_secs(900);
 /// How often a node's status is asked.
@@ -90,7 +92,7 @@ fn measure(everring: &Path, work: &Path, keys: u64, quick: bool) -> Result<Value
     let fleet = Fleet::start(everring, work)?;
     eprintln!("figures: {keys} records are written");
     let began = Instant::now();
-    fill(&fleet.gateways, keys, CLIENTS)?;
+    fill(&fleet.gateways, keys, FILLERS)?;
     eprintln!("figures: that took {:.0} s", began.elapsed().as_secs_f64());
     let change = Change { fleet: &fleet, keys, quick, limit };
     let join = change.measure(&["add", "n6"], keys * COPIES / (NODES + 1))?;
@@ -207,7 +209,8 @@ impl Fleet {
 
     /// The storage nodes' HTTP sides as discovery has them.
     fn registered(&self) -> Result<BTreeMap<String, String>> {
-        let discovery = self.discovery.trim_start_matches("http://");
+        // Several replicas, with commas between: any of them knows.
+        let discovery = self.discovery.split(',').next().unwrap_or_default().trim_start_matches("http://");
         let services = get_json(discovery, "/v1/health/service/everring-storage-node")?;
         let meta = |service: &Value, field: &str| service["Service"]["Meta"][field].as_str().unwrap_or("").to_owned();
         let services = services.as_array().context("a list of services")?;
