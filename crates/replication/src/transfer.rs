@@ -14,7 +14,7 @@
 //! Ballots are asked for first, and then only the registers in which the newcomer lags. So the second of two sources
 //! costs little, and a copy that was interrupted is resumed by what the disk holds.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc as Shared;
 use std::time::Duration;
 
@@ -39,10 +39,13 @@ const ARCS_AT_ONCE: usize = 4;
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(150);
 /// Askings after which another source is tried.
 const TRIES_MAX: u32 = 3;
-/// How much a newcomer takes in at most unless told otherwise, in bytes a second.
+/// How much all who copy take in together at most unless told otherwise, in bytes a second.
 const RATE_DEFAULT: u64 = 32 << 20;
 /// What a register's key, ballot and frame cost on the way, in bytes.
 const ENTRY_BYTES: usize = 64;
+/// What the work on a register costs, as if it were so many bytes: small ones are bounded by the processor and not by
+/// the network, and a copy must leave the requests of clients room there too.
+const WORK_BYTES: usize = 4 * 1024;
 
 /// All copying of this replica.
 #[derive(Debug, Default)]
@@ -53,6 +56,8 @@ pub(crate) struct Transfer {
     changes: Vec<(Epoch, Vec<Position>)>,
     /// Bytes a second; 0 for the default.
     rate: u64,
+    /// Nodes that copy now, as far as the view tells: they share the rate, since they draw on the same sources.
+    at_it: u64,
     /// Nothing is asked before this time: what came in last is still being paid for.
     paid_until: Option<Instant>,
     timer_at: Option<Instant>,
@@ -172,15 +177,21 @@ impl<R: Rules> Replica<R> {
             });
             self.transfer.copies.insert(arc.high, copy);
         }
-        let mut changes = Vec::new();
-        for pending in self.view.pending.iter().filter(|pending| !pending.copied.contains(&self.me)) {
+        let (mut changes, mut at_it) = (Vec::new(), BTreeSet::new());
+        for pending in &self.view.pending {
             let arcs = self.view.arcs_of_change(pending.id, &self.ring);
+            let newcomers = arcs.iter().flat_map(|arc| arc.sets().newcomers().collect::<Vec<_>>());
+            at_it.extend(newcomers.filter(|node| !pending.copied.contains(node)));
+            if pending.copied.contains(&self.me) {
+                continue;
+            }
             let mine: Vec<Position> = arcs.iter().filter(|arc| arc.awaits(self.me)).map(|arc| arc.high).collect();
             if !mine.is_empty() {
                 changes.push((pending.id, mine));
             }
         }
         self.transfer.changes = changes;
+        self.transfer.at_it = at_it.len() as u64;
         self.transfer_continue(out);
     }
 
@@ -296,7 +307,8 @@ impl<R: Rules> Replica<R> {
         }
         asking.after = beyond.or_else(|| asking.after.take());
         asking.last = (!page.more).then_some(page.total);
-        asking.listed += page.entries.len() as u64;
+        let listed = page.entries.len();
+        asking.listed += listed as u64;
         for (key, ballot) in page.entries {
             let ours = self.acceptor.register(&key).map_or(Ballot::ZERO, |register| register.accepted);
             if ours < ballot {
@@ -304,7 +316,7 @@ impl<R: Rules> Replica<R> {
             }
         }
         asking.heard_from();
-        self.transfer_pay(ENTRY_BYTES);
+        self.transfer_pay(ENTRY_BYTES * (listed + 1));
         self.transfer_advance(high, out);
     }
 
@@ -316,13 +328,14 @@ impl<R: Rules> Replica<R> {
         out: &mut Outbox,
     ) {
         let Some(high) = self.transfer.asked(from, round).filter(|_| !self.disk_full) else { return };
-        let mut bytes = 0;
+        let (mut bytes, mut work) = (0, 0);
         for (key, ballot, state) in entries {
             let asking = self.transfer.copies.get_mut(&high).and_then(|copy| copy.asking.as_mut());
             let Some(asking) = asking else { return };
             let Some(at) = asking.wanted.iter().position(|wanted| *wanted == key) else { continue };
             asking.wanted.remove(at);
             bytes += bytes_of(&key, &state);
+            work += WORK_BYTES;
             self.transfer.registers += 1;
             // It may not be chosen: no harm while the old set must agree, and settled before the old set goes.
             if self.acceptor.learn(&key, ballot, &state, &mut out.persist) {
@@ -336,7 +349,7 @@ impl<R: Rules> Replica<R> {
         if let Some(asking) = self.transfer.copies.get_mut(&high).and_then(|copy| copy.asking.as_mut()) {
             asking.heard_from();
         }
-        self.transfer_pay(bytes);
+        self.transfer_pay(bytes + work);
         self.transfer_advance(high, out);
     }
 
@@ -364,7 +377,8 @@ impl<R: Rules> Replica<R> {
     /// What came in is paid for with time.
     fn transfer_pay(&mut self, bytes: usize) {
         let rate = if self.transfer.rate == 0 { RATE_DEFAULT } else { self.transfer.rate };
-        let cost = Duration::from_nanos((bytes as u64).saturating_mul(1_000_000_000) / rate.max(1));
+        let shared = (bytes as u64).saturating_mul(self.transfer.at_it.max(1));
+        let cost = Duration::from_nanos(shared.saturating_mul(1_000_000_000) / rate.max(1));
         let from = self.transfer.paid_until.unwrap_or(self.now).max(self.now);
         self.transfer.paid_until = Some(from + cost);
     }
