@@ -155,6 +155,9 @@ class Test:
         self.eventually("the first served request", 300, served)
         self.figures["apply_to_first_request_s"] = round(time.monotonic() - began, 1)
         self.everything_ready()
+        if self.args.built:
+            self.figures["image_mib"] = self.args.built["unpacked_mib"]
+            self.check("the image is at most 40 MiB", self.figures["image_mib"] <= 40, f"{self.figures['image_mib']} MiB")
         self.check("from apply to the first served request", True, f"{self.figures['apply_to_first_request_s']} s")
         self.figures["pod_ready_s"] = self.pod_ready()
 
@@ -558,6 +561,7 @@ def main():
     parser.add_argument("--overlay", type=pathlib.Path, default=ROOT / "deploy" / "k8s")
     parser.add_argument("--everring", default="everring", help="the program, for the load from outside")
     parser.add_argument("--image", default="everring:dev", help="the image that the overlay names")
+    parser.add_argument("--built", type=json.loads, help="what deploy/image/build.sh said of the image, as JSON")
     parser.add_argument("--next-image", default="everring:next", help="the image to roll to and back from")
     parser.add_argument("--figures", type=pathlib.Path, help="where the figures are written")
     sys.exit(Test(parser.parse_args()).run())

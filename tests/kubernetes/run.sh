@@ -13,9 +13,9 @@ triple="${EVERRING_IMAGE_TARGET:-$(rustc -vV | awk '/^host:/ { print $2 }')}"
 program="$target_dir/image/$triple/release/everring"
 
 if [ -n "${KUBECONFIG:-}" ]; then
-    deploy/image/build.sh >/dev/null
+    built=$(deploy/image/build.sh)
     # The cluster's own registry has the images; EVERRING_IMAGE and EVERRING_NEXT_IMAGE name them where they differ.
-    exec python3 tests/kubernetes/fleet_test.py --everring "$program" --image "${EVERRING_IMAGE:-everring:dev}" \
+    exec python3 tests/kubernetes/fleet_test.py --everring "$program" --built "$built" --image "${EVERRING_IMAGE:-everring:dev}" \
         --next-image "${EVERRING_NEXT_IMAGE:-everring:next}" "$@"
 fi
 
@@ -49,7 +49,8 @@ printf 'tools: %d s\n' $((SECONDS - began))
 image() {
     python3 deploy/image/image.py "$images/$1.tar" "$2" --file "$3" --entrypoint "${3%%=*}" "${@:4}" >/dev/null
 }
-deploy/image/build.sh
+built=$(deploy/image/build.sh)
+printf '%s\n' "$built"
 # The same program by another name is all that a rolling upgrade needs; a label makes it another image.
 image next everring:next "/everring=$program" --label org.opencontainers.image.version=next
 image jaeger everring.test/jaeger:1 "/jaeger=$jaeger"
@@ -60,4 +61,4 @@ cluster down
 trap 'cluster down' EXIT
 cluster up "$images"/{everring,next,jaeger,prometheus}.tar
 printf 'cluster: %d s\n' $((SECONDS - began))
-cluster exec python3 tests/kubernetes/fleet_test.py --everring "$program" --overlay tests/kubernetes/overlay "$@"
+cluster exec python3 tests/kubernetes/fleet_test.py --everring "$program" --built "$built" --overlay tests/kubernetes/overlay "$@"
