@@ -359,7 +359,7 @@ fn an_interrupted_copy_is_resumed() {
     ring.fill();
     let joining = ring.view.begin_join(newcomer(6, 2500)).expect("it may join");
     ring.start(id(6), joining.clone());
-    ring.replicas.get_mut(&id(6)).expect("it runs").set_transfer_rate(100_000);
+    ring.replicas.get_mut(&id(6)).expect("it runs").set_transfer_rate(1_000_000);
     ring.publish(joining.clone());
     ring.wait(Duration::from_millis(60));
     let before = ring.fetched;
