@@ -50,14 +50,12 @@ pub fn missed(figures: &Map<String, Value>, quick: bool) -> Vec<String> {
         }
     }
     let number = |name: &str| figures.get(name).and_then(Value::as_f64);
-    for (name, most) in
-        [
-            ("sim_million_gib", MILLION_GIB_MAX),
-            ("sim_million_seconds", MILLION_SECONDS_MAX),
-            ("violations", 0.0),
-            ("restart_moved_keys", 0.0),
-        ]
-    {
+    for (name, most) in [
+        ("sim_million_gib", MILLION_GIB_MAX),
+        ("sim_million_seconds", MILLION_SECONDS_MAX),
+        ("violations", 0.0),
+        ("restart_moved_keys", 0.0),
+    ] {
         if let Some(value) = number(name).filter(|value| *value > most) {
             missed.push(format!("{name} is {value}, and may be {most}"));
         }

@@ -118,8 +118,7 @@ pub fn million(everring: &Everring, quick: bool) -> Result<Part> {
 pub fn schedules(everring: &Everring, quick: bool) -> Result<Part> {
     let seeds = if quick { "300" } else { "10000" };
     let summary = report(everring, &["sim", "run", "--seeds", seeds, "--output", "json"])?;
-    let figures =
-        vec![("schedules", summary["schedules"].clone()), ("violations", summary["violations"].clone())];
+    let figures = vec![("schedules", summary["schedules"].clone()), ("violations", summary["violations"].clone())];
     Ok(Part { figures, details: summary })
 }
 
