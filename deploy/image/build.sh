@@ -16,7 +16,9 @@ images="$target_dir/images"
 mkdir -p "$images"
 
 registry="${CARGO_HOME:-$HOME/.cargo}/registry/src"
-RUSTFLAGS="-C target-feature=+crt-static --remap-path-prefix=$registry=/cargo --remap-path-prefix=$PWD=/everring" \
+# Where it was built must not show: the same source makes the same bytes anywhere. (The last rule that fits counts.)
+remap="--remap-path-prefix=$registry=/cargo --remap-path-prefix=$PWD=/everring --remap-path-prefix=$target_dir/image=/target"
+RUSTFLAGS="-C target-feature=+crt-static $remap" \
     CARGO_TARGET_DIR="$target_dir/image" \
     cargo build --release --locked --quiet -p everring --features kubernetes --target "$triple"
 program="$target_dir/image/$triple/release/everring"
@@ -30,6 +32,13 @@ case "$file" in
     exit 1
     ;;
 esac
+
+for path in "$registry" "$PWD" "$target_dir"; do
+    if grep -qaF "$path/" "$program"; then
+        echo "image: the program names $path, so its bytes depend on where it was built" >&2
+        exit 1
+    fi
+done
 
 cargo metadata --format-version 1 --locked --features everring/kubernetes --filter-platform "$triple" |
     python3 deploy/image/sbom.py Cargo.lock >"$images/everring.cdx.json"

@@ -39,12 +39,12 @@ pub fn age(nodes: usize, session: Duration, after: Duration, seed: u64) -> Aged 
     Aged { after, wrong: wrong.count() as f64 / KEYS as f64 }
 }
 
-/// How stale what members keep is on a ring of one size, whose members' lives have the median [`STALE_SESSION`].
+/// How stale what members keep is on a ring of one size, whose members' lives have the median `STALE_SESSION`.
 #[derive(Clone, Copy, Debug)]
 pub struct Stale {
     /// Members.
     pub nodes: usize,
-    /// Keys that a table or a directory finds wrongly which has not been kept up for [`STALE_TABLE`].
+    /// Keys that a table or a directory finds wrongly which has not been kept up for `STALE_TABLE`.
     pub table: f64,
     /// What the protocol keeps up.
     pub churned: Churned,
