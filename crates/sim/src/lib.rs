@@ -19,6 +19,7 @@
 //! assert_eq!(report.violation, None);
 //! ```
 
+pub mod available;
 mod client;
 pub mod command;
 mod event_log;
