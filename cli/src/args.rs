@@ -212,7 +212,15 @@ pub struct DiscoveryServeArgs {
     /// The address of its HTTP interface (host:port) that people and replicas are told, if it is not where it listens.
     #[arg(long, env = "EVERRING_ADVERTISE_HTTP", value_name = "HOST:PORT")]
     pub advertise_http: Option<String>,
-    /// The cluster's secret: only replicas that know it are let in.
+    #[command(flatten)]
+    pub secret: SecretArgs,
+}
+
+/// The cluster's secret.
+#[derive(Clone, Debug, Args)]
+pub struct SecretArgs {
+    /// The cluster's secret, the same for all its processes: places keys on the ring, signs tokens, and lets the
+    /// replicas of discovery know each other.
     #[arg(
         long,
         env = "EVERRING_CLUSTER_SECRET",
@@ -247,16 +255,8 @@ fn replica(text: &str) -> Result<(String, String), String> {
 pub struct FleetArgs {
     #[command(flatten)]
     pub discovery: DiscoveryAddress,
-    /// The cluster's secret, the same for all its services: places keys on the ring and signs tokens.
-    #[arg(
-        long,
-        env = "EVERRING_CLUSTER_SECRET",
-        default_value = DEFAULT_SECRET,
-        hide_env_values = true,
-        hide_default_value = true,
-        value_name = "SECRET"
-    )]
-    pub cluster_secret: String,
+    #[command(flatten)]
+    pub secret: SecretArgs,
     /// How long to wait at the start for a discovery that does not answer yet.
     #[arg(
         long,

@@ -5,29 +5,28 @@ use std::path::Path;
 
 use anyhow::Context;
 use client::consul::{Consul, ReplicaInfo};
-use tokio::runtime::Builder;
 
 use crate::args::{DiscoveryAddress, DiscoveryCommand};
 use crate::out::{self, Form};
+use crate::people::block_on;
 
 /// Asks, and shows the answer.
 ///
 /// # Errors
 /// Nobody answers, or the file cannot be used; the chain says what to do.
 pub fn run(ask: DiscoveryCommand) -> anyhow::Result<()> {
-    let runtime = Builder::new_current_thread().enable_all().build().context("the system gives no sockets")?;
     match ask {
         DiscoveryCommand::Members { discovery, remove, output } => {
-            let replicas = runtime.block_on(members(&discovery, remove.as_deref()))?;
+            let replicas = block_on(members(&discovery, remove.as_deref()))??;
             show(&replicas, output.output)
         }
         DiscoveryCommand::Snapshot { file, discovery } => {
-            let snapshot = runtime.block_on(connect(&discovery)?.snapshot()).context(DOWN)?;
+            let snapshot = block_on(connect(&discovery)?.snapshot())?.context(DOWN)?;
             write(&file, &snapshot)
         }
         DiscoveryCommand::Restore { file, discovery } => {
             let snapshot = read(&file)?;
-            runtime.block_on(connect(&discovery)?.restore(snapshot)).context("nothing was restored")?;
+            block_on(connect(&discovery)?.restore(snapshot))?.context("nothing was restored")?;
             eprintln!("restored: every replica now holds what {} says", file.display());
             Ok(())
         }

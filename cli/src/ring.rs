@@ -12,7 +12,7 @@ use membership::{ChangeError, Epoch, NodeId, Pending, View};
 use serde_json::json;
 use wire::http::RingAnswer;
 
-use crate::args::{GatewaysArgs, OutputArgs};
+use crate::args::{DiscoveryAddress, GatewaysArgs, OutputArgs};
 use crate::duration;
 use crate::out::{self, Form};
 use crate::people::{EXIT_REFUSED, EXIT_UNKNOWN, ask_failed, block_on, client};
@@ -51,9 +51,8 @@ enum RingCommand {
 /// Where the ring's view is.
 #[derive(Debug, Args)]
 struct DiscoveryArgs {
-    /// The base URL of discovery (or of a Consul agent).
-    #[arg(long, env = "EVERRING_DISCOVERY", default_value = "http://127.0.0.1:8500", value_name = "URL")]
-    discovery: String,
+    #[command(flatten)]
+    discovery: DiscoveryAddress,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -149,7 +148,7 @@ fn ring_rows(ring: &RingAnswer) -> Vec<Vec<String>> {
 }
 
 async fn add(args: AddArgs) -> anyhow::Result<u8> {
-    let consul = Consul::new(&args.at.discovery)?;
+    let consul = Consul::open(&args.at.discovery.address())?;
     let view = match ring_changes::read(&consul).await {
         Ok(view) => view,
         Err(error) => return change_failed(error),
@@ -219,7 +218,7 @@ impl Progress {
 }
 
 async fn remove(args: RemoveArgs) -> anyhow::Result<u8> {
-    let consul = Consul::new(&args.at.discovery)?;
+    let consul = Consul::open(&args.at.discovery.address())?;
     let view = match ring_changes::read(&consul).await {
         Ok(view) => view,
         Err(error) => return change_failed(error),
@@ -232,8 +231,8 @@ async fn remove(args: RemoveArgs) -> anyhow::Result<u8> {
         };
     }
     // Who cannot be reached cannot be copied from: such a change would wait for ever.
-    let passing = match ring_changes::registered(&consul).await {
-        Ok(registered) => registered.passing,
+    let passing = match ring_changes::registered(&consul, true).await {
+        Ok(passing) => passing,
         Err(error) => return change_failed(error),
     };
     let losses = view.arcs_without_majority(|node| passing.contains_key(&node));
@@ -284,7 +283,7 @@ async fn wait(consul: &Consul, id: Epoch, args: &RemoveArgs) -> anyhow::Result<u
 }
 
 async fn abandon(change: u64, at: DiscoveryArgs) -> anyhow::Result<u8> {
-    let consul = Consul::new(&at.discovery)?;
+    let consul = Consul::open(&at.discovery.address())?;
     match ring_changes::change(&consul, |view| view.abandon(Epoch(change))).await {
         Ok(view) => told(&at.output, &view, true),
         Err(error) => change_failed(error),

@@ -55,7 +55,7 @@ fn replicas(args: &DiscoveryServeArgs) -> anyhow::Result<Option<::discovery::Rep
         advertise: args.advertise.clone(),
         advertise_http: args.advertise_http.clone(),
         founders: args.replicas.clone(),
-        secret: args.cluster_secret.clone(),
+        secret: args.secret.cluster_secret.clone(),
     }))
 }
 
@@ -70,7 +70,7 @@ pub fn router(args: RouterArgs, logs: Option<String>) -> anyhow::Result<()> {
         listen: args.listen,
         advertise: args.advertise,
         discovery: args.fleet.discovery.address(),
-        cluster_secret: args.fleet.cluster_secret,
+        cluster_secret: args.fleet.secret.cluster_secret,
         fleet_cache: args.fleet_cache,
         workers: usize::from(args.workers),
         drain: args.drain,
@@ -97,7 +97,7 @@ pub fn gateway(args: GatewayArgs, logs: Option<String>) -> anyhow::Result<()> {
         listen: args.listen,
         advertise: args.advertise,
         discovery: args.fleet.discovery.address(),
-        cluster_secret: args.fleet.cluster_secret,
+        cluster_secret: args.fleet.secret.cluster_secret,
         fleet_cache: args.fleet_cache,
         workers: usize::from(args.workers),
         drain: args.drain,
@@ -127,7 +127,7 @@ pub fn storage_node(args: StorageNodeArgs, logs: Option<String>) -> anyhow::Resu
         advertise: args.advertise,
         discovery: fleet.discovery.address(),
         data: args.data,
-        cluster_secret: fleet.cluster_secret.clone(),
+        cluster_secret: fleet.secret.cluster_secret.clone(),
         // A cluster that does not tell zones gives an empty one.
         zone: args.zone.filter(|zone| !zone.is_empty()),
         weight: args.weight,
@@ -224,7 +224,7 @@ fn finish(runtime: Runtime, guard: Guard) {
 
 fn warn_of_default_secret(fleet: &FleetArgs) {
     // `everring up` listens on this machine alone.
-    if fleet.cluster_secret == DEFAULT_SECRET && !lineage::is_kept() {
+    if fleet.secret.cluster_secret == DEFAULT_SECRET && !lineage::is_kept() {
         tracing::warn!("the cluster secret is the one that everybody knows; set EVERRING_CLUSTER_SECRET");
     }
 }

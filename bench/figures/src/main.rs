@@ -11,18 +11,20 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use clap::Parser;
 use clap::builder::BoolishValueParser;
-use processes::{commit, machine};
+use processes::machine;
 use serde_json::{Map, Value, json};
 
 mod bars;
 mod chaos_run;
 mod checker_run;
 mod everring;
+mod found;
 mod memory;
 mod planted;
 mod simulated;
 
 use crate::everring::Everring;
+use crate::found::{Found, rounded};
 
 /// Measures the figures of the fleet.
 #[derive(Debug, Parser)]
@@ -129,27 +131,10 @@ fn main() -> Result<std::process::ExitCode> {
     // The short form is for machines that do other work too: it says what was late, and fails for the rest only.
     let failed = !trouble.is_empty() || !(cli.quick || late.is_empty());
     trouble.extend(late);
-    let mut whole = figures.clone();
-    whole.insert("quick".to_owned(), json!(cli.quick));
-    whole.insert("machine".to_owned(), machine);
-    whole.insert("commit".to_owned(), json!(commit()));
-    whole.insert("commands".to_owned(), json!(everring.commands()));
-    whole.insert("details".to_owned(), Value::Object(details));
-    whole.insert("missed".to_owned(), json!(trouble));
-    let text = serde_json::to_string_pretty(&whole).context("figures are JSON")?;
-    std::fs::write(&cli.out, text + "\n").with_context(|| format!("{} cannot be written", cli.out.display()))?;
+    let found = Found { figures, details, trouble };
+    found.write(&cli.out, &everring, machine, cli.quick)?;
     if clean {
         std::fs::remove_dir_all(&work).with_context(|| format!("{} cannot be removed", work.display()))?;
     }
-    for missed in &trouble {
-        eprintln!("figures: MISSED: {missed}");
-    }
-    eprintln!("figures: written to {}", cli.out.display());
-    println!("{}", Value::Object(figures));
     Ok(if failed { std::process::ExitCode::FAILURE } else { std::process::ExitCode::SUCCESS })
-}
-
-/// A number with two decimals.
-fn rounded(value: f64) -> f64 {
-    (value * 100.0).round() / 100.0
 }

@@ -30,6 +30,12 @@ fn refused(output: &Output, word: &str) {
     assert!(stderr.contains(word), "`{word}` is missing in: {stderr}");
 }
 
+/// The arguments of a storage node that nobody keeps, beside the fleet of `up`.
+fn n4<'a>(discovery: &'a str, data: &'a str) -> Vec<&'a str> {
+    let node = ["storage-node", "--name", "n4", "--listen", "127.0.0.1:0", "--peer-listen", "127.0.0.1:0"];
+    [&node[..], &["--discovery", discovery, "--data", data]].concat()
+}
+
 /// Each member's name and state, as a gateway sees them.
 fn members(up: &Up) -> Result<Vec<(String, String)>, String> {
     let output = run(&["ring", "--output", "json", "--gateway", up.gateway()]);
@@ -112,11 +118,9 @@ fn a_running_fleet_grows_and_shrinks_and_stays_so_the_next_time() {
 #[test]
 fn sigterm_drains_a_node_that_comes_back_and_takes_leave_where_asked_to() {
     let up = Up::start(&[]);
-    let directory = TempDir::new().expect("a directory");
+    let (directory, discovery) = (TempDir::new().expect("a directory"), discovery(&up));
     let data = directory.path().join("n4");
-    let (data, discovery) = (data.to_str().expect("text"), discovery(&up));
-    let node = ["storage-node", "--name", "n4", "--listen", "127.0.0.1:0", "--peer-listen", "127.0.0.1:0"];
-    let base = [&node[..], &["--discovery", &discovery, "--data", data]].concat();
+    let base = n4(&discovery, data.to_str().expect("text"));
     let mut first = everring(&base).spawn().expect("it starts");
     expect_members(&up, &["n1", "n2", "n3", "n4"]);
     fill(&up);
@@ -152,11 +156,9 @@ fn sigterm_drains_a_node_that_comes_back_and_takes_leave_where_asked_to() {
 fn a_member_that_stays_away_is_taken_out_and_returns_as_another() {
     let grace = [("EVERRING_GRACE", "1s")];
     let up = Up::start_with(&[], &grace);
-    let directory = TempDir::new().expect("a directory");
+    let (directory, discovery) = (TempDir::new().expect("a directory"), discovery(&up));
     let data = directory.path().join("n4");
-    let (data, discovery) = (data.to_str().expect("text"), discovery(&up));
-    let node = ["storage-node", "--name", "n4", "--listen", "127.0.0.1:0", "--peer-listen", "127.0.0.1:0"];
-    let base = [&node[..], &["--discovery", &discovery, "--data", data]].concat();
+    let base = n4(&discovery, data.to_str().expect("text"));
     let id_of = |http: &str| get_json(http, "/status").map(|status| status["id"].as_str().unwrap_or("").to_owned());
     let (first, http) = service_with(&base, &grace);
     expect_members(&up, &["n1", "n2", "n3", "n4"]);
@@ -170,7 +172,7 @@ fn a_member_that_stays_away_is_taken_out_and_returns_as_another() {
     let (_again, http) = service_with(&base, &grace);
     expect_members(&up, &["n1", "n2", "n3", "n4"]);
     assert_ne!(id_of(&http).expect("it answers"), id);
-    let aside = std::fs::read_dir(data).expect("a directory").flatten();
+    let aside = std::fs::read_dir(&data).expect("a directory").flatten();
     assert!(aside.into_iter().any(|entry| entry.file_name().to_string_lossy().contains("aside")), "kept beside");
     expect_filled(&up);
 }
@@ -182,11 +184,9 @@ fn a_copy_outlives_its_target_and_its_source() {
     let up = Up::start_with(&[], &slow);
     let more = ".".repeat(4_000);
     fill_with(&up, &more);
-    let directory = TempDir::new().expect("a directory");
+    let (directory, discovery) = (TempDir::new().expect("a directory"), discovery(&up));
     let data = directory.path().join("n4");
-    let (data, discovery) = (data.to_str().expect("text"), discovery(&up));
-    let node = ["storage-node", "--name", "n4", "--listen", "127.0.0.1:0", "--peer-listen", "127.0.0.1:0"];
-    let base = [&node[..], &["--discovery", &discovery, "--data", data]].concat();
+    let base = n4(&discovery, data.to_str().expect("text"));
     let expect_copying = |http: &str| {
         eventually("n4 copies nothing", || {
             let copying = get_json(http, "/status")?["copying"].clone();

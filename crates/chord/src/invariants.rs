@@ -233,8 +233,7 @@ pub fn join_invariant_right_fingers(tables: &[(Position, Vec<Position>)]) -> Res
     let ring: BTreeSet<Position> = tables.iter().map(|(me, _)| *me).collect();
     for (me, fingers) in tables {
         for finger in fingers {
-            let start = Position(me.0.wrapping_add(1 << me.distance_to(*finger).max(1).ilog2()));
-            let right = next_of(&ring, start);
+            let (start, right) = right_finger(&ring, *me, *finger);
             if right != Some(*finger) {
                 return violated("join_invariant_right_fingers", || {
                     let right = right.map_or("nobody".to_owned(), |at| at.to_string());
@@ -244,6 +243,12 @@ pub fn join_invariant_right_fingers(tables: &[(Position, Vec<Position>)]) -> Res
         }
     }
     Ok(())
+}
+
+/// The point that a finger of `me` is for, and who of `ring` should be it.
+pub fn right_finger(ring: &BTreeSet<Position>, me: Position, finger: Position) -> (Position, Option<Position>) {
+    let start = Position(me.0.wrapping_add(1 << me.distance_to(finger).max(1).ilog2()));
+    (start, next_of(ring, start))
 }
 
 /// The first member at or after a point.

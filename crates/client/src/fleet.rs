@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use membership::{ClusterId, Epoch, NodeId, Ring, View};
+use membership::{ClusterId, Epoch, NodeId, Position, Ring, View};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -78,6 +78,13 @@ impl Fleet {
     pub fn name_of(&self, id: NodeId) -> String {
         let member = self.view.member(id).map(|member| member.name.clone());
         member.or_else(|| self.nodes.get(&id).map(|node| node.name.clone())).unwrap_or_else(|| id.to_string())
+    }
+
+    /// The replica set that the arc of a position is changing to, in words.
+    pub fn pending_change_at(&self, position: Position) -> Option<String> {
+        let next = self.ring.arc_of(position)?.next.as_ref()?;
+        let names: Vec<String> = next.iter().map(|node| self.name_of(*node)).collect();
+        Some(format!("to {}", names.join(", ")))
     }
 }
 

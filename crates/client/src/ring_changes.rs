@@ -1,5 +1,6 @@
 //! Changes of a formed ring's membership: each a step from one view to the next, taken by compare-and-set in discovery.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use membership::{ChangeError, Epoch, NodeId, View};
@@ -84,7 +85,7 @@ pub async fn note_copied(consul: &Consul, node: NodeId, changes: &[Epoch]) -> Re
 /// # Errors
 /// See [`RingChangeError`]: the ring may not survive without it.
 pub async fn give_up(consul: &Consul, absent: NodeId) -> Result<Option<View>, RingChangeError> {
-    if registered(consul).await?.passing.contains_key(&absent) {
+    if registered(consul, true).await?.contains_key(&absent) {
         return Ok(None);
     }
     let mut before = None;
@@ -93,31 +94,19 @@ pub async fn give_up(consul: &Consul, absent: NodeId) -> Result<Option<View>, Ri
         if !view.pending.is_empty() || view.member(absent).is_none() {
             return Ok(view.clone());
         }
-        view.begin_leave(std::collections::BTreeSet::from([absent]), false)
+        view.begin_leave(BTreeSet::from([absent]), false)
     });
     let after = after.await?;
     Ok((before != Some(after.epoch)).then_some(after))
 }
 
-/// The storage nodes whose checks pass, and all that are registered, with their addresses.
+/// The storage nodes that are registered, with their addresses; if `passing`, only those whose checks pass, which lived a
+/// few seconds ago.
 ///
 /// # Errors
 /// Discovery gave no answer.
-pub async fn registered(consul: &Consul) -> Result<Registered, RingChangeError> {
-    let all = consul.health_service(STORAGE_NODE_SERVICE, &HealthQuery::default(), None).await;
-    let passing = HealthQuery { passing: true, ..HealthQuery::default() };
-    let passing = consul.health_service(STORAGE_NODE_SERVICE, &passing, None).await;
-    Ok(Registered {
-        all: read_nodes(&all.map_err(RingChangeError::Discovery)?.value).await,
-        passing: read_nodes(&passing.map_err(RingChangeError::Discovery)?.value).await,
-    })
-}
-
-/// What discovery knows of the storage nodes' processes.
-#[derive(Clone, Debug, Default)]
-pub struct Registered {
-    /// Every registration.
-    pub all: std::collections::BTreeMap<NodeId, NodeAddress>,
-    /// Those whose checks pass: they lived a few seconds ago.
-    pub passing: std::collections::BTreeMap<NodeId, NodeAddress>,
+pub async fn registered(consul: &Consul, passing: bool) -> Result<BTreeMap<NodeId, NodeAddress>, RingChangeError> {
+    let query = HealthQuery { passing, ..HealthQuery::default() };
+    let found = consul.health_service(STORAGE_NODE_SERVICE, &query, None).await.map_err(RingChangeError::Discovery)?;
+    Ok(read_nodes(&found.value).await)
 }

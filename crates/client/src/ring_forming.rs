@@ -179,9 +179,7 @@ fn replace(view: &View, gone: NodeId, newcomer: Member) -> Result<View, EnterErr
         return Ok(next);
     }
     let waits_for = |pending: &&membership::Pending| {
-        pending.change.names(gone)
-            || pending.change.tokens_of(gone).is_some()
-            || view.awaited(pending.id).is_ok_and(|awaited| awaited.contains(&gone))
+        pending.change.concerns(gone) || view.awaited(pending.id).is_ok_and(|awaited| awaited.contains(&gone))
     };
     if let Some(pending) = view.pending.iter().find(waits_for) {
         // One that is leaving with its data lost is gone: nothing to take over.

@@ -1,5 +1,4 @@
 use registry::Answer;
-use stdx::Instant;
 
 use crate::codec::Frame;
 use crate::roster::Roster;
@@ -80,16 +79,12 @@ pub struct Status {
     pub term: u64,
     /// Who leads, as far as it knows.
     pub leader: Option<ReplicaId>,
-    /// When it last heard of the leader.
-    pub heard: Instant,
     /// The last entry that has acted here.
     pub applied: u64,
     /// The last entry of its log.
     pub last: u64,
     /// Who votes.
     pub voters: Vec<ReplicaId>,
-    /// Who follows without a vote.
-    pub learners: Vec<ReplicaId>,
     /// All members.
     pub roster: Roster,
     /// Whether it was taken out for good; it must be started with an empty data directory to join as a new one.

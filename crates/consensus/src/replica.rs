@@ -226,7 +226,6 @@ impl<M: StateMachine, R: Rules> Replica<M, R> {
     pub fn status(&self) -> Status {
         let base = Status {
             id: self.member.id,
-            heard: self.heard,
             applied: self.applied,
             roster: self.agreed.roster.clone(),
             removed: self.removed,
@@ -240,18 +239,20 @@ impl<M: StateMachine, R: Rules> Replica<M, R> {
             StateRole::Follower if raft.promotable() => Role::Follower,
             StateRole::Follower => Role::Learner,
         };
-        let heard = if role == Role::Leader { self.now } else { self.heard };
         let configuration = node.store().configuration();
         Status {
             role,
             term: raft.term,
             leader: Some(raft.leader_id).filter(|id| *id != raft::INVALID_ID),
-            heard,
             last: raft.raft_log.last_index(),
             voters: configuration.voters.clone(),
-            learners: configuration.learners.clone(),
             ..base
         }
+    }
+
+    /// When it last heard of the leader, were that not itself.
+    pub fn heard(&self) -> Instant {
+        self.heard
     }
 
     fn journal(&self) -> Option<&Journal> {

@@ -163,7 +163,7 @@ impl View {
     pub fn begin_leave(&self, nodes: BTreeSet<NodeId>, lost: bool) -> Result<View, ChangeError> {
         self.check_leavers(&nodes)?;
         let moves = self.moves_of_leave(&nodes);
-        self.begin_leave_moving(nodes, lost, moves)
+        self.begin_leave_checked(nodes, lost, moves)
     }
 
     /// The same, with the tokens that members who stay shall hold afterwards; without any, those who hold the next
@@ -178,6 +178,15 @@ impl View {
         moves: BTreeMap<NodeId, Vec<Position>>,
     ) -> Result<View, ChangeError> {
         self.check_leavers(&nodes)?;
+        self.begin_leave_checked(nodes, lost, moves)
+    }
+
+    fn begin_leave_checked(
+        &self,
+        nodes: BTreeSet<NodeId>,
+        lost: bool,
+        moves: BTreeMap<NodeId, Vec<Position>>,
+    ) -> Result<View, ChangeError> {
         if let Some(pending) = moves.keys().find_map(|node| self.pending_of(*node)) {
             return Err(self.overlaps(pending));
         }
@@ -273,7 +282,7 @@ impl View {
         self.pending_change(id)?;
         let ring = self.ring();
         let arcs = self.arcs_of_change(id, &ring);
-        Ok(arcs.iter().flat_map(|arc| arc.sets().newcomers().collect::<Vec<_>>()).collect())
+        Ok(newcomers(&arcs))
     }
 
     /// The arcs of `ring`, which is this view's, that change `id` moves.
@@ -285,7 +294,7 @@ impl View {
 
     /// The change by which `node` joins, leaves, is replaced or gets other tokens.
     pub fn pending_of(&self, node: NodeId) -> Option<&Pending> {
-        self.pending.iter().find(|pending| pending.change.names(node) || pending.change.tokens_of(node).is_some())
+        self.pending.iter().find(|pending| pending.change.concerns(node))
     }
 
     /// Whether `node` is a member that is on its way out.
@@ -410,13 +419,13 @@ impl View {
     }
 
     fn complete_if_copied(self, id: Epoch) -> Result<View, ChangeError> {
-        let awaited = self.awaited(id)?;
         let pending = self.pending_change(id)?.clone();
-        if !awaited.is_subset(&pending.copied) {
+        let before = self.ring();
+        let arcs = self.arcs_of_change(id, &before);
+        if !newcomers(&arcs).is_subset(&pending.copied) {
             return Ok(self);
         }
-        let before = self.ring();
-        let moved: Vec<Position> = self.arcs_of_change(id, &before).into_iter().map(|arc| arc.high).collect();
+        let moved: Vec<Position> = arcs.into_iter().map(|arc| arc.high).collect();
         let mut next = self;
         next.pending.retain(|other| other.id != id);
         match pending.change {
@@ -455,14 +464,12 @@ impl View {
     /// of a longer one.
     fn settle_epochs(&mut self, before: &Ring) {
         let ring = self.ring();
-        let mut epochs = std::mem::take(&mut self.arc_epochs);
-        epochs.retain(|high, _| ring.arcs().iter().any(|arc| arc.high == *high));
-        for arc in ring.arcs() {
+        let epoch_of = |arc: &crate::Arc| {
             let same = |old: &&crate::Arc| (old.low, old.high) == (arc.low, arc.high) && old.sets() == arc.sets();
-            let epoch = before.arc_of(arc.high).filter(same).map_or(self.epoch, |old| old.epoch);
-            epochs.insert(arc.high, epoch);
-        }
-        epochs.retain(|_, epoch| *epoch != Epoch(1));
+            before.arc_of(arc.high).filter(same).map_or(self.epoch, |old| old.epoch)
+        };
+        let epochs = ring.arcs().iter().map(|arc| (arc.high, epoch_of(arc)));
+        let epochs = epochs.filter(|(_, epoch)| *epoch != Epoch(1)).collect();
         self.arc_epochs = epochs;
     }
 
@@ -493,6 +500,11 @@ impl Change {
         }
     }
 
+    /// Whether the change is about `node` or moves its tokens.
+    pub fn concerns(&self, node: NodeId) -> bool {
+        self.names(node) || self.tokens_of(node).is_some()
+    }
+
     /// Who enters by it.
     pub fn newcomer(&self) -> Option<NodeId> {
         match self {
@@ -500,6 +512,11 @@ impl Change {
             Change::Leave { .. } => None,
         }
     }
+}
+
+/// Who is in the next replica set of one of `arcs` and not in the one in charge.
+pub fn newcomers(arcs: &[&crate::Arc]) -> BTreeSet<NodeId> {
+    arcs.iter().flat_map(|arc| arc.sets().newcomers().collect::<Vec<_>>()).collect()
 }
 
 fn sorted(tokens: &[Position]) -> Vec<Position> {

@@ -20,7 +20,7 @@ mod ring;
 mod view;
 
 pub use balance::{TOKENS, TOKENS_MAX, choose_tokens, load_ratios, tokens_after_leave, tokens_of_weight};
-pub use change::{ArcLoss, Change, ChangeError, Pending};
+pub use change::{ArcLoss, Change, ChangeError, Pending, newcomers};
 pub use identity::{BucketId, ClusterId, Epoch, NodeId};
 pub use position::{KeyHasher, Position};
 pub use ring::{Arc, ReplicaSets, Ring};

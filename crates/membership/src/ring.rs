@@ -1,6 +1,7 @@
 use std::sync::Arc as Shared;
 
-use crate::view::{Member, View};
+use crate::replica_set::{number_zones, walk};
+use crate::view::View;
 use crate::{Epoch, NodeId, Position};
 
 /// Whose votes decide on the keys of an arc.
@@ -126,19 +127,24 @@ impl View {
 
 /// Tokens in ring order with their members: the ring as it is, or as some changes would make it.
 pub(crate) struct Placement<'a> {
-    replication: usize,
-    tokens: Vec<(Position, &'a Member)>,
+    view: &'a View,
+    /// Each token and its member's place in the view's list.
+    tokens: Vec<(Position, usize)>,
+    zone_of: Vec<Option<usize>>,
+    zones: usize,
 }
 
 impl<'a> Placement<'a> {
     /// The ring of `view` with those of its pending changes made that `made` picks.
     pub fn of(view: &'a View, made: impl Fn(Epoch) -> bool) -> Placement<'a> {
-        let mut tokens: Vec<(Position, &Member)> = Vec::new();
-        for member in view.members.iter().filter(|member| view.counts(member.id, &made)) {
-            tokens.extend(view.tokens_with(member, &made).iter().map(|token| (*token, member)));
+        let mut tokens = Vec::new();
+        for (at, member) in view.members.iter().enumerate().filter(|(_, member)| view.counts(member.id, &made)) {
+            tokens.extend(view.tokens_with(member, &made).iter().map(|token| (*token, at)));
         }
         tokens.sort_unstable_by_key(|(token, _)| *token);
-        Placement { replication: view.replication, tokens }
+        // Zones of members that do not count make the walk longer at most.
+        let (zone_of, zones) = number_zones(view.members.iter().map(|member| member.zone.as_deref()));
+        Placement { view, tokens, zone_of, zones }
     }
 
     /// The ends of the arcs.
@@ -150,23 +156,9 @@ impl<'a> Placement<'a> {
     pub fn replicas_at(&self, position: Position) -> Vec<NodeId> {
         let count = self.tokens.len();
         let start = self.tokens.partition_point(|(token, _)| *token < position);
-        let mut chosen: Vec<&Member> = Vec::with_capacity(self.replication);
-        // Members that a zone kept out, in case that there are fewer zones than copies.
-        let mut spare: Vec<&Member> = Vec::new();
-        for step in 0..count {
-            if chosen.len() == self.replication {
-                break;
-            }
-            let (_, member) = self.tokens[(start + step) % count];
-            let known = |list: &[&Member]| list.iter().any(|other| other.id == member.id);
-            if known(&chosen) || known(&spare) {
-                continue;
-            }
-            let zone_taken = member.zone.is_some() && chosen.iter().any(|other| other.zone == member.zone);
-            if zone_taken { &mut spare } else { &mut chosen }.push(member);
-        }
-        let missing = self.replication - chosen.len();
-        chosen.into_iter().chain(spare.into_iter().take(missing)).map(|member| member.id).collect()
+        let clockwise = (0..count).map(|step| self.tokens[(start + step) % count].1);
+        let found = walk(clockwise, |member| self.zone_of[member], self.view.replication, self.zones);
+        found.members.into_iter().map(|member| self.view.members[member].id).collect()
     }
 }
 
@@ -202,10 +194,5 @@ impl Ring {
     /// The share of the circle, 0 to 1, that `node` owns (is first replica of).
     pub fn share_of(&self, node: NodeId) -> f64 {
         self.arcs.iter().filter(|arc| arc.replicas.first() == Some(&node)).map(Arc::share).sum()
-    }
-
-    /// The share of the circle, 0 to 1, of which `node` is to become a replica and must copy the data.
-    pub fn share_awaiting(&self, node: NodeId) -> f64 {
-        self.arcs.iter().filter(|arc| arc.awaits(node)).map(Arc::share).sum()
     }
 }

@@ -245,8 +245,7 @@ impl View {
 
     /// Whether `node` is a member whose tokens one change moves, and which no other is about.
     fn is_moved_once(&self, node: NodeId) -> bool {
-        let about = |pending: &&Pending| pending.change.names(node) || pending.change.tokens_of(node).is_some();
-        let mut changes = self.pending.iter().filter(about);
+        let mut changes = self.pending.iter().filter(|pending| pending.change.concerns(node));
         let only = changes.next().is_some_and(|pending| !pending.change.names(node)) && changes.next().is_none();
         only && self.member(node).is_some()
     }

@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc as Shared;
 use std::time::Duration;
 
-use membership::{Epoch, NodeId, Position, ReplicaSets};
+use membership::{Epoch, NodeId, Position, ReplicaSets, newcomers};
 use stdx::{Instant, TraceContext};
 
 use crate::io::{Event, Outbox};
@@ -180,8 +180,7 @@ impl<R: Rules> Replica<R> {
         let (mut changes, mut at_it) = (Vec::new(), BTreeSet::new());
         for pending in &self.view.pending {
             let arcs = self.view.arcs_of_change(pending.id, &self.ring);
-            let newcomers = arcs.iter().flat_map(|arc| arc.sets().newcomers().collect::<Vec<_>>());
-            at_it.extend(newcomers.filter(|node| !pending.copied.contains(node)));
+            at_it.extend(newcomers(&arcs).difference(&pending.copied).copied());
             if pending.copied.contains(&self.me) {
                 continue;
             }

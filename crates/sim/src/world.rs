@@ -150,8 +150,6 @@ pub struct Counts {
     pub arcs_confirmed: u64,
     /// Registers that were dropped since others were in charge of them.
     pub released: u64,
-    /// Second processes of one identity that were refused.
-    pub twins_refused: u64,
     /// Events simulated.
     pub events: u64,
     /// Virtual time that passed, in milliseconds.
@@ -176,7 +174,6 @@ impl Counts {
         self.arcs_copied += other.arcs_copied;
         self.arcs_confirmed += other.arcs_confirmed;
         self.released += other.released;
-        self.twins_refused += other.twins_refused;
         self.events += other.events;
         self.simulated_ms += other.simulated_ms;
     }

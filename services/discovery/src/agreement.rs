@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{self, JoinHandle};
 
 use consensus::{
-    Config, Failure, Frame, Input, Journal, Member, NotTaken, OpenError, Output, Replica, Role, Roster, Sound,
+    Config, Failure, Frame, Input, Journal, Member, NotTaken, OpenError, Output, Replica, Role, Roster, Sound, Status,
 };
 use registry::{Answer, Command, NodeDefinition};
 use stdx::{Instant, Prng};
@@ -137,8 +137,9 @@ impl Agreement {
             for output in outputs {
                 self.put_out(output, links);
             }
-            self.tend_address();
-            self.show_status(links);
+            let status = self.replica.status();
+            self.tend_address(&status);
+            self.show_status(status, links);
             if stop {
                 return Ok(());
             }
@@ -209,8 +210,7 @@ impl Agreement {
 
     /// A discovery of one says anew where it listens; one of several keeps what it said when it began, so that no
     /// change of leader is a change for those who watch the node.
-    fn tend_address(&mut self) {
-        let status = self.replica.status();
+    fn tend_address(&mut self, status: &Status) {
         if status.role != Role::Leader || self.tended == status.term {
             return;
         }
@@ -225,13 +225,12 @@ impl Agreement {
         }
     }
 
-    fn show_status(&mut self, links: &Links) {
-        let status = self.replica.status();
+    fn show_status(&mut self, status: Status, links: &Links) {
         if self.dialled != status.roster {
             links.set_members(&status.roster, status.id);
             self.dialled = status.roster.clone();
         }
-        let heard = self.started + std::time::Duration::from_nanos(status.heard.as_nanos());
+        let heard = self.started + std::time::Duration::from_nanos(self.replica.heard().as_nanos());
         self.status.send_if_modified(|seen| {
             let same = seen.status == status;
             *seen = Seen { status, heard };

@@ -18,7 +18,7 @@ use hyper_util::rt::TokioExecutor;
 use registry::{CheckDefinition, CheckKind, Command, HttpCheck, Status, Thresholds, Watch};
 use tokio::task::JoinHandle;
 
-use crate::host::{Host, NODE};
+use crate::host::{Host, NODE, Seen};
 use crate::params::{Consistency, ReadOptions};
 use crate::tls;
 
@@ -53,7 +53,7 @@ pub(crate) async fn run(host: Arc<Host>) {
             // One replica asks for all, and that is the one that leads.
             tasks.clear();
             index = 0;
-            if statuses.changed().await.is_err() {
+            if statuses.wait_for(Seen::leads).await.is_err() {
                 return;
             }
             continue;
@@ -62,7 +62,7 @@ pub(crate) async fn run(host: Arc<Host>) {
         let registry = tokio::select! {
             // Whoever takes an old copy is refused nothing.
             Ok(registry) = host.read(&subject, &options) => registry,
-            Ok(()) = statuses.changed() => continue,
+            Ok(_) = statuses.wait_for(|seen| !seen.leads()) => continue,
             else => return,
         };
         if host.is_closing() {

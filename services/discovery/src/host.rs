@@ -42,6 +42,12 @@ pub(crate) struct Seen {
     pub(crate) heard: std::time::Instant,
 }
 
+impl Seen {
+    pub(crate) fn leads(&self) -> bool {
+        self.status.role == Role::Leader
+    }
+}
+
 /// What a reader is told about how fresh the answer is.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Contact {
@@ -167,8 +173,7 @@ impl Host {
     /// How fresh an answer from here is.
     pub(crate) fn contact(&self) -> Contact {
         let seen = self.status.borrow();
-        let leads = seen.status.role == Role::Leader;
-        let age = if leads { Duration::ZERO } else { seen.heard.elapsed() };
+        let age = if seen.leads() { Duration::ZERO } else { seen.heard.elapsed() };
         Contact {
             known_leader: seen.status.leader.is_some(),
             last_contact_ms: u64::try_from(age.as_millis()).unwrap_or(u64::MAX),
@@ -182,7 +187,7 @@ impl Host {
 
     /// Whether this replica leads: what must be done once, by one of them, is done by this one.
     pub(crate) fn leads(&self) -> bool {
-        self.status.borrow().status.role == Role::Leader
+        self.status.borrow().leads()
     }
 
     /// Follows what the replica says of itself.

@@ -334,7 +334,7 @@ async fn hand_over(host: &Host) {
     }
     host.leave();
     let mut statuses = host.statuses();
-    let handed_over = statuses.wait_for(|seen| seen.status.role != Role::Leader);
+    let handed_over = statuses.wait_for(|seen| !seen.leads());
     // Nobody may be there to take it; then they find out by themselves.
     let _ = tokio::time::timeout(HAND_OVER_MAX, handed_over).await;
 }

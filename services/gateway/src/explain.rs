@@ -87,13 +87,6 @@ fn pending_change(fleet: &Fleet) -> Option<String> {
     (!words.is_empty()).then(|| words.join("; "))
 }
 
-/// The replica set that the arc of a position is changing to.
-fn pending_change_at(fleet: &Fleet, position: Position) -> Option<String> {
-    let next = fleet.ring.arc_of(position)?.next.as_ref()?;
-    let names: Vec<String> = next.iter().map(|node| fleet.name_of(*node)).collect();
-    Some(format!("to {}", names.join(", ")))
-}
-
 /// The owner by the table of all tokens: the view that the data path itself goes by, so nobody is asked.
 fn by_table(fleet: &Fleet, position: Position) -> Result<RouteAnswer, Refuse> {
     let replicas: Vec<String> = fleet.ring.replicas_of(position).iter().map(|node| fleet.name_of(*node)).collect();
@@ -107,7 +100,7 @@ fn by_table(fleet: &Fleet, position: Position) -> Result<RouteAnswer, Refuse> {
         owner,
         replicas,
         epoch: fleet.view.epoch.0,
-        pending_change: pending_change_at(fleet, position),
+        pending_change: fleet.pending_change_at(position),
         agrees_with_view: true,
         hops: Vec::new(),
         keeps: Some(LookupKeeps { entries: fleet.ring.arcs().len() as f64, stale: None }),

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use chord::Peer;
-use chord::invariants::{self, MemberView};
+use chord::invariants::{self, MemberView, right_finger};
 use client::fleet::Fleet;
 use membership::{NodeId, Position};
 use prometheus_client::collector::Collector;
@@ -126,16 +126,11 @@ fn staleness(views: &[MemberView], fingers: &[(Position, Vec<Position>)]) -> (f6
     let (mut all, mut wrong) = (0, 0);
     for (me, table) in fingers {
         all += table.len();
-        wrong += table.iter().filter(|finger| !is_right(&ring, *me, **finger)).count();
+        wrong += table.iter().filter(|finger| right_finger(&ring, *me, **finger).1 != Some(**finger)).count();
     }
     let pointers = successors().count() + all + views.iter().filter(|view| view.predecessor.is_some()).count();
     let share = |part: usize, whole: usize| part as f64 / whole.max(1) as f64;
     (share(pointers, views.len()), share(dead, successors().count()), share(wrong, all))
-}
-
-fn is_right(ring: &BTreeSet<Position>, me: Position, finger: Position) -> bool {
-    let start = Position(me.0.wrapping_add(1 << me.distance_to(finger).max(1).ilog2()));
-    ring.range(start..).next().or_else(|| ring.first()) == Some(&finger)
 }
 
 /// Asks every storage node of the view for its pointers, all at once.

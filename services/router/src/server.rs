@@ -60,12 +60,11 @@ struct Question {
     within: Duration,
 }
 
-/// The strategies; those that ask members begin at the node of this name, or anywhere.
+/// The strategies; those that ask members begin at the node of that name, or anywhere.
 enum Lookup {
     Index { from: Option<String> },
     Table,
-    Neighbours { from: Option<String> },
-    Fingers { from: Option<String> },
+    Walk { by: LookupBy, from: Option<String> },
 }
 
 /// A lookup that ended at somebody.
@@ -117,15 +116,9 @@ impl Router {
                 let keeps = Some(LookupKeeps { entries: fleet.ring.arcs().len() as f64, stale: None });
                 Answered { name: "table", owner: replicas.first().copied(), hops: Vec::new(), keeps }
             }
-            Lookup::Fingers { from } => {
+            Lookup::Walk { by, from } => {
                 let starts = self.starts(&fleet, from.as_deref())?;
-                let search = Search { target: position, by: LookupBy::Fingers, starts, within };
-                self.walk("fingers", &fleet, search, context).await
-            }
-            Lookup::Neighbours { from } => {
-                let starts = self.starts(&fleet, from.as_deref())?;
-                let search = Search { target: position, by: LookupBy::Neighbours, starts, within };
-                self.walk("neighbours", &fleet, search, context).await
+                self.walk(&fleet, Search { target: position, by, starts, within }, context).await
             }
             Lookup::Index { from } => {
                 let starts = self.starts(&fleet, from.as_deref())?;
@@ -145,15 +138,19 @@ impl Router {
             owner: fleet.name_of(owner),
             replicas: replicas.iter().map(|node| fleet.name_of(*node)).collect(),
             epoch: fleet.view.epoch.0,
-            pending_change: None,
+            pending_change: fleet.pending_change_at(position),
             agrees_with_view: replicas.first() == Some(&owner),
             hops,
             keeps,
         })
     }
 
-    async fn walk(&self, name: &'static str, fleet: &Fleet, search: Search, context: TraceContext) -> Answered {
+    async fn walk(&self, fleet: &Fleet, search: Search, context: TraceContext) -> Answered {
         let by = search.by;
+        let name = match by {
+            LookupBy::Fingers => "fingers",
+            LookupBy::Neighbours => "neighbours",
+        };
         let Found { owner, hops } = by_walk(&*self.nodes, fleet, search, context).await;
         let looked = self.check.answer();
         let keeps = (looked.looks > 0).then_some(match by {
@@ -238,9 +235,9 @@ fn understand(request: &HttpRequest, hasher: &KeyHasher) -> Result<Question, Box
     }
     let lookup = match lookup.as_str() {
         "table" => Lookup::Table,
-        "fingers" => Lookup::Fingers { from },
+        "fingers" => Lookup::Walk { by: LookupBy::Fingers, from },
         "index" => Lookup::Index { from },
-        "neighbours" => Lookup::Neighbours { from },
+        "neighbours" => Lookup::Walk { by: LookupBy::Neighbours, from },
         _ => return Err(problem(ProblemCode::BadRequest, "`lookup` must be one of table, fingers, index, neighbours")),
     };
     let deadline_ms = match request.headers().get(header::DEADLINE_MS) {

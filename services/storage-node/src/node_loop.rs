@@ -83,8 +83,6 @@ pub(crate) struct NodeLoop {
     noting: Option<JoinHandle<()>>,
     /// The asking for leave, while it is under way; whether the ring lets this node go.
     leaving: Option<JoinHandle<bool>>,
-    /// Members to which there is a connection.
-    connected: BTreeSet<NodeId>,
     absences: Absences,
     /// The taking out of a member that is away, while it is under way.
     giving_up: Option<JoinHandle<()>>,
@@ -130,7 +128,6 @@ impl NodeLoop {
             superseded: None,
             noting: None,
             leaving: None,
-            connected: BTreeSet::new(),
             absences: Absences::new(parts.grace),
             giving_up: None,
             cleaned_at: parts.clock.now(),
@@ -215,12 +212,10 @@ impl NodeLoop {
         match event {
             PeerEvent::Up(node) => {
                 tracing::info!(peer = %self.name_of(node), "connected");
-                self.connected.insert(node);
                 self.tell_replica(Input::PeerFound(node));
             }
             PeerEvent::Down(node) => {
                 tracing::warn!(peer = %self.name_of(node), "connection lost");
-                self.connected.remove(&node);
                 self.spans.lost(node);
                 self.tell_replica(Input::PeerLost(node));
                 let now = self.parts.clock.now();
@@ -354,7 +349,9 @@ impl NodeLoop {
     /// its copies again.
     fn give_up_absent(&mut self, now: Instant) {
         let view = self.parts.host.replica.view();
-        let Some(absent) = self.absences.look(view, self.parts.id, &self.connected, now) else { return };
+        let Some(absent) = self.absences.look(view, self.parts.id, |id| self.parts.peers.is_up(id), now) else {
+            return;
+        };
         if self.draining || self.giving_up.as_ref().is_some_and(|giving_up| !giving_up.is_finished()) {
             return;
         }
@@ -492,10 +489,9 @@ impl NodeLoop {
         }
         self.note_copied();
         self.give_up_absent(now);
-        self.parts.board.write(self.status());
         let members = self.parts.host.members();
         let pointers = members.filter_map(|m| Some(Pointers { view: m.view()?, fingers: m.fingers().to_vec() }));
-        self.parts.board.write_pointers(pointers.collect());
+        self.parts.board.write(self.status(), pointers.collect());
     }
 
     fn status(&self) -> Status {
@@ -527,7 +523,7 @@ impl NodeLoop {
                 registers: transfer.registers,
                 bytes: transfer.bytes,
             },
-            leaving: replica.view().is_leaving(self.parts.id),
+            leaving: self.is_leaving(),
             waiting: replica.waiting(),
             disk_full: self.disk_full,
             successors: successors.map(|peer| self.name_of(peer.node)).collect(),

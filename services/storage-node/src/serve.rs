@@ -182,21 +182,16 @@ impl Node {
         let mut claimed = start::claim(&config, start::cluster_of(&config.cluster_secret))?;
         let directory = Directory::start(consul.clone(), Some(start::fleet_file(&config)));
         let last_view = Some(directory.current()).filter(|fleet| fleet.is_known()).map(|fleet| (*fleet.view).clone());
-        start::refuse_twin(&config, &consul, &claimed.identity).await?;
+        start::refuse_twin(&config, &consul, &claimed.identity, address_of(&peer)?).await?;
         // On the disk first: then discovery never knows of a start that the directory does not.
         claimed.note_start(&config)?;
         let mut claim = start::claim_incarnation(&consul, &claimed.identity).await?;
-        if claim == Claim::Stale {
+        if claim == Claim::Stale || start::was_removed(&consul, &claimed.identity, last_view.as_ref()).await {
             claimed = claimed.set_aside(&config, start::cluster_of(&config.cluster_secret))?;
             claimed.note_start(&config)?;
             claim = start::claim_incarnation(&consul, &claimed.identity).await?;
         }
-        if start::was_removed(&consul, &claimed.identity, last_view.as_ref()).await {
-            claimed = claimed.set_aside(&config, start::cluster_of(&config.cluster_secret))?;
-            claimed.note_start(&config)?;
-            claim = start::claim_incarnation(&consul, &claimed.identity).await?;
-        }
-        let view = start::enter(&config, &consul, &claimed.identity, last_view).await?;
+        let view = start::enter(&config, &consul, &claimed.identity, last_view, address_of(&peer)?).await?;
         directory.learn(view.clone());
         Ok(Node { config, consul, directory, claimed, view, http, peer, met_discovery: claim == Claim::Latest })
     }

@@ -2,6 +2,7 @@
 //! ring.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -169,6 +170,7 @@ pub(crate) async fn enter(
     consul: &Consul,
     identity: &Identity,
     last_view: Option<View>,
+    own: SocketAddr,
 ) -> Result<View, StartError> {
     let mut newcomer = Newcomer {
         id: NodeId(identity.node),
@@ -195,7 +197,7 @@ pub(crate) async fn enter(
             },
             Err(EnterError::Refused(refusal @ FormError::Amnesia { theirs, .. })) if newcomer.replaces.is_none() => {
                 // The ring does not know our identity: whatever we hold, we enter as somebody new, and copy all.
-                if is_at_work(config, consul, theirs).await {
+                if is_at_work(config, consul, theirs, own).await {
                     return Err(StartError::Enter(EnterError::Refused(refusal)));
                 }
                 let name = &config.name;
@@ -256,18 +258,28 @@ pub(crate) async fn was_removed(consul: &Consul, identity: &Identity, last_view:
 }
 
 /// Refuses to start beside a process that answers under our own identity: the data directory is a copy of one in use.
-pub(crate) async fn refuse_twin(config: &Config, consul: &Consul, identity: &Identity) -> Result<(), StartError> {
-    if is_at_work(config, consul, NodeId(identity.node)).await {
+///
+/// Whoever was known at `own`, the address that this start has taken, is gone.
+pub(crate) async fn refuse_twin(
+    config: &Config,
+    consul: &Consul,
+    identity: &Identity,
+    own: SocketAddr,
+) -> Result<(), StartError> {
+    if is_at_work(config, consul, NodeId(identity.node), own).await {
         return Err(StartError::Twin { path: config.data.clone(), name: config.name.clone() });
     }
     Ok(())
 }
 
-/// Whether a process answers as `node` where discovery last knew it.
-async fn is_at_work(config: &Config, consul: &Consul, node: NodeId) -> bool {
+/// Whether a process answers as `node` where discovery last knew it, unless that is our `own` address.
+async fn is_at_work(config: &Config, consul: &Consul, node: NodeId, own: SocketAddr) -> bool {
     // Without discovery nobody knows of another process, nor where to look for it.
-    let Ok(registered) = ring_changes::registered(consul).await else { return false };
-    let Some(known) = registered.all.get(&node) else { return false };
+    let Ok(registered) = ring_changes::registered(consul, false).await else { return false };
+    let Some(known) = registered.get(&node) else { return false };
+    if known.peer == own {
+        return false;
+    }
     let dial = tokio::time::timeout(DIAL_PATIENCE, tokio::net::TcpStream::connect(known.peer));
     if !matches!(dial.await, Ok(Ok(_))) {
         return false;

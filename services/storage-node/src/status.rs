@@ -1,4 +1,4 @@
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chord::Peer;
 use chord::invariants::MemberView;
@@ -80,20 +80,20 @@ pub(crate) struct Pointers {
     pub fingers: Vec<Peer>,
 }
 
-/// The status, written by the loop and read by the HTTP side.
+/// The status and the pointers of one moment, written by the loop and read by the HTTP side.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Board(Arc<Mutex<Status>>, Arc<Mutex<Vec<Pointers>>>);
+pub(crate) struct Board(Arc<Mutex<(Status, Vec<Pointers>)>>);
 
 impl Board {
     /// A copy of the status.
     pub fn read(&self) -> Status {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.lock().0.clone()
     }
 
     /// The pointers of all tokens, in words.
     pub fn pointers(&self) -> PointersAnswer {
-        let Status { id, epoch, .. } = self.read();
-        let pointers = self.1.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let board = self.lock();
+        let (status, pointers) = &*board;
         let word = |peer: &Peer| (peer.position.to_string(), peer.node.to_string());
         let members = pointers.iter().map(|Pointers { view, fingers }| TokenPointers {
             position: view.me.position.to_string(),
@@ -101,17 +101,16 @@ impl Board {
             successors: view.successors.iter().map(word).collect(),
             fingers: fingers.iter().map(word).collect(),
         });
-        PointersAnswer { node: id, epoch, members: members.collect() }
+        PointersAnswer { node: status.id.clone(), epoch: status.epoch, members: members.collect() }
     }
 
-    /// Replaces the pointers.
-    pub fn write_pointers(&self, pointers: Vec<Pointers>) {
-        *self.1.lock().unwrap_or_else(PoisonError::into_inner) = pointers;
+    /// Replaces both.
+    pub fn write(&self, status: Status, pointers: Vec<Pointers>) {
+        *self.lock() = (status, pointers);
     }
 
-    /// Replaces the status.
-    pub fn write(&self, status: Status) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = status;
+    fn lock(&self) -> MutexGuard<'_, (Status, Vec<Pointers>)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use clap::Parser;
 use clap::builder::BoolishValueParser;
-use processes::{commit, machine};
-use serde_json::{Map, Value, json};
+use processes::machine;
+use serde_json::{Map, Value};
 
 #[path = "../ring/bars.rs"]
 mod bars;
@@ -19,10 +19,13 @@ mod bars;
 mod changes;
 #[path = "../everring.rs"]
 mod everring;
+#[path = "../found.rs"]
+mod found;
 #[path = "../ring/simulated.rs"]
 mod simulated;
 
 use everring::Everring;
+use found::{Found, rounded};
 
 /// Measures the figures of the ring.
 #[derive(Debug, Parser)]
@@ -119,26 +122,8 @@ fn main() -> Result<std::process::ExitCode> {
         asked.retain(|_, value| !value.is_null());
     }
     trouble.extend(bars::missed(&asked, cli.quick));
-    let mut whole = figures.clone();
-    whole.insert("quick".to_owned(), json!(cli.quick));
-    whole.insert("binary_mib".to_owned(), json!(everring.binary_mib()?));
-    whole.insert("machine".to_owned(), machine);
-    whole.insert("commit".to_owned(), json!(commit()));
-    whole.insert("commands".to_owned(), json!(everring.commands()));
-    whole.insert("details".to_owned(), Value::Object(details));
-    whole.insert("missed".to_owned(), json!(trouble));
-    let text = serde_json::to_string_pretty(&whole).context("figures are JSON")?;
-    std::fs::write(&cli.out, text + "\n").with_context(|| format!("{} cannot be written", cli.out.display()))?;
+    let missed = !trouble.is_empty();
+    Found { figures, details, trouble }.write(&cli.out, &everring, machine, cli.quick)?;
     std::fs::remove_dir_all(everring.work()).with_context(|| format!("{} cannot be removed", work.display()))?;
-    for missed in &trouble {
-        eprintln!("figures: MISSED: {missed}");
-    }
-    eprintln!("figures: written to {}", cli.out.display());
-    println!("{}", Value::Object(figures));
-    Ok(if trouble.is_empty() { std::process::ExitCode::SUCCESS } else { std::process::ExitCode::FAILURE })
-}
-
-/// A number with two decimals.
-fn rounded(value: f64) -> f64 {
-    (value * 100.0).round() / 100.0
+    Ok(if missed { std::process::ExitCode::FAILURE } else { std::process::ExitCode::SUCCESS })
 }

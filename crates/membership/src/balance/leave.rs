@@ -63,6 +63,7 @@ struct Piece {
     low: Position,
     high: Position,
     owner: usize,
+    stretch: Stretch,
     /// How much of it may go to another.
     free: u64,
 }
@@ -168,8 +169,8 @@ impl Estate {
     /// The parts of the stretches, each with its owner.
     fn pieces(&self) -> Vec<Piece> {
         let mut pieces = Vec::new();
-        for Stretch { low, high } in &self.stretches {
-            let (mut low, high) = (*low, *high);
+        for stretch in &self.stretches {
+            let Stretch { mut low, high } = *stretch;
             // Where nothing has moved the token at the low end still stands there, and its arc lies before.
             let mut at = self.layout.place_of(Position(low.0.wrapping_add(1)));
             while low != high {
@@ -179,7 +180,7 @@ impl Estate {
                 // The token that stood at the low end may step back onto its old place, others onto no other token.
                 let kept = if end == position && self.layout.is_taken(low) { length / 8 + 1 } else { 0 };
                 let free = length.saturating_sub(kept);
-                pieces.push(Piece { low, high: end, owner, free });
+                pieces.push(Piece { low, high: end, owner, stretch: *stretch, free });
                 (low, at) = (end, self.layout.after(at));
             }
         }
@@ -200,11 +201,6 @@ impl Estate {
 
     fn give(&mut self, piece: Piece, heir: usize, length: u64) -> bool {
         let at = self.layout.place_of(piece.high);
-        let stretch = self
-            .stretches
-            .iter()
-            .find(|stretch| stretch.low.distance_to(piece.high) <= stretch.low.distance_to(stretch.high));
-        let Some(stretch) = stretch.copied() else { return false };
         let now = if self.layout.tokens[at].0 == piece.high {
             let back = Position(piece.high.0.wrapping_sub(length));
             if let Some(border) = self.borders.iter_mut().find(|border| border.now == piece.high) {
@@ -219,7 +215,7 @@ impl Estate {
             return false;
         }
         self.layout.insert(self.layout.place_of(now), now, heir);
-        self.borders.push(Border { now, stretch });
+        self.borders.push(Border { now, stretch: piece.stretch });
         true
     }
 

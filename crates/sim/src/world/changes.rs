@@ -268,7 +268,6 @@ impl<C: chord::Rules> World<C> {
         self.counts.faults += 1;
         let node = running[self.prng.index(running.len())];
         if self.rules.keeps(Rule::FenceTwins) {
-            self.counts.twins_refused += 1;
             return self.log.push(self.now, format_args!("a twin of node {} is refused", node + 1));
         }
         self.log.push(self.now, format_args!("node {} gets a twin", node + 1));
