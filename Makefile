@@ -21,7 +21,7 @@ ONLY   ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help build demo replay test manifests images k8s-test figures-kubernetes verify fmt clippy tidy doc deny fix sim figures-fleet
-.PHONY: figures-ring figures-ring-changes figures-discovery lookups soak
+.PHONY: figures-ring figures-ring-changes figures-consistency figures-discovery lookups soak
 .PHONY: bench-peers bench-transport bench-log bench-checker measure
 
 help: ## list the targets
@@ -102,6 +102,11 @@ figures-ring-changes: build ## the figures of joins, leaves and restarts, the la
 	mkdir -p $(CARGO_TARGET_DIR)/figures
 	cargo run --release --locked $(BENCH) -p figures --bin ring-changes -- --everring $(EVERRING) \
 		--out $(CARGO_TARGET_DIR)/figures/ring-changes.json $(if $(QUICK),--quick)
+
+figures-consistency: build ## the figures of the consistency levels, the last line as JSON (QUICK=1 ONLY=speed,costs,...)
+	mkdir -p $(CARGO_TARGET_DIR)/figures
+	cargo run --release --locked $(BENCH) -p figures --bin consistency -- --everring $(EVERRING) \
+		--out $(CARGO_TARGET_DIR)/figures/consistency.json $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY))
 
 figures-discovery: build ## discovery beside Consul and etcd, the last line as JSON (QUICK=1 ONLY=part,part)
 	mkdir -p $(CARGO_TARGET_DIR)/figures

@@ -572,6 +572,23 @@ pub enum SimCommand {
     },
     /// List the bugs that can be planted.
     Bugs,
+    /// How fast a fleet of five without faults is simulated in one thread, under an even load.
+    Speed {
+        /// Operations a second.
+        #[arg(long, env = "EVERRING_PER_SECOND", default_value_t = 20)]
+        #[arg(value_parser = value_parser!(u32).range(1..=10_000))]
+        per_second: u32,
+        /// How long, in virtual time.
+        #[arg(long, env = "EVERRING_LENGTH", default_value = "100s", value_parser = parse_duration)]
+        length: Duration,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Messages, round trips and syncs of each kind of operation, counted in a fleet without faults.
+    Costs {
+        #[command(flatten)]
+        output: OutputArgs,
+    },
     /// A ring of many members, in virtual time: lookups, staleness and messages, also while members come and go.
     Ring(SimRingArgs),
     /// The four lookup strategies on rings of many sizes, as a page with a table and a plot.

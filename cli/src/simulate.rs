@@ -1,7 +1,10 @@
 //! `everring sim`: the deterministic simulator from the command line.
 
+use std::time::Duration;
+
 use serde_json::json;
 use sim::command::{self, LitmusRow, Summary};
+use sim::steady::{self, Cost, Speed};
 use sim::{Planted, Violation};
 
 use crate::args::{SimArgs, SimCommand};
@@ -54,12 +57,83 @@ pub fn run(args: SimArgs) -> anyhow::Result<u8> {
             }
             Ok(exit_of(summary.first_violation.as_ref().map(|(_, violation)| violation)))
         }
+        SimCommand::Speed { per_second, length, output } => {
+            let began = processor_time();
+            let found = steady::speed(per_second, length);
+            speed(found, processor_time().saturating_sub(began), output.output)
+        }
+        SimCommand::Costs { output } => costs(steady::costs(), output.output),
         SimCommand::Ring(args) => simulate_ring::ring(&args),
         SimCommand::Lookups { write, power_max } => simulate_ring::lookups(write.as_deref(), power_max),
         SimCommand::Hops { power, output } => simulate_ring::hops(power, output.output),
         SimCommand::Balance { nodes, output } => simulate_ring::balance(nodes as usize, output.output),
         SimCommand::Model { short, output } => simulate_ring::model(short, output.output),
     }
+}
+
+/// How long this thread has been running on a processor: other work on the machine does not count. Zero where the
+/// system does not say.
+fn processor_time() -> Duration {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    Duration::from_nanos(text.split(' ').next().and_then(|nanos| nanos.parse().ok()).unwrap_or_default())
+}
+
+fn speed(found: Result<Speed, Violation>, on_processor: Duration, form: Form) -> anyhow::Result<u8> {
+    let speed = match found {
+        Ok(speed) => speed,
+        Err(violation) => return broken(&violation),
+    };
+    let Speed { steady, simulated_s, wall_s, counts } = speed;
+    let processor_s = if on_processor.is_zero() { wall_s } else { on_processor.as_secs_f64() };
+    let times = simulated_s / processor_s.max(1e-9);
+    match form {
+        Form::Json => out::json(&json!({
+            "per_second": steady.per_second,
+            "simulated_s": simulated_s,
+            "wall_s": wall_s,
+            "processor_s": processor_s,
+            "times": times,
+            "answered": counts.answered,
+            "events": counts.events,
+        }))?,
+        Form::Table => out::line(&format!(
+            "{} operations a second: {simulated_s:.0} s simulated in {processor_s:.3} s of one core, {times:.0} times as \
+             fast as life",
+            steady.per_second
+        ))?,
+    }
+    Ok(0)
+}
+
+fn costs(found: Result<Vec<Cost>, Violation>, form: Form) -> anyhow::Result<u8> {
+    let costs = match found {
+        Ok(costs) => costs,
+        Err(violation) => return broken(&violation),
+    };
+    match form {
+        Form::Json => {
+            let described = costs.iter().map(|cost| {
+                let Cost { operation, messages, round_trips, syncs } = cost;
+                let counted = json!({"messages": messages, "round_trips": round_trips, "syncs_per_replica": syncs});
+                (operation.name().to_owned(), counted)
+            });
+            out::json(&serde_json::Value::Object(described.collect()))?;
+        }
+        Form::Table => {
+            let head = ["OPERATION", "MESSAGES", "ROUND TRIPS", "SYNCS/REPLICA"].map(str::to_owned).to_vec();
+            let rows = costs.iter().map(|cost| {
+                let figures = [cost.messages, cost.round_trips, cost.syncs].map(|figure| format!("{figure:.2}"));
+                [vec![cost.operation.name().to_owned()], figures.to_vec()].concat()
+            });
+            out::table(&std::iter::once(head).chain(rows).collect::<Vec<_>>())?;
+        }
+    }
+    Ok(0)
+}
+
+fn broken(violation: &Violation) -> anyhow::Result<u8> {
+    eprintln!("everring: {violation}");
+    Ok(EXIT_VIOLATED)
 }
 
 /// The rows as they stand in docs/consistency.md.

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use crate::rounded;
+use crate::found::rounded;
 
 /// The program.
 pub struct Everring {

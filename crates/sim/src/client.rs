@@ -14,6 +14,8 @@ use replication::{
 };
 use stdx::{Instant, Prng};
 
+use crate::swarm::Only;
+
 /// How long a node that was silent while another answered is asked last; as in the gateway.
 const DOUBT: Duration = Duration::from_secs(1);
 
@@ -51,6 +53,11 @@ pub(crate) enum KeyKind {
     Guarded,
 }
 
+/// Below it an operation that is drawn is a read.
+const CHOICE_PUT: u64 = 7;
+/// One that is a read.
+const CHOICE_READ: u64 = 0;
+
 /// What the clients of a run do besides.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Load {
@@ -60,6 +67,8 @@ pub(crate) struct Load {
     pub sessions: bool,
     /// Whether some of what they write lives for a time only.
     pub lives: bool,
+    /// The one kind of operation that they do, if they do not do all kinds.
+    pub only: Option<Only>,
 }
 
 /// An operation that was drawn.
@@ -170,7 +179,7 @@ impl Client {
         register: &RegisterKey,
         load: Load,
     ) -> Drawn {
-        let Load { wall_ms, sessions, lives } = load;
+        let Load { wall_ms, sessions, lives, only } = load;
         let request = RequestId((u128::from(serial) << 64) | (u128::from(self.process) + 1));
         // Half of what may live for a time does; most of it runs out while others look.
         let ttl_ms = if lives && prng.one_in(2) { 1 + prng.below(400) } else { 0 };
@@ -183,13 +192,14 @@ impl Client {
         let read = (Operation::Read { key: register.clone() }, Function::Read, Value::Null);
         // Sessions read more, and mostly at level sequential.
         // Nor do they delete: what is absent does not name who made it so, and an order is hard to find.
-        let choice = match sessions {
-            true if prng.one_in(3) => 0,
-            true => prng.below(18),
-            false => prng.below(20),
+        let choice = match only {
+            Some(Only::Writes) => CHOICE_PUT,
+            Some(Only::StrictReads | Only::SequentialReads) => CHOICE_READ,
+            None if sessions && prng.one_in(3) => CHOICE_READ,
+            None => prng.below(if sessions { 18 } else { 20 }),
         };
         let (operation, function, input) = match kind {
-            _ if choice < 7 => read,
+            _ if choice < CHOICE_PUT => read,
             KeyKind::Lock | KeyKind::Guarded => unreachable!("locks are drawn by `draw_lock`"),
             KeyKind::Register => self.draw_change(choice, serial, key, write),
             KeyKind::Counter => {
@@ -202,7 +212,10 @@ impl Client {
                 (write(Condition::Always, change), Function::Append, Value::from(text))
             }
         };
-        let sequential = sessions && function == Function::Read && !prng.one_in(4);
+        let sequential = match only {
+            Some(only) => only == Only::SequentialReads,
+            None => sessions && function == Function::Read && !prng.one_in(4),
+        };
         Drawn { key, operation, function, input, purpose: Purpose::History, sequential }
     }
 

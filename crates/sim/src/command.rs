@@ -183,9 +183,9 @@ impl fmt::Display for Summary {
 /// The log, the mix, and how it ended.
 impl fmt::Display for Replay {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Report { seed, swarm, violation, log, .. } = &self.report;
+        let Report { seed, swarm, violation, log, counts } = &self.report;
         write!(f, "{}", log.text())?;
-        writeln!(f, "seed {seed}\n{swarm}{} events, fingerprint {:016x}", log.lines(), log.fingerprint())?;
+        writeln!(f, "seed {seed}\n{swarm}{} events, fingerprint {:016x}", counts.events, log.fingerprint())?;
         match violation {
             None => writeln!(f, "all held"),
             Some(violation) => writeln!(f, "VIOLATION {violation}"),

@@ -7,32 +7,32 @@ use stdx::Instant;
 pub struct EventLog {
     text: String,
     keep: bool,
-    line: String,
     hash: u64,
-    lines: u64,
 }
 
-/// FNV-1a, 64 bits: enough to tell two logs apart, and the same in every release of the toolchain.
+/// FNV-1a, 64 bits: enough to tell two runs apart, and the same in every release of the toolchain.
 const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
 const FNV_PRIME: u64 = 0x0000_0100_0000_01b3;
 
 impl EventLog {
-    /// A log that keeps its text (`keep`), or only a fingerprint of it.
+    /// A log that keeps its text (`keep`), or only a fingerprint of the run.
     pub fn new(keep: bool) -> EventLog {
         EventLog { keep, hash: FNV_OFFSET, ..EventLog::default() }
     }
 
-    /// Adds a line.
-    pub fn push(&mut self, at: Instant, what: fmt::Arguments<'_>) {
-        self.line.clear();
-        // Writing to a String cannot fail.
-        let _ = writeln!(self.line, "{at} {what}");
-        for byte in self.line.bytes() {
-            self.hash = (self.hash ^ u64::from(byte)).wrapping_mul(FNV_PRIME);
+    /// Notes that an event takes place. Its time and its place in the order of all that was planned depend on every
+    /// decision before it, so they stand for it in the fingerprint.
+    pub(crate) fn note(&mut self, at: Instant, planned: u64) {
+        for word in [at.as_nanos(), planned] {
+            self.hash = (self.hash ^ word).wrapping_mul(FNV_PRIME);
         }
-        self.lines += 1;
+    }
+
+    /// Adds a line, if lines are kept: to put them into words takes longer than many an event.
+    pub fn push(&mut self, at: Instant, what: fmt::Arguments<'_>) {
         if self.keep {
-            self.text.push_str(&self.line);
+            // Writing to a String cannot fail.
+            let _ = writeln!(self.text, "{at} {what}");
         }
     }
 
@@ -41,13 +41,8 @@ impl EventLog {
         &self.text
     }
 
-    /// A fingerprint of all lines.
+    /// A fingerprint of all events.
     pub fn fingerprint(&self) -> u64 {
         self.hash
-    }
-
-    /// How many lines there are.
-    pub fn lines(&self) -> u64 {
-        self.lines
     }
 }

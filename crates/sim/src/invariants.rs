@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::ops::Bound;
+use std::ops::{Bound, RangeBounds as _, RangeInclusive};
 
 use membership::{Arc, Epoch, NodeId, ReplicaSets, View};
 use replication::{Ballot, RegisterKey, RequestId, State};
@@ -34,11 +34,17 @@ struct Register {
     since: BTreeMap<(Ballot, NodeId), Epoch>,
     /// The nodes whose disks hold it.
     durable: BTreeMap<Ballot, BTreeSet<NodeId>>,
+    /// By node, of the ballots that its disk holds and the arc epochs in which it accepted them, those after which it
+    /// accepted no higher ballot in that epoch or an earlier one: so epochs grow with ballots.
+    newest: BTreeMap<NodeId, BTreeMap<Ballot, Epoch>>,
     /// The ballots at which something was chosen.
     chosen: BTreeSet<Ballot>,
     /// Up to where each coordinator has confirmed the register's arc.
     confirmed: BTreeMap<NodeId, u64>,
 }
+
+/// A range of arc epochs.
+type Epochs = (Bound<Epoch>, Bound<Epoch>);
 
 /// The observer of all registers and of all views.
 #[derive(Debug, Default)]
@@ -91,21 +97,28 @@ impl Registers {
     pub fn durable(&mut self, key: &RegisterKey, ballot: Ballot, node: NodeId) -> Result<(), Violation> {
         let register = self.registers.entry(key.clone()).or_default();
         register.durable.entry(ballot).or_default().insert(node);
-        register.note_chosen(ballot, &self.reached)
+        register.note_newest(ballot, node);
+        register.note_chosen(ballot, &self.reached, (Bound::Unbounded, Bound::Unbounded))
     }
 
     /// Node `node`'s disk says that it acts on the view `epoch`, and so on no earlier one.
     pub fn reached(&mut self, node: NodeId, epoch: Epoch) -> Result<(), Violation> {
         let reached = self.reached.entry(node).or_default();
-        if epoch <= *reached {
+        let before = *reached;
+        if epoch <= before {
             return Ok(());
         }
         *reached = epoch;
         for register in self.registers.values_mut() {
+            // Only in an arc epoch that it had not reached so far can its word make a difference.
+            let met = (Bound::Excluded(before), Bound::Included(epoch));
+            if !register.history.iter().any(|(arc_epoch, _)| met.contains(arc_epoch)) {
+                continue;
+            }
             let held: Vec<Ballot> =
                 register.durable.iter().filter(|(_, nodes)| nodes.contains(&node)).map(|(ballot, _)| *ballot).collect();
             for ballot in held {
-                register.note_chosen(ballot, &self.reached)?;
+                register.note_chosen(ballot, &self.reached, met)?;
             }
         }
         Ok(())
@@ -128,19 +141,26 @@ impl Registers {
 
 impl Register {
     /// Whether what is accepted at `ballot` is chosen in some arc epoch: a quorum of its sets holds it on disk since
-    /// that epoch or before, held nothing newer when that epoch came, and acts on that epoch.
-    fn is_chosen(&self, ballot: Ballot, reached: &BTreeMap<NodeId, Epoch>) -> bool {
+    /// that epoch or before, held nothing newer when that epoch came, and acts on that epoch. `among` are the epochs to
+    /// try.
+    fn is_chosen(&self, ballot: Ballot, reached: &BTreeMap<NodeId, Epoch>, among: Epochs) -> bool {
         let Some(holders) = self.durable.get(&ballot) else { return false };
-        self.history.iter().enumerate().any(|(at, (epoch, sets))| {
+        let since = |node: NodeId| self.since.get(&(ballot, node)).copied().unwrap_or_default();
+        // What does not depend on the epoch is asked once a holder, not once an epoch.
+        let holders: Vec<(NodeId, RangeInclusive<Epoch>)> = holders
+            .iter()
+            .map(|node| {
+                let acts_on = reached.get(node).copied().unwrap_or_default();
+                let newest = self.newer_since(ballot, *node).map_or(acts_on, |newer| newer.min(acts_on));
+                (*node, since(*node)..=newest)
+            })
+            .collect();
+        self.history.iter().enumerate().filter(|(_, (epoch, _))| among.contains(epoch)).any(|(at, (epoch, sets))| {
             sets.is_quorum(|node| {
-                let since = self.since.get(&(ballot, node)).copied().unwrap_or_default();
+                let Some((_, epochs)) = holders.iter().find(|(holder, _)| *holder == node) else { return false };
                 // Who was out of the sets in between may have dropped it.
-                let stayed = self.history[..at].iter().all(|(past, sets)| *past < since || sets.contains(node));
-                holders.contains(&node)
-                    && since <= *epoch
-                    && stayed
-                    && self.newer_since(ballot, node).is_none_or(|newer| newer >= *epoch)
-                    && reached.get(&node).is_some_and(|reached| reached >= epoch)
+                let between = self.history[..at].iter().rev().take_while(|(past, _)| past >= epochs.start());
+                epochs.contains(epoch) && between.into_iter().all(|(_, sets)| sets.contains(node))
             })
         })
     }
@@ -148,13 +168,27 @@ impl Register {
     /// The arc epoch in which the node accepted something newer than `ballot`, if it did: from the next one on it holds
     /// that, and no longer what it had accepted at `ballot`.
     fn newer_since(&self, ballot: Ballot, node: NodeId) -> Option<Epoch> {
-        let newer = self.durable.range((Bound::Excluded(ballot), Bound::Unbounded));
-        let held = newer.filter(|(_, holders)| holders.contains(&node));
-        held.filter_map(|(newer, _)| self.since.get(&(*newer, node)).copied()).min()
+        let newer = self.newest.get(&node)?.range((Bound::Excluded(ballot), Bound::Unbounded)).next();
+        newer.map(|(_, epoch)| *epoch)
     }
 
-    fn note_chosen(&mut self, ballot: Ballot, reached: &BTreeMap<NodeId, Epoch>) -> Result<(), Violation> {
-        if self.chosen.contains(&ballot) || !self.is_chosen(ballot, reached) {
+    fn note_newest(&mut self, ballot: Ballot, node: NodeId) {
+        let Some(epoch) = self.since.get(&(ballot, node)).copied() else { return };
+        if self.newer_since(ballot, node).is_some_and(|newer| newer <= epoch) {
+            return;
+        }
+        let newest = self.newest.entry(node).or_default();
+        newest.retain(|other, since| *other > ballot || *since < epoch);
+        newest.insert(ballot, epoch);
+    }
+
+    fn note_chosen(
+        &mut self,
+        ballot: Ballot,
+        reached: &BTreeMap<NodeId, Epoch>,
+        among: Epochs,
+    ) -> Result<(), Violation> {
+        if self.chosen.contains(&ballot) || !self.is_chosen(ballot, reached, among) {
             return Ok(());
         }
         // To extend each other is transitive, so the neighbours stand for all.

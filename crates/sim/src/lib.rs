@@ -33,6 +33,7 @@ mod planted;
 mod recorder;
 mod ring_host;
 mod ring_watch;
+pub mod steady;
 mod swarm;
 mod words;
 mod world;
@@ -40,7 +41,7 @@ mod world;
 pub use event_log::EventLog;
 pub use invariants::Violation;
 pub use planted::{Planted, UnknownPlanted};
-pub use swarm::Swarm;
+pub use swarm::{Only, Steady, Swarm};
 pub use world::Counts;
 
 /// Transitions that the checker may try on one run's history. Usual runs need some thousands.
@@ -97,6 +98,25 @@ fn run_with<C: chord::Rules>(seed: u64, options: Options) -> Report {
         Err(violation) => Some(violation),
     };
     Report { seed, swarm: world.swarm, violation, log: world.log, counts: world.counts }
+}
+
+/// Runs a load without faults, and judges what its clients were told.
+///
+/// # Errors
+/// What was broken.
+pub fn run_steady(seed: u64, steady: Steady) -> Result<Counts, Violation> {
+    let mut prng = stdx::Prng::from_seed(seed);
+    let swarm = Swarm::steady(&mut prng, steady);
+    let mut world = world::World::<chord::Correct>::of(swarm, prng, Options::default(), None);
+    let history = world.run_load()?;
+    let level = match steady.only {
+        Some(Only::SequentialReads) => checker::Level::Sequential,
+        _ => checker::Level::Strict,
+    };
+    match judge(&history, checker::Model::Register, level) {
+        None => Ok(world.counts),
+        Some(violation) => Err(violation),
+    }
 }
 
 /// Runs one seed's faults with the sessions of a litmus test as its clients; what they were shown, or what was broken.

@@ -3,6 +3,8 @@ use std::time::Duration;
 
 use stdx::Prng;
 
+use crate::ring_host;
+
 /// The mix of faults and load of one run, drawn from its seed.
 ///
 /// Drawing the mix too ("swarm testing", Groce and others, ISSTA 2012) finds more than one mix that has a little of
@@ -13,8 +15,8 @@ pub struct Swarm {
     pub nodes: usize,
     /// Tokens a node holds; each is a member of the ring.
     pub tokens: usize,
-    /// The length of the ring's successor lists.
-    pub successors: usize,
+    /// How the ring's members behave.
+    pub ring: chord::Config,
     /// Clients, each with a gateway of its own and one operation at a time.
     pub clients: usize,
     /// Keys that they write, swap and delete.
@@ -31,6 +33,8 @@ pub struct Swarm {
     pub clocks_apart: Duration,
     /// Operations in all.
     pub operations: usize,
+    /// How long a client pauses between two of them at most.
+    pub pause_max: Duration,
     /// The share of messages that are lost, 0 to 1.
     pub loss: f64,
     /// The share of messages between nodes that are delivered twice.
@@ -79,6 +83,19 @@ pub struct Swarm {
     pub hedge: Duration,
     /// Whether clients are sessions with a time, and read at level sequential, too.
     pub sessions: bool,
+    /// The one kind of operation that clients do; none for all kinds.
+    pub only: Option<Only>,
+}
+
+/// A kind of operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Only {
+    /// Writes.
+    Writes,
+    /// Reads at level strict.
+    StrictReads,
+    /// Reads at level sequential.
+    SequentialReads,
 }
 
 /// Away so shortly that what was under way to the node before still arrives.
@@ -103,12 +120,13 @@ impl Swarm {
         let mut swarm = Swarm {
             nodes: 5,
             tokens: 2,
-            successors: 2 + prng.index(3),
+            ring: ring_host::config(2 + prng.index(3)),
             clients: 3 + prng.index(6),
             registers: 1 + prng.index(4),
             counters: prng.index(2),
             journals: prng.index(2),
             operations: 200 + prng.index(60),
+            pause_max: Duration::from_millis(4),
             loss: lossy(prng, 0.10),
             duplication: lossy(prng, 0.10),
             straggling: lossy(prng, 0.05),
@@ -134,6 +152,7 @@ impl Swarm {
             competing: prng.one_in(3),
             hedge: Duration::from_millis(5 + prng.below(60)),
             sessions: prng.one_in(2),
+            only: None,
             locks: 0,
             lives: false,
             clocks_apart: Duration::ZERO,
@@ -222,11 +241,69 @@ impl Swarm {
     }
 }
 
+/// The load of a run that only measures how fast the simulator is.
+#[derive(Clone, Copy, Debug)]
+pub struct Steady {
+    /// Operations a second, in all.
+    pub per_second: u32,
+    /// How long, in virtual time.
+    pub length: Duration,
+    /// Tokens a node holds.
+    pub tokens: usize,
+    /// Keys.
+    pub keys: usize,
+    /// The one kind of operation that clients do; none for all kinds.
+    pub only: Option<Only>,
+}
+
+impl Swarm {
+    /// Five nodes and a ring as in production, without a fault, under an even load.
+    pub(crate) fn steady(prng: &mut Prng, steady: Steady) -> Swarm {
+        let drawn = Swarm::draw(prng);
+        let (per_second, clients) = (steady.per_second.max(1), 10);
+        Swarm {
+            tokens: steady.tokens,
+            ring: chord::Config::default(),
+            clients,
+            registers: steady.keys,
+            counters: 0,
+            journals: 0,
+            locks: 0,
+            lives: false,
+            clocks_apart: Duration::ZERO,
+            operations: (f64::from(per_second) * steady.length.as_secs_f64()) as usize,
+            // On average half of it; what an operation takes is little beside it.
+            pause_max: Duration::from_secs(2 * clients as u64) / per_second,
+            loss: 0.0,
+            duplication: 0.0,
+            straggling: 0.0,
+            delay_max: Duration::from_micros(500),
+            sync_max: Duration::from_millis(2),
+            crash_every: None,
+            pause_every: None,
+            partition_every: None,
+            power_cut_every: None,
+            lose_disk: false,
+            sync_failure_every: None,
+            fill_every: None,
+            segment_bytes: 1 << 20,
+            clean_every: Some(Duration::from_secs(1)),
+            changes_every: None,
+            twin: false,
+            competing: false,
+            hedge: Duration::from_millis(50),
+            sessions: true,
+            only: steady.only,
+            ..drawn
+        }
+    }
+}
+
 /// The block that is printed with the seed.
 impl fmt::Display for Swarm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let every = |mean: &Option<Duration>| mean.map_or("never".to_owned(), |mean| format!("every {mean:?}"));
-        writeln!(f, "nodes={} tokens={} successors={}", self.nodes, self.tokens, self.successors)?;
+        writeln!(f, "nodes={} tokens={} successors={}", self.nodes, self.tokens, self.ring.successors)?;
         writeln!(f, "clients={} operations={} hedge={:?}", self.clients, self.operations, self.hedge)?;
         writeln!(f, "registers={} counters={} journals={}", self.registers, self.counters, self.journals)?;
         writeln!(f, "locks={} lives={} clocks_apart={:?}", self.locks, self.lives, self.clocks_apart)?;

@@ -26,7 +26,6 @@ use crate::network::Network;
 use crate::node::SimNode;
 use crate::planted::Planted;
 use crate::recorder::Recorder;
-use crate::ring_host;
 use crate::ring_watch::RingWatch;
 use crate::swarm::Swarm;
 
@@ -34,6 +33,8 @@ use crate::swarm::Swarm;
 const WALL_START_MS: u64 = 1_700_000_000_000;
 /// Faults stop at this time at the latest; clients are done long before.
 const FAULTS_MAX: Duration = Duration::from_secs(120);
+/// A load without faults ends within this time.
+const LOAD_MAX: Duration = Duration::from_secs(3_600);
 /// When faults have stopped, everything must be answered within this time.
 const SETTLE_MAX: Duration = Duration::from_secs(20);
 /// Without faults, the ring must be ideal within this time.
@@ -150,6 +151,10 @@ pub struct Counts {
     pub arcs_confirmed: u64,
     /// Registers that were dropped since others were in charge of them.
     pub released: u64,
+    /// Messages that replicas sent each other.
+    pub messages: u64,
+    /// Syncs of disks that ended.
+    pub syncs: u64,
     /// Events simulated.
     pub events: u64,
     /// Virtual time that passed, in milliseconds.
@@ -174,6 +179,8 @@ impl Counts {
         self.arcs_copied += other.arcs_copied;
         self.arcs_confirmed += other.arcs_confirmed;
         self.released += other.released;
+        self.messages += other.messages;
+        self.syncs += other.syncs;
         self.events += other.events;
         self.simulated_ms += other.simulated_ms;
     }
@@ -222,12 +229,17 @@ pub(crate) struct World<C: chord::Rules> {
 impl<C: chord::Rules> World<C> {
     /// The world of a seed.
     pub fn new(seed: u64, options: Options, litmus: Option<Running>) -> World<C> {
-        let rules = AllBut(options.planted.and_then(Planted::rule));
         let mut prng = Prng::from_seed(seed);
         let mut swarm = Swarm::draw(&mut prng);
         if let Some(running) = &litmus {
             swarm.run_litmus(running.test.sessions.len());
         }
+        World::of(swarm, prng, options, litmus)
+    }
+
+    /// The world of a mix.
+    pub fn of(swarm: Swarm, mut prng: Prng, options: Options, litmus: Option<Running>) -> World<C> {
+        let rules = AllBut(options.planted.and_then(Planted::rule));
         let (view, hasher) = formed_view(&swarm, &mut prng);
         let kinds = [
             vec![KeyKind::Register; swarm.registers],
@@ -261,7 +273,7 @@ impl<C: chord::Rules> World<C> {
             process_last: swarm.clients as u64,
             recorder: Recorder::default(),
             registers: Registers::default(),
-            watch: RingWatch::new(ring_host::config(swarm.successors)),
+            watch: RingWatch::new(swarm.ring),
             violation: None,
             rules,
             amnesia: options.planted == Some(Planted::Amnesia),
@@ -284,7 +296,16 @@ impl<C: chord::Rules> World<C> {
         Ok(std::mem::take(&mut self.recorder).finish())
     }
 
-    fn run_phases(&mut self) -> Result<(), Violation> {
+    /// Runs until all operations are done, without anything that comes afterwards.
+    pub fn run_load(&mut self) -> Result<History, Violation> {
+        self.form()?;
+        self.begin();
+        self.run_until(|world| world.idle() && world.is_out_of_work(), LOAD_MAX)?;
+        self.counts.simulated_ms = self.now.as_millis();
+        Ok(std::mem::take(&mut self.recorder).finish())
+    }
+
+    fn form(&mut self) -> Result<(), Violation> {
         self.note_view();
         for node in 0..self.nodes.len() {
             self.at(Duration::ZERO, Happening::Start { node });
@@ -293,6 +314,11 @@ impl<C: chord::Rules> World<C> {
         self.expect_ideal_ring("the ring has not formed")?;
         self.network.calm = false;
         self.calm = false;
+        Ok(())
+    }
+
+    fn run_phases(&mut self) -> Result<(), Violation> {
+        self.form()?;
         self.begin();
         self.run_until(|world| world.idle() && world.is_out_of_work(), FAULTS_MAX)?;
         self.settle();
@@ -331,8 +357,9 @@ impl<C: chord::Rules> World<C> {
     fn run_until(&mut self, done: impl Fn(&World<C>) -> bool, at_most: Duration) -> Result<(), Violation> {
         let end = self.now + at_most;
         while !done(self) && self.now < end {
-            let Some(((at, _), happening)) = self.agenda.pop_first() else { break };
+            let Some(((at, planned), happening)) = self.agenda.pop_first() else { break };
             self.now = at;
+            self.log.note(at, planned);
             self.counts.events += 1;
             self.happen(happening);
             if let Some(violation) = self.violation.take() {

@@ -3,8 +3,8 @@
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::Part;
 use crate::everring::Everring;
+use crate::parts::Part;
 
 /// The file that it writes, beside that of this run.
 const FILE: &str = "ring-changes.json";

@@ -3,21 +3,10 @@
 use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value, json};
 
-use crate::everring::{Everring, words};
-use crate::{Part, rounded};
-
-fn number(value: &Value, name: &str) -> Result<f64> {
-    value[name].as_f64().with_context(|| format!("the report has no {name}"))
-}
-
-fn report(everring: &Everring, args: &[&str]) -> Result<Value> {
-    let finished = everring.run(&words(args))?;
-    match finished.code {
-        // 1 says that something was broken; the report says what.
-        Some(0 | 1) => finished.json(),
-        code => bail!("everring {} ended with {code:?}", args.join(" ")),
-    }
-}
+use crate::everring::Everring;
+use crate::found::rounded;
+use crate::parts::Part;
+use crate::reports::{self, number, report};
 
 /// How even the chosen tokens are.
 pub fn balance(everring: &Everring, quick: bool) -> Result<Part> {
@@ -116,24 +105,10 @@ pub fn million(everring: &Everring, quick: bool) -> Result<Part> {
 
 /// Simulated schedules of the whole fleet.
 pub fn schedules(everring: &Everring, quick: bool) -> Result<Part> {
-    let seeds = if quick { "300" } else { "10000" };
-    let summary = report(everring, &["sim", "run", "--seeds", seeds, "--output", "json"])?;
-    let figures = vec![("schedules", summary["schedules"].clone()), ("violations", summary["violations"].clone())];
-    Ok(Part { figures, details: summary })
+    reports::schedules(everring, if quick { 300 } else { 10_000 })
 }
 
-/// The bugs planted in the cores, each searched for in at most so many schedules.
+/// The bugs planted in the cores.
 pub fn planted(everring: &Everring, _quick: bool) -> Result<Part> {
-    let bugs = everring.run(&words(&["sim", "bugs"]))?.stdout;
-    let (mut found, mut total, mut by_name) = (0, 0, Map::new());
-    for bug in bugs.lines().filter(|line| !line.is_empty()) {
-        let args = ["sim", "run", "--seeds", "1000", "--planted", bug, "--until-found", "--output", "json"];
-        let report = report(everring, &args)?;
-        let violations = number(&report, "violations")?;
-        total += 1;
-        found += u32::from(violations > 0.0);
-        by_name.insert(bug.to_owned(), report["first_violation"].clone());
-    }
-    let figures = vec![("planted_found", json!(found)), ("planted_total", json!(total))];
-    Ok(Part { figures, details: Value::Object(by_name) })
+    reports::planted(everring, 1_000)
 }

@@ -16,7 +16,10 @@ use super::{Call, Happening, World};
 use crate::client::{Current, Drawn, End, KeyKind, Load, Purpose};
 use crate::litmus::ReadLevel;
 use crate::network::Place;
+use crate::swarm::Swarm;
 
+/// Most frames are no longer.
+const FRAME_USUAL_BYTES: usize = 512;
 /// How long a client waits for an answer.
 const DEADLINE: Duration = Duration::from_secs(1);
 
@@ -37,7 +40,8 @@ impl<C: chord::Rules> World<C> {
             let keys = (lock, &self.keys[lock].0, &self.keys[lock + 1].0);
             self.clients[client].draw_lock(&mut self.prng, serial, keys, wall_ms)
         } else {
-            let load = Load { wall_ms, sessions: self.swarm.sessions, lives: self.swarm.lives };
+            let Swarm { sessions, lives, only, .. } = self.swarm;
+            let load = Load { wall_ms, sessions, lives, only };
             self.clients[client].draw(&mut self.prng, serial, (key, kind), &register, load)
         };
         self.begin_operation(client, drawn);
@@ -111,7 +115,7 @@ impl<C: chord::Rules> World<C> {
     fn plan_attempts(&mut self, client: usize, operation: &Operation, deadline: Instant) -> Plan {
         let mut replicas = self.gateways[client].sets_of(operation.key().position).iter().collect::<Vec<NodeId>>();
         // Usually the owner is asked first; sometimes any replica, so that coordinators compete.
-        if self.swarm.competing || self.prng.one_in(20) {
+        if self.swarm.competing || (self.swarm.only.is_none() && self.prng.one_in(20)) {
             let turn = self.prng.index(replicas.len());
             replicas.rotate_left(turn);
         }
@@ -265,7 +269,7 @@ impl<C: chord::Rules> World<C> {
                 }
             }
         }
-        let pause = Duration::from_micros(self.prng.below(4_000));
+        let pause = Duration::from_micros(self.prng.below(self.swarm.pause_max.as_micros() as u64));
         self.at(pause, Happening::Next { client });
     }
 
@@ -325,7 +329,7 @@ fn budget_ms(now: Instant, deadline: Instant) -> u32 {
 }
 
 pub(super) fn encoded(payload: Payload) -> Bytes {
-    let mut bytes = BytesMut::new();
+    let mut bytes = BytesMut::with_capacity(FRAME_USUAL_BYTES);
     wire::codec::encode(&Frame { context: TraceContext::NONE, payload }, &mut bytes);
     bytes.freeze()
 }

@@ -13,7 +13,7 @@ use super::{Happening, World};
 use crate::invariants::Violation;
 use crate::network::Place;
 use crate::node::{DiskFailed, Durable, StartFailed};
-use crate::ring_host::{self, RingEffects};
+use crate::ring_host::RingEffects;
 use crate::words::{RingWords, Words};
 
 /// How often a full disk is looked at again; as the log's thread does it.
@@ -32,7 +32,7 @@ impl<C: chord::Rules> World<C> {
             self.nodes[node].doomed = true;
             self.nodes[node].disk.crash_after(self.prng.below(8));
         }
-        let (now, ring) = (self.now, ring_host::config(self.swarm.successors));
+        let (now, ring) = (self.now, self.swarm.ring);
         let config = (self.swarm.segment_bytes, ring);
         let Some(view) = self.view_at_start(node) else { return };
         let started = self.nodes[node].start(now, &view, config, &mut self.prng);
@@ -127,9 +127,12 @@ impl<C: chord::Rules> World<C> {
             return;
         }
         let now = self.now;
-        if let Some(running) = self.nodes[node].running.as_mut() {
-            running.tick_at = None;
+        let Some(running) = self.nodes[node].running.as_mut() else { return };
+        // One that an earlier timer took the place of is nothing any more.
+        if running.tick_at.is_none_or(|at| at > now) {
+            return;
         }
+        // While its cores are being told, none of what they want meanwhile is another tick at this moment.
         self.handle(node, Input::Tick);
         let due = |at| at <= now;
         let Some(running) = self.nodes[node].running.as_mut() else { return };
@@ -140,6 +143,10 @@ impl<C: chord::Rules> World<C> {
             }
             self.carry_out_ring(node, effects);
         }
+        if let Some(running) = self.nodes[node].running.as_mut() {
+            running.tick_at = None;
+        }
+        self.arm(node);
     }
 
     pub(super) fn tell_seeds(&mut self, node: usize, incarnation: u64) {
@@ -186,6 +193,7 @@ impl<C: chord::Rules> World<C> {
         running.syncing = false;
         let dropping = running.dropping.is_some();
         let Ok(through) = running.flush() else { return self.disk_failed(node) };
+        self.counts.syncs += 1;
         self.counts.segments_cleaned += u64::from(dropping && running.dropping.is_none());
         let mut durable = Vec::new();
         while running.unsynced.front().is_some_and(|(position, ..)| position.0 <= through) {
@@ -252,6 +260,7 @@ impl<C: chord::Rules> World<C> {
             // The disk failed under it.
             return;
         }
+        self.counts.messages += effects.send.len() as u64;
         for envelope in effects.send {
             self.send(node, envelope.to, Payload::Replica(envelope.message));
         }

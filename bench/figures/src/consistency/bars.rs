@@ -1,0 +1,130 @@
+//! What the figures must reach. A figure that was not measured reaches nothing and is named.
+
+use serde_json::{Map, Value};
+
+/// Simulated over real time, in one thread.
+const SPEED_MIN: f64 = 1_000.0;
+/// Schedules of the long form.
+const SCHEDULES_MIN: f64 = 50_000.0;
+/// Planted bugs that there are at least.
+const PLANTED_MIN: f64 = 20.0;
+/// Traffic of a reconciliation, as a multiple of the data that differ.
+const RECONCILE_MAX: f64 = 3.0;
+/// The most round trips and the most syncs of each replica that an operation may take, up to what is done by the way.
+const COSTS_MAX: [(&str, f64, f64); 3] =
+    [("strict write", 1.0, 1.0), ("strict read", 1.0, 0.0), ("sequential read", 0.0, 0.0)];
+/// What is done by the way, for each operation.
+const BY_THE_WAY: f64 = 0.02;
+
+/// A sentence for each figure that misses its bar.
+pub fn missed(figures: &Map<String, Value>, quick: bool) -> Vec<String> {
+    let nulls = figures.iter().filter(|(_, value)| value.is_null());
+    let mut missed: Vec<String> = nulls.map(|(name, _)| format!("{name} was not measured")).collect();
+    let number = |name: &str| figures.get(name).and_then(Value::as_f64);
+    for name in ["violations", "live_violations", "live_lost"] {
+        if let Some(value) = number(name).filter(|value| *value > 0.0) {
+            missed.push(format!("{name} is {value}, and must be 0"));
+        }
+    }
+    if let Some(value) = number("reconcile_bytes_over_difference").filter(|value| *value > RECONCILE_MAX) {
+        missed.push(format!("reconcile_bytes_over_difference is {value}, and may be {RECONCILE_MAX}"));
+    }
+    // The short form is too short for these.
+    let least = [("sim_speed_x", SPEED_MIN), ("schedules", SCHEDULES_MIN), ("planted_total", PLANTED_MIN)];
+    for (name, least) in least.into_iter().filter(|_| !quick) {
+        if let Some(value) = number(name).filter(|value| *value < least) {
+            missed.push(format!("{name} is {value}, and must be {least}"));
+        }
+    }
+    if number("planted_found") != number("planted_total") {
+        missed.push(format!("{:?} of {:?} planted bugs were found", number("planted_found"), number("planted_total")));
+    }
+    for (level, downtime) in entries(figures.get("downtime_ms")) {
+        if downtime != 0 {
+            missed.push(format!("{downtime} ms of downtime at level {level}"));
+        }
+    }
+    missed.extend(outcomes_missed(figures.get("litmus"), quick));
+    missed.extend(costs_missed(figures));
+    missed
+}
+
+fn outcomes_missed(litmus: Option<&Value>, quick: bool) -> Vec<String> {
+    let mut missed = Vec::new();
+    let (mut allowed, mut seen) = (0, 0);
+    for (level, tests) in entries(litmus) {
+        for (test, shown) in entries(Some(tests)) {
+            if shown["forbidden_seen"] != 0 {
+                missed.push(format!("{test} was seen {} times at level {level}", shown["forbidden_seen"]));
+            }
+            allowed += shown["allowed_seen"].as_u64().map_or(0, |_| 1);
+            seen += u64::from(shown["allowed_seen"].as_u64().is_some_and(|times| times > 0));
+        }
+    }
+    if allowed > 0 && seen == 0 && !quick {
+        missed.push("no outcome that a level allows was ever seen: the levels may not differ".to_owned());
+    }
+    missed
+}
+
+fn costs_missed(figures: &Map<String, Value>) -> Vec<String> {
+    let mut missed = Vec::new();
+    for (operation, trips_max, syncs_max) in COSTS_MAX {
+        let trips = figures.get("messages").map(|messages| messages[operation]["round_trips"].clone());
+        let syncs = figures.get("syncs").map(|syncs| syncs[operation].clone());
+        for (what, value, most) in [("round trips", trips, trips_max), ("syncs", syncs, syncs_max)] {
+            let Some(value) = value.filter(|value| !value.is_null()) else { continue };
+            if value.as_f64().is_none_or(|value| value > most + BY_THE_WAY) {
+                missed.push(format!("a {operation} takes {value} {what}, and may take {most}"));
+            }
+        }
+    }
+    missed
+}
+
+fn entries(value: Option<&Value>) -> impl Iterator<Item = (&String, &Value)> {
+    value.and_then(Value::as_object).into_iter().flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn good() -> Map<String, Value> {
+        let figures = json!({
+            "sim_speed_x": 1200, "schedules": 50000, "violations": 0, "planted_found": 25, "planted_total": 25,
+            "litmus": {"strict": {"SB": {"forbidden_seen": 0, "allowed_seen": 0}},
+                "sequential": {"stale": {"forbidden_seen": 0, "allowed_seen": 9}}},
+            "live_seconds": 600.0, "live_kills": 110, "live_violations": 0, "live_lost": 0,
+            "downtime_ms": {"strict": 0}, "messages": {"strict write": {"round_trips": 1.01}},
+            "syncs": {"strict write": 0.8}, "reconcile_bytes_over_difference": 2.5, "model_states": 100,
+        });
+        figures.as_object().cloned().unwrap_or_default()
+    }
+
+    #[test]
+    fn each_bar_that_is_missed_is_named() {
+        assert_eq!(missed(&good(), false), Vec::<String>::new());
+        let spoilt = [
+            ("sim_speed_x", json!(900)),
+            ("schedules", json!(49_999)),
+            ("violations", json!(1)),
+            ("planted_found", json!(24)),
+            ("litmus", json!({"strict": {"SB": {"forbidden_seen": 1, "allowed_seen": 0}}})),
+            ("litmus", json!({"sequential": {"stale": {"forbidden_seen": 0, "allowed_seen": 0}}})),
+            ("live_lost", json!(2)),
+            ("downtime_ms", json!({"strict": 0, "causal": 100})),
+            ("messages", json!({"strict write": {"round_trips": 1.5}})),
+            ("syncs", json!({"strict read": 0.1})),
+            ("reconcile_bytes_over_difference", json!(3.1)),
+            ("model_states", Value::Null),
+        ];
+        for (name, value) in spoilt {
+            let mut figures = good();
+            figures.insert(name.to_owned(), value.clone());
+            assert!(!missed(&figures, false).is_empty(), "{name} is {value}");
+        }
+    }
+}

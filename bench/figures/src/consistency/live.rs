@@ -1,0 +1,64 @@
+//! A fleet of processes under its monkey, with clients at every level at once, and its verdict.
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use crate::everring::{Everring, words};
+use crate::parts::Part;
+
+/// Runs `everring up --chaos` and reads its report.
+pub fn live(everring: &Everring, quick: bool) -> Result<Part> {
+    let report = everring.file("live-report.json");
+    let (data, file) = (everring.file("live").display().to_string(), report.display().to_string());
+    let length = if quick { "30s" } else { "10m" };
+    let args =
+        ["up", "--chaos", "--for", length, "--mean", "5s", "--deadline", "1s", "--data", &data, "--report", &file];
+    let finished = everring.run(&words(&args))?;
+    // The verdict for people.
+    eprint!("{}", finished.stdout);
+    ensure!(finished.code != Some(2), "the run did not begin");
+    let text = std::fs::read_to_string(&report).context("the run left no report")?;
+    read(&serde_json::from_str(&text).context("the report is no JSON")?)
+}
+
+fn read(verdict: &Value) -> Result<Part> {
+    let faults = verdict["faults"].as_array().context("the report has no faults")?;
+    let kills = faults.iter().filter(|fault| fault["kind"] == "kill" && fault["not_injected"].is_null()).count();
+    let checks = verdict["checks"].as_array().context("the report has no checks")?;
+    ensure!(!checks.is_empty(), "the report has no checks");
+    let undecided: Vec<&Value> = checks.iter().filter(|check| check["decided"] != true).collect();
+    ensure!(undecided.is_empty(), "checks are undecided: {undecided:?}");
+    let violations: u64 = checks.iter().filter_map(|check| check["violations"].as_u64()).sum();
+    let figures = vec![
+        ("live_seconds", verdict["duration_s"].clone()),
+        ("live_kills", json!(kills)),
+        ("live_violations", json!(violations)),
+        ("live_lost", verdict["acked_writes"]["lost"].clone()),
+        ("downtime_ms", verdict["downtime_ms"].clone()),
+    ];
+    let kept = ["verdict", "because", "seed", "requests", "checks", "latency_ms", "acked_writes", "traces"];
+    let details = kept.iter().map(|name| ((*name).to_owned(), verdict[name].clone())).collect();
+    Ok(Part { figures, details: Value::Object(details) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_figures_of_a_verdict_are_read() {
+        let mut verdict = json!({
+            "duration_s": 30.0, "faults": [{"kind": "kill"}, {"kind": "kill", "not_injected": "halted"}],
+            "acked_writes": {"lost": 1}, "downtime_ms": {"strict": 100, "sequential": 0},
+            "checks": [{"decided": true, "violations": 1}, {"decided": true, "violations": 2}],
+        });
+        let part = read(&verdict).expect("a whole report");
+        let figure = |name: &str| part.figures.iter().find(|(known, _)| *known == name).map(|(_, value)| value.clone());
+        assert_eq!(figure("live_kills"), Some(json!(1)));
+        assert_eq!(figure("live_violations"), Some(json!(3)));
+        assert_eq!(figure("live_lost"), Some(json!(1)));
+        assert_eq!(figure("downtime_ms"), Some(json!({"strict": 100, "sequential": 0})));
+        verdict["checks"][0]["decided"] = json!(false);
+        assert!(read(&verdict).is_err(), "what is undecided is no proof");
+    }
+}

@@ -1,0 +1,46 @@
+//! Reading the program's own reports, and what more than one area measures by them.
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Map, Value, json};
+
+use crate::everring::{Everring, words};
+use crate::parts::Part;
+
+/// A number of a report.
+pub fn number(value: &Value, name: &str) -> Result<f64> {
+    value[name].as_f64().with_context(|| format!("the report has no {name}"))
+}
+
+/// What a command reports as JSON.
+pub fn report(everring: &Everring, args: &[&str]) -> Result<Value> {
+    let finished = everring.run(&words(args))?;
+    match finished.code {
+        // 1 says that something was broken; the report says what.
+        Some(0 | 1) => finished.json(),
+        code => bail!("everring {} ended with {code:?}", args.join(" ")),
+    }
+}
+
+/// Simulated schedules of the whole fleet.
+pub fn schedules(everring: &Everring, seeds: u64) -> Result<Part> {
+    let summary = report(everring, &["sim", "run", "--seeds", &seeds.to_string(), "--output", "json"])?;
+    let figures = vec![("schedules", summary["schedules"].clone()), ("violations", summary["violations"].clone())];
+    Ok(Part { figures, details: summary })
+}
+
+/// The bugs planted in the cores, each searched for in at most so many schedules.
+pub fn planted(everring: &Everring, seeds: u64) -> Result<Part> {
+    let bugs = everring.run(&words(&["sim", "bugs"]))?.stdout;
+    let (mut found, mut total, mut by_name) = (0, 0, Map::new());
+    for bug in bugs.lines().filter(|line| !line.is_empty()) {
+        let seeds = seeds.to_string();
+        let args = ["sim", "run", "--seeds", &seeds, "--planted", bug, "--until-found", "--output", "json"];
+        let report = report(everring, &args)?;
+        let violations = number(&report, "violations")?;
+        total += 1;
+        found += u32::from(violations > 0.0);
+        by_name.insert(bug.to_owned(), report["first_violation"].clone());
+    }
+    let figures = vec![("planted_found", json!(found)), ("planted_total", json!(total))];
+    Ok(Part { figures, details: Value::Object(by_name) })
+}
