@@ -193,7 +193,7 @@ impl Client {
         // Sessions read more, and mostly at level sequential.
         // Nor do they delete: what is absent does not name who made it so, and an order is hard to find.
         let choice = match only {
-            Some(Only::Writes) => CHOICE_PUT,
+            Some(Only::Writes | Only::SessionWrites) => CHOICE_PUT,
             Some(Only::StrictReads | Only::SequentialReads) => CHOICE_READ,
             None if sessions && prng.one_in(3) => CHOICE_READ,
             None => prng.below(if sessions { 18 } else { 20 }),

@@ -57,7 +57,7 @@ pub struct Cost {
 /// # Errors
 /// What was broken.
 pub fn costs() -> Result<Vec<Cost>, Violation> {
-    [Only::Writes, Only::StrictReads, Only::SequentialReads].into_iter().map(cost).collect()
+    [Only::Writes, Only::SessionWrites, Only::StrictReads, Only::SequentialReads].into_iter().map(cost).collect()
 }
 
 fn cost(operation: Only) -> Result<Cost, Violation> {
@@ -78,6 +78,7 @@ impl Only {
     pub fn name(self) -> &'static str {
         match self {
             Only::Writes => "strict write",
+            Only::SessionWrites => "strict write in a session",
             Only::StrictReads => "strict read",
             Only::SequentialReads => "sequential read",
         }
@@ -96,6 +97,9 @@ mod tests {
         assert!(write.round_trips <= 1.01 && write.round_trips > 0.9, "{write:?}");
         // A sync may serve several writes, never the other way round.
         assert!(write.syncs <= 1.01 && write.syncs > 0.5, "{write:?}");
+        // A ballot that was promised before the session saw something newer is too low: then a promise is asked for.
+        let session = of(Only::SessionWrites);
+        assert!(session.round_trips <= 2.0 && session.syncs <= 1.01, "{session:?}");
         let strict = of(Only::StrictReads);
         assert!(strict.round_trips <= 1.01 && strict.syncs < 0.01, "{strict:?}");
         let sequential = of(Only::SequentialReads);

@@ -90,9 +90,11 @@ pub struct Swarm {
 /// A kind of operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Only {
-    /// Writes.
+    /// Writes by clients without a session.
     Writes,
-    /// Reads at level strict.
+    /// Writes by sessions that go from key to key: each must come after what the session has seen.
+    SessionWrites,
+    /// Reads at level strict by clients without a session.
     StrictReads,
     /// Reads at level sequential.
     SequentialReads,
@@ -292,7 +294,7 @@ impl Swarm {
             twin: false,
             competing: false,
             hedge: Duration::from_millis(50),
-            sessions: true,
+            sessions: !matches!(steady.only, Some(Only::Writes | Only::StrictReads)),
             only: steady.only,
             ..drawn
         }
