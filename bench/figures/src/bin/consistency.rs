@@ -36,6 +36,7 @@ const AREA: Area = Area {
         "planted_found",
         "planted_total",
         "litmus",
+        "litmus_live",
         "live_seconds",
         "live_kills",
         "live_violations",

@@ -45,6 +45,7 @@ pub fn missed(figures: &Map<String, Value>, quick: bool) -> Vec<String> {
         }
     }
     missed.extend(outcomes_missed(figures.get("litmus"), quick));
+    missed.extend(outcomes_missed(figures.get("litmus_live"), quick));
     missed.extend(costs_missed(figures));
     missed
 }

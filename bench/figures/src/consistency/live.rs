@@ -1,4 +1,10 @@
-//! A fleet of processes under its monkey, with clients at every level at once, and its verdict.
+//! A fleet of processes under its monkey, with clients at every level at once and the litmus tests beside them, and its
+//! verdict.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{ChildStderr, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -6,19 +12,53 @@ use serde_json::{Value, json};
 use crate::everring::{Everring, words};
 use crate::parts::Part;
 
-/// Runs `everring up --chaos` and reads its report.
+/// How long a fleet may take until it says where its gateways are.
+const READY_MAX: Duration = Duration::from_secs(120);
+/// How the line with the gateways begins.
+const GATEWAYS: &str = "gateways ";
+
+/// Runs `everring up --chaos` and `everring litmus` beside it, and reads their reports.
 pub fn live(everring: &Everring, quick: bool) -> Result<Part> {
     let report = everring.file("live-report.json");
     let (data, file) = (everring.file("live").display().to_string(), report.display().to_string());
-    let length = if quick { "30s" } else { "10m" };
+    let (length, litmus_length) = if quick { ("40s", "30s") } else { ("10m", "590s") };
     let args =
         ["up", "--chaos", "--for", length, "--mean", "5s", "--deadline", "1s", "--data", &data, "--report", &file];
-    let finished = everring.run(&words(&args))?;
+    let mut command = everring.command(&words(&args));
+    let mut up = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().context("everring up does not start")?;
+    let gateways = follow(up.stderr.take().context("its standard error is piped")?);
+    let litmus = gateways.recv_timeout(READY_MAX).context("the fleet named no gateways").and_then(|gateways| {
+        let args = ["litmus", "--gateway", &gateways, "--for", litmus_length, "--lanes", "4", "--output", "json"];
+        let finished = everring.run(&words(&args))?;
+        ensure!(finished.code != Some(3), "a litmus test was never answered whole");
+        finished.json()
+    });
+    // Whatever came of the one, the other ends by itself and is waited for.
+    let ended = up.wait_with_output().context("everring up cannot be waited for")?;
     // The verdict for people.
-    eprint!("{}", finished.stdout);
-    ensure!(finished.code != Some(2), "the run did not begin");
+    eprint!("{}", String::from_utf8_lossy(&ended.stdout));
+    ensure!(ended.status.code() != Some(2), "the run did not begin");
+    let litmus = litmus?;
     let text = std::fs::read_to_string(&report).context("the run left no report")?;
-    read(&serde_json::from_str(&text).context("the report is no JSON")?)
+    let mut part = read(&serde_json::from_str(&text).context("the report is no JSON")?)?;
+    part.figures.push(("litmus_live", litmus["litmus"].clone()));
+    part.details["litmus"] = litmus;
+    Ok(part)
+}
+
+/// Passes on what a fleet says on standard error; the gateways, separated by commas, once it names them.
+fn follow(stderr: ChildStderr) -> Receiver<String> {
+    let (tell, told) = channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+            eprintln!("{line}");
+            if let Some(gateways) = line.strip_prefix(GATEWAYS) {
+                // Who asked may have given up.
+                let _ = tell.send(gateways.split_whitespace().collect::<Vec<_>>().join(","));
+            }
+        }
+    });
+    told
 }
 
 fn read(verdict: &Value) -> Result<Part> {
