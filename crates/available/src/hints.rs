@@ -1,0 +1,168 @@
+//! Hints: eventual writes that a node keeps for a key's homes while none of them can be reached.
+//!
+//! A hint is the client's write itself, not a state: the stand-in stamps nothing. Whichever home takes it makes it as if
+//! it came from the client, under the same request id, so that a hint that is taken twice, or whose client asked
+//! elsewhere too, acts once. Hints are bounded and counted. They are on disk before the write is acknowledged, and are
+//! kept until a home has the write on disk.
+
+use membership::NodeId;
+use replication::{LogPosition, Ticket};
+use stdx::{Instant, TraceContext};
+
+use crate::coordinate::Asker;
+use crate::io::Outbox;
+use crate::message::{Body, Record};
+use crate::operation::{Action, Effect, Level, Operation, Outcome, Past, Receipt, Refusal, Seen, Write};
+use crate::replica::{Later, Replica};
+use crate::rules::Rule;
+
+/// Hints that are offered at one time.
+const OFFERED_AT_ONCE_MAX: usize = 64;
+
+/// A write that is kept for a home.
+#[derive(Clone, Debug)]
+pub(crate) struct Hint {
+    pub write: Write,
+    pub session: u64,
+    pub deps: u64,
+    /// How often it was offered to a home.
+    offered: u32,
+    offer_at: Instant,
+    /// Where the log says so.
+    logged: LogPosition,
+}
+
+impl Hint {
+    pub fn new(write: Write, session: u64, deps: u64) -> Hint {
+        Hint { write, session, deps, offered: 0, offer_at: Instant::ZERO, logged: LogPosition(0) }
+    }
+
+    fn size(&self) -> usize {
+        use crate::operation::Change;
+        let body = match &self.write.change {
+            Change::Put(value) => value.body.len() + value.content_type.len(),
+            Change::Insert(element) | Change::Remove(element) => element.len(),
+            Change::Set { name, value } => name.len() + value.len(),
+            Change::Unset(name) => name.len(),
+            Change::Add(_) | Change::Delete => 8,
+        };
+        body + self.write.key.key.len() + 128
+    }
+}
+
+impl Replica {
+    /// An operation for a key of which this node is no home.
+    pub(crate) fn stand_in(&mut self, ticket: Ticket, operation: Operation, out: &mut Outbox) {
+        let epoch = self.view.epoch;
+        let (level, allowed) = (operation.level, operation.stand_in);
+        let Action::Write(write) = operation.action else {
+            return self.refuse(Asker::Client(ticket), Refusal::NotReplica(epoch), out);
+        };
+        if level != Level::Eventual || !allowed || !self.view.is_formed() {
+            return self.refuse(Asker::Client(ticket), Refusal::NotReplica(epoch), out);
+        }
+        if !crate::apply::fits(write.kind, &write.change) {
+            return self.refuse(Asker::Client(ticket), Refusal::OtherKind(write.kind), out);
+        }
+        // The session's next write of the key takes its place, wherever it is by then.
+        let mut seen = Seen::default();
+        if write.kind == crate::kind::Kind::Value {
+            seen.context = write.context.clone().unwrap_or_default();
+            seen.context.requests.push(write.request);
+        }
+        let again = self.hints.values().find(|hint| hint.write.request == write.request).map(|hint| hint.logged);
+        let wait = match again {
+            Some(logged) => logged,
+            None => {
+                let hint = Hint::new(write, operation.past.session, operation.past.counter_max());
+                let full = self.hint_bytes + hint.size() > self.config.hint_bytes_max;
+                if full || self.hints.len() >= self.config.hints_max {
+                    return self.refuse(Asker::Client(ticket), Refusal::Overloaded, out);
+                }
+                self.take_hint(hint, out)
+            }
+        };
+        let outcome = Outcome::Done { effect: Effect::Hinted, number: None, seen };
+        let receipt = Receipt { epoch, voters: vec![self.me], rounds: 0 };
+        self.after(wait, Later::Answer(ticket, outcome, receipt), out);
+    }
+
+    fn take_hint(&mut self, hint: Hint, out: &mut Outbox) -> LogPosition {
+        // After a restart the numbers go on above those that are still there; an old number may be used again once its
+        // hint is gone, so a late confirmation must name a number of this start.
+        let id = (self.start << 32) | self.next_number();
+        let record = Record::Hint { id, write: hint.write.clone(), session: hint.session, deps: hint.deps };
+        let logged = self.log(record, out);
+        self.keep_hint(id, Hint { logged, ..hint });
+        logged
+    }
+
+    pub(crate) fn keep_hint(&mut self, id: u64, hint: Hint) {
+        self.hint_bytes += hint.size();
+        if let Some(old) = self.hints.insert(id, hint) {
+            self.hint_bytes -= old.size();
+        }
+    }
+
+    pub(crate) fn forget_hint(&mut self, id: u64) {
+        if let Some(hint) = self.hints.remove(&id) {
+            self.hint_bytes -= hint.size();
+        }
+    }
+
+    /// Offers hints to the homes of their keys, one home after the other, less and less often.
+    pub(crate) fn deliver_hints(&mut self, out: &mut Outbox) {
+        let (now, resend) = (self.now, self.config.resend);
+        let due = |hint: &Hint, synced: LogPosition| hint.offer_at <= now && hint.logged <= synced;
+        let ids: Vec<u64> = self
+            .hints
+            .iter()
+            .filter(|(_, hint)| due(hint, self.synced))
+            .map(|(id, _)| *id)
+            .take(OFFERED_AT_ONCE_MAX)
+            .collect();
+        for id in ids {
+            let Some(position) = self.hints.get(&id).map(|hint| hint.write.key.position) else { continue };
+            let homes = self.homes(position);
+            let reachable = |home: &&NodeId| self.peers.get(home).is_some_and(|peer| !peer.down);
+            let up: Vec<NodeId> = homes.iter().filter(reachable).copied().collect();
+            let Some(hint) = self.hints.get_mut(&id) else { continue };
+            hint.offer_at = now + resend * (1 << hint.offered.min(6));
+            let to = if up.is_empty() { &homes[..] } else { &up[..] };
+            let Some(home) = to.get(hint.offered as usize % to.len().max(1)).copied() else { continue };
+            hint.offered += 1;
+            let (write, session, deps) = (hint.write.clone(), hint.session, hint.deps);
+            let body = Body::Take { hint: id, write, session, deps };
+            self.tell(home, body, LogPosition(0), TraceContext::NONE, out);
+            if !self.rules.keep(Rule::HintLost) {
+                self.forget_hint(id);
+            }
+        }
+    }
+
+    pub(crate) fn handle_take(&mut self, from: NodeId, id: u64, hint: Hint, context: TraceContext, out: &mut Outbox) {
+        if self.disk_full || !self.is_home(hint.write.key.position) {
+            return;
+        }
+        let past = Past { session: hint.session, bound: hint.deps, ..Past::default() };
+        self.clock = self.clock.max(hint.deps);
+        let asker = Asker::Hint { from, hint: id };
+        self.begin_write(asker, hint.write, Level::Eventual, past, context, out);
+    }
+
+    /// A home does not take a hint: for good, or for now, of which it says nothing.
+    pub(crate) fn refuse_hint(&mut self, from: NodeId, hint: u64, refusal: Refusal, out: &mut Outbox) {
+        if matches!(refusal, Refusal::OtherKind(_) | Refusal::TooLarge) {
+            let body = Body::Taken { hint, refused: Some(refusal) };
+            self.tell(from, body, LogPosition(0), TraceContext::NONE, out);
+        }
+    }
+
+    pub(crate) fn handle_taken(&mut self, id: u64, _refused: Option<Refusal>, out: &mut Outbox) {
+        let Some(hint) = self.hints.get(&id) else { return };
+        let request = hint.write.request;
+        self.log(Record::HintGone { id, request }, out);
+        self.forget_hint(id);
+        self.hints_taken += 1;
+    }
+}
