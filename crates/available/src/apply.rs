@@ -73,12 +73,8 @@ pub(crate) fn apply(state: &mut State, write: &Write, past: &Session, dot: Dot) 
     state.kind = write.kind;
     let body = match &write.change {
         Change::Put(value) => {
-            if write.kind == Kind::Value {
-                state.remove(|entry| replaces(write, past, entry));
-                merge_context(state, write, dot);
-            } else {
-                state.remove(|_| true);
-            }
+            state.remove(|entry| write.kind == Kind::LastWriter || replaces(write, past, entry));
+            merge_context(state, write, dot);
             Some(Body::Value(value.clone()))
         }
         Change::Delete => {
@@ -89,6 +85,7 @@ pub(crate) fn apply(state: &mut State, write: &Write, past: &Session, dot: Dot) 
                 }
                 _ => {
                     state.remove(|_| true);
+                    merge_context(state, write, dot);
                     state.reset_sums();
                 }
             }
@@ -205,10 +202,11 @@ fn field(entry: &Entry) -> Option<(Bytes, Bytes)> {
 
 /// What somebody who wrote `dot` with `context` has seen of the key: that, and no more.
 pub(crate) fn seen_by_writer(state: &State, write: &Write, dot: Dot) -> Context {
-    if write.kind != Kind::Value {
-        return state.context.clone();
-    }
-    let mut context = write.context.clone().unwrap_or_default();
+    let mut context = match write.kind {
+        Kind::Value => write.context.clone().unwrap_or_default(),
+        Kind::LastWriter => state.context.clone(),
+        Kind::Counter | Kind::Set | Kind::Map => return state.context.clone(),
+    };
     // The dots that other attempts of the same request may have got are meant as well.
     context.requests = vec![write.request];
     context.add(dot);

@@ -174,6 +174,10 @@ impl Replica {
         out: &mut Outbox,
     ) {
         let homes = self.homes(write.key.position);
+        if let Some(context) = write.context.as_ref().filter(|_| self.rules.keep(Rule::StampedBelow)) {
+            // The later writer of two is the one that has seen the other.
+            self.clock = self.clock.max(context.counter_max());
+        }
         if !self.whole_at(&homes) {
             return self.refuse(asker, Refusal::Refilling, out);
         }

@@ -66,7 +66,7 @@ impl Replica {
         }
         // The session's next write of the key takes its place, wherever it is by then.
         let mut seen = Seen::default();
-        if write.kind == crate::kind::Kind::Value {
+        if matches!(write.kind, crate::kind::Kind::Value | crate::kind::Kind::LastWriter) {
             seen.context = write.context.clone().unwrap_or_default();
             seen.context.requests.push(write.request);
         }

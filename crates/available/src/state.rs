@@ -265,8 +265,10 @@ impl State {
 
     /// Removes the entries that `which` names; they are gone for good.
     pub(crate) fn remove(&mut self, which: impl Fn(&Entry) -> bool) {
+        // Who removes one dot of a request removes all.
+        let requests: Vec<RequestId> = self.entries.iter().filter(|e| which(e)).map(|e| e.request).collect();
         let (gone, alive): (Vec<Entry>, Vec<Entry>) =
-            std::mem::take(&mut self.entries).into_iter().partition(|entry| which(entry));
+            std::mem::take(&mut self.entries).into_iter().partition(|entry| requests.contains(&entry.request));
         self.entries = alive;
         for entry in &gone {
             self.remember(entry);
@@ -367,10 +369,6 @@ impl State {
             let ledger = self.ledger_mut(actor);
             (ledger.folded, ledger.sum) = (folded, ledger.sum.wrapping_add(sum));
             self.remove(|entry| entry.dot.actor == actor && entry.dot.counter <= folded);
-            // An alias of what was folded is gone with it.
-            let past = std::mem::take(&mut self.past);
-            self.entries.retain(|entry| !past.iter().any(|gone| gone.request == entry.request));
-            self.past = past;
         }
     }
 

@@ -186,6 +186,11 @@ impl Context {
         &self.dots
     }
 
+    /// The greatest counter in it.
+    pub fn counter_max(&self) -> u64 {
+        self.dots.iter().map(|dot| dot.counter).max().unwrap_or(0).max(self.vector.counter_max())
+    }
+
     /// Whether nothing has been seen.
     pub fn is_empty(&self) -> bool {
         self.vector.is_empty() && self.dots.is_empty() && self.requests.is_empty()

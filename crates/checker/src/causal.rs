@@ -82,6 +82,7 @@ pub(crate) fn broken(claims: &Claims<'_>) -> Vec<Broken> {
         writes: writes_by_key(claims),
         siblings: keys_with_siblings(claims),
         first_seen: first_seen(claims),
+        deletions: deletions(claims),
     };
     let mut broken: Vec<Broken> = (0..claims.claims.len() as u32).filter_map(|read| look.stale(read)).collect();
     if broken.is_empty() {
@@ -123,6 +124,16 @@ struct Look<'s, 'a> {
     siblings: BTreeSet<u32>,
     /// Where a chain first saw a word of a key.
     first_seen: HashMap<(u32, u32, Word), u32>,
+    /// The deletions of each key, those of unknown outcome too.
+    deletions: HashMap<u32, Vec<u32>>,
+}
+
+fn deletions(claims: &Claims<'_>) -> HashMap<u32, Vec<u32>> {
+    let mut deletions: HashMap<u32, Vec<u32>> = HashMap::new();
+    for (index, claim) in claims.claims.iter().enumerate().filter(|(_, claim)| claim.wrote == Some(ABSENT)) {
+        deletions.entry(claim.key).or_default().push(index as u32);
+    }
+    deletions
 }
 
 fn first_seen(claims: &Claims<'_>) -> HashMap<(u32, u32, Word), u32> {
@@ -269,9 +280,10 @@ impl Look<'_, '_> {
         let certain = if self.claims.whole { 0 } else { self.claims.claims.len() as u32 / 4 };
         // Of a deletion there is nothing to show: what it saw goes, and what was written beside it stays.
         let deletion = |write: u32| self.claims.claims[write as usize].wrote == Some(ABSENT);
+        // One of unknown outcome may have taken effect.
         let deleted = |write: u32| {
-            let writes = self.writes[claim.key as usize].iter().flat_map(|(_, writes)| writes);
-            writes.copied().any(|by| deletion(by) && self.order.precedes(write, by))
+            let deletions = self.deletions.get(&claim.key).map_or(&[][..], Vec::as_slice);
+            deletions.iter().any(|by| self.order.precedes(write, *by))
         };
         let lost = self.led(read).find(|write| {
             *write >= certain
