@@ -58,6 +58,7 @@ pub(crate) struct Waiting {
 
 /// What is done when a round ends.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "it lives in one map, as long as a round trip takes")]
 pub(crate) enum Then {
     /// A read is answered.
     Read,

@@ -79,6 +79,7 @@ pub struct Write {
 
 /// What is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "one at a time, from a message into the core")]
 pub enum Action {
     /// The key's value.
     Read {

@@ -161,7 +161,9 @@ impl World {
         let wall_ms = self.wall_ms().saturating_add_signed(self.nodes[to].skew_ms);
         self.tickets.insert(ticket, (client, serial, NodeId(to as u64 + 1)));
         let context = TraceContext::NONE;
-        let input = Input::Operation { ticket, operation: *operation, deadline, wall_ms, context };
+        let bytes = wire::codec::encode_available_operation(&operation);
+        let operation = wire::codec::decode_available_operation(bytes).expect("what was encoded can be decoded");
+        let input = Input::Operation { ticket, operation, deadline, wall_ms, context };
         self.feed(to, input);
     }
 

@@ -569,6 +569,9 @@ impl World {
         for answer in effects.answers {
             let Some((client, serial, _)) = self.tickets.remove(&answer.ticket) else { continue };
             self.count_answer(client, &answer);
+            let bytes = wire::codec::encode_available_answer(&answer.outcome, &answer.receipt);
+            let read = wire::codec::decode_available_answer(bytes).expect("what was encoded can be decoded");
+            assert_eq!(read, (answer.outcome.clone(), answer.receipt.clone()));
             for after in self.network.fates(&self.swarm, None) {
                 let outcome = Box::new(answer.outcome.clone());
                 self.at(after, Happening::Answer { client, serial, outcome });

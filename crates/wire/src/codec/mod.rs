@@ -114,6 +114,43 @@ pub fn decode_available_record(bytes: &[u8]) -> Result<::available::Record, Code
     Ok(record)
 }
 
+/// An operation on an available key as bytes, without a frame around it.
+pub fn encode_available_operation(operation: &::available::Operation) -> Bytes {
+    let mut out = BytesMut::new();
+    available::write_operation(&mut Writer(&mut out), operation);
+    out.freeze()
+}
+
+/// Reads what [`encode_available_operation`] wrote.
+///
+/// # Errors
+/// Any [`CodecError`].
+pub fn decode_available_operation(bytes: Bytes) -> Result<::available::Operation, CodecError> {
+    let mut reader = Reader(bytes);
+    let operation = available::read_operation(&mut reader)?;
+    reader.finish()?;
+    Ok(operation)
+}
+
+/// The end of an operation on an available key as bytes, with its receipt, without a frame around it.
+pub fn encode_available_answer(outcome: &::available::Outcome, receipt: &::available::Receipt) -> Bytes {
+    let mut out = BytesMut::new();
+    available::write_outcome(&mut Writer(&mut out), outcome);
+    available::write_receipt(&mut Writer(&mut out), receipt);
+    out.freeze()
+}
+
+/// Reads what [`encode_available_answer`] wrote.
+///
+/// # Errors
+/// Any [`CodecError`].
+pub fn decode_available_answer(bytes: Bytes) -> Result<(::available::Outcome, ::available::Receipt), CodecError> {
+    let mut reader = Reader(bytes);
+    let answer = (available::read_outcome(&mut reader)?, available::read_receipt(&mut reader)?);
+    reader.finish()?;
+    Ok(answer)
+}
+
 /// A message between replicas of available keys as bytes, without a frame around it.
 pub fn encode_available_message(message: &::available::Message) -> Bytes {
     let mut out = BytesMut::new();
