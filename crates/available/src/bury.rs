@@ -2,7 +2,8 @@
 //!
 //! The home with the smallest id asks the others whether each holds exactly this tombstone *and* has received all that
 //! its actors stamped up to it. If all do, all drop it. From then on nothing can bring back what it buried: a late copy
-//! of it names dots below every home's marks, and such dots are gone if they are not there (`stream.rs`). The marks that
+//! of it names dots below every home's marks, and such dots are gone if they are not there (`stream.rs`). The
+//! marks that
 //! this rests on are put on disk before a home says yes.
 //!
 //! A tombstone also carries the memory of its key's requests, so it stays until those are old enough to be forgotten.

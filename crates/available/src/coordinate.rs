@@ -1,6 +1,7 @@
 //! Operations, as their coordinator sees them.
 //!
-//! *A causal write* is stamped, synced, sent to the other homes, and answered when a majority has it on disk. *An eventual
+//! *A causal write* is stamped, synced, sent to the other homes, and answered when a majority has it on disk. *An
+//! eventual
 //! one* is answered when it is on disk here.
 //!
 //! *A causal read* is answered from what is held here if two things are known: that nothing is missing that the session

@@ -1,6 +1,7 @@
 //! Hints: eventual writes that a node keeps for a key's homes while none of them can be reached.
 //!
-//! A hint is the client's write itself, not a state: the stand-in stamps nothing. Whichever home takes it makes it as if
+//! A hint is the client's write itself, not a state: the stand-in stamps nothing. Whichever home takes it makes
+//! it as if
 //! it came from the client, under the same request id, so that a hint that is taken twice, or whose client asked
 //! elsewhere too, acts once. Hints are bounded and counted. They are on disk before the write is acknowledged, and are
 //! kept until a home has the write on disk.

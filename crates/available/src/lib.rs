@@ -1,6 +1,7 @@
 //! Available buckets: any home of a key takes a write, at level causal or eventual, and replicas become equal.
 //!
-//! Each write is stamped with a *dot*, which is its replica's Lamport time; each key's state is a dotted set with a causal
+//! Each write is stamped with a *dot*, which is its replica's Lamport time; each key's state is a dotted set with
+//! a causal
 //! context (`version.rs`, `state.rs`). Concurrent writes stay side by side, or become one by the bucket's merge type
 //! (`kind.rs`). [`Replica`] is one node's whole part: a pure state machine, as the ordered buckets' one is. It gets
 //! time and chance as arguments, and never does anything itself.

@@ -80,7 +80,8 @@ pub enum Body {
     Report {
         /// The round it answers.
         round: u64,
-        /// Whether the sender has all its data: one that lost it and is not back at what the others hold does not count.
+        /// Whether the sender has all its data: one that lost it and is not back at what the others hold
+        /// does not count.
         whole: bool,
         /// The state, unless it is the asker's.
         state: Option<State>,

@@ -69,7 +69,8 @@ pub struct Write {
     pub kind: Kind,
     /// The retry id.
     pub request: RequestId,
-    /// When the client's request was first received, milliseconds of the Unix epoch by a gateway's clock. Orders nothing.
+    /// When the client's request was first received, milliseconds of the Unix epoch by a gateway's clock.
+    /// Orders nothing.
     pub first_sent_ms: u64,
     /// What the writer has seen of this key (`If-Match`, or its session's token); none if it does not say.
     pub context: Option<Context>,

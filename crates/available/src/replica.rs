@@ -109,7 +109,8 @@ pub struct Replica {
 }
 
 impl Replica {
-    /// A replica without data, in its start number `incarnation`, in a view that may be still forming. Restore the log's
+    /// A replica without data, in its start number `incarnation`, in a view that may be still forming.
+    /// Restore the log's
     /// records next, then call [`Replica::begin`].
     pub fn new(me: NodeId, incarnation: u64, view: View, secret: &[u8], config: Config, prng: Prng) -> Replica {
         let digests = DigestKey::new(secret);

@@ -44,7 +44,8 @@ impl Session {
         self.recent.iter().find(|(known, _)| *known == key).map(|(_, context)| context)
     }
 
-    /// Takes an answer about a key in. An answer at level eventual adds what it showed of the key, for the next write of
+    /// Takes an answer about a key in. An answer at level eventual adds what it showed of the key, for the
+    /// next write of
     /// it, and nothing to what other replicas must have.
     ///
     /// After a write, `wrote`, what was kept as a hint before has its place taken.

@@ -1,15 +1,18 @@
 //! What a replica holds of one key, and how two replicas' states become one.
 //!
-//! A state is a dotted set (Almeida, Shoker and Baquero 2018; the DVV sets of Preguica and others are the same thing for
+//! A state is a dotted set (Almeida, Shoker and Baquero 2018; the DVV sets of Preguica and others are the same
+//! thing for
 //! plain values): entries that are alive, each with its dot, and the context of all dots that were ever seen. A dot in
 //! the context without an entry is *gone*: it was replaced, removed or deleted, and never comes back. Merging keeps an
 //! entry if both sides have it, or if one has it and the other has never seen it.
 //!
 //! Two things go beyond that:
-//! - *Retries.* The attempts of one request may be stamped twice, by two replicas that have not heard of each other. The
+//! - *Retries.* The attempts of one request may be stamped twice, by two replicas that have not heard of each
+//!   other. The
 //!   dots of one request are *aliases*: they are shown, and counted, as one, and when one of them is gone, all are.
 //!   Whose entry is gone remembers its request ([`Past`]) until its replica *closes* it.
-//! - *Sums.* A counter's old increments are folded into a sum by the replica that stamped them; only that replica writes
+//! - *Sums.* A counter's old increments are folded into a sum by the replica that stamped them; only that replica
+//!   writes
 //!   its sum, so the later one of two versions of it is the right one.
 //!
 //! Merging is commutative, associative and idempotent: `tests/merge.rs` holds it to that.

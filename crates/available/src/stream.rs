@@ -1,7 +1,8 @@
 //! How stamps reach the other homes, and how a replica knows that it has received all of them.
 //!
 //! A replica's stamps have rising Lamport counters. It sends each to the key's other homes at once, again until it is
-//! confirmed, and with it a [`Claim`]: that nothing else it stamped for that home lies in an interval of counters. A home
+//! confirmed, and with it a [`Claim`]: that nothing else it stamped for that home lies in an interval of
+//! counters. A home
 //! that has joined the intervals up to a *mark* has received everything that the other stamped for it up to there. Two
 //! things rest on it:
 //! - a causal read is answered by one replica if its marks reach what the session has seen;

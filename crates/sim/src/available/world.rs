@@ -159,7 +159,7 @@ impl World {
         }
         let (view, hasher) = formed_view(&swarm, &mut prng);
         let skew_max = swarm.skew_max.as_millis() as u64;
-        let mut skew = |prng: &mut Prng| prng.below(2 * skew_max + 1) as i64 - skew_max as i64;
+        let skew = |prng: &mut Prng| prng.below(2 * skew_max + 1) as i64 - skew_max as i64;
         World {
             log: EventLog::new(keep_log),
             counts: Counts::default(),
@@ -632,7 +632,8 @@ impl World {
         Ok(())
     }
 
-    /// Once requests are forgotten, no tombstone is left: unless a log was lost, with the one who could say that all was
+    /// Once requests are forgotten, no tombstone is left: unless a log was lost, with the one who could say
+    /// that all was
     /// received.
     fn bury_everything(&mut self) -> Result<(), Violation> {
         if self.disks_lost > 0 || self.litmus.is_some() {

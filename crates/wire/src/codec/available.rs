@@ -557,7 +557,11 @@ pub(super) fn write_message(w: &mut Writer<'_>, message: &Message) {
     w.varint(message.clock);
     write_actor(w, message.actor);
     w.varint(message.start);
-    match &message.body {
+    write_body(w, &message.body);
+}
+
+fn write_body(w: &mut Writer<'_>, body: &Body) {
+    match body {
         Body::Store { id, claim, entries } => {
             begin(w, 1, *id);
             w.option(claim.as_ref(), write_claim);
