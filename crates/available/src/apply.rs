@@ -46,6 +46,9 @@ pub(crate) fn judge(state: &State, write: &Write, past: &Session) -> Result<(), 
         return Err(Refusal::OtherKind(if state.is_blank() { write.kind } else { state.kind }));
     }
     match &write.change {
+        _ if !write.firm && behind(state, write, past).is_some() => {
+            Err(Refusal::Behind(behind(state, write, past).unwrap_or_default()))
+        }
         Change::Put(_) if write.kind == Kind::Value => {
             let kept = state.distinct().filter(|entry| !replaces(write, past, entry)).count();
             if kept >= SIBLINGS_MAX { Err(Refusal::TooManySiblings) } else { Ok(()) }
@@ -66,14 +69,34 @@ fn replaces(write: &Write, past: &Session, entry: &Entry) -> bool {
     seen || own
 }
 
+/// The order of the latest write that this one would have to take the place of, and may not: that is later.
+fn behind(state: &State, write: &Write, past: &Session) -> Option<u64> {
+    let rank = write.rank(past);
+    let meant = |entry: &&Entry| match &write.change {
+        Change::Put(_) => write.kind == Kind::LastWriter,
+        Change::Delete => write.kind != Kind::Value || write.context.is_none(),
+        Change::Add(_) | Change::Insert(_) => false,
+        Change::Remove(element) => is_element(&entry.body, element),
+        Change::Set { name, .. } | Change::Unset(name) => is_field(&entry.body, name),
+    };
+    state.entries.iter().filter(meant).filter(|entry| entry.rank() > rank).map(|entry| entry.order).max()
+}
+
 /// Makes the change, as `dot`. The state's context must include all earlier dots of the same actor.
+///
+/// Whatever a write removes without having seen it is earlier than itself, in an order that all attempts of a request
+/// share. Otherwise two requests, each stamped by two replicas, could each remove the other, and nothing would be left.
 pub(crate) fn apply(state: &mut State, write: &Write, past: &Session, dot: Dot) -> Effect {
     let session = past.session;
     let existed = !state.is_empty();
+    let rank = write.rank(past);
+    let earlier = |entry: &Entry| entry.rank() < rank;
     state.kind = write.kind;
     let body = match &write.change {
         Change::Put(value) => {
-            state.remove(|entry| write.kind == Kind::LastWriter || replaces(write, past, entry));
+            state.remove(|entry| {
+                if write.kind == Kind::LastWriter { earlier(entry) } else { replaces(write, past, entry) }
+            });
             merge_context(state, write, dot);
             Some(Body::Value(value.clone()))
         }
@@ -84,7 +107,7 @@ pub(crate) fn apply(state: &mut State, write: &Write, past: &Session, dot: Dot) 
                     merge_context(state, write, dot);
                 }
                 _ => {
-                    state.remove(|_| true);
+                    state.remove(earlier);
                     merge_context(state, write, dot);
                     state.reset_sums();
                 }
@@ -93,19 +116,19 @@ pub(crate) fn apply(state: &mut State, write: &Write, past: &Session, dot: Dot) 
         }
         Change::Add(by) => Some(Body::Amount(*by)),
         Change::Insert(element) => {
-            state.remove(|entry| is_element(&entry.body, element));
+            state.remove(|entry| is_element(&entry.body, element) && earlier(entry));
             Some(Body::Element(element.clone()))
         }
         Change::Remove(element) => {
-            state.remove(|entry| is_element(&entry.body, element));
+            state.remove(|entry| is_element(&entry.body, element) && earlier(entry));
             None
         }
         Change::Set { name, value } => {
-            state.remove(|entry| is_field(&entry.body, name));
+            state.remove(|entry| is_field(&entry.body, name) && earlier(entry));
             Some(Body::Field { name: name.clone(), value: value.clone() })
         }
         Change::Unset(name) => {
-            state.remove(|entry| is_field(&entry.body, name));
+            state.remove(|entry| is_field(&entry.body, name) && earlier(entry));
             None
         }
     };
@@ -113,8 +136,10 @@ pub(crate) fn apply(state: &mut State, write: &Write, past: &Session, dot: Dot) 
     state.deps = state.deps.max(past.counter_max());
     let (request, first_sent_ms) = (write.request, write.first_sent_ms);
     let effect = effect_of(&write.change, existed);
-    match body {
-        Some(body) => state.insert(Entry { dot, request, first_sent_ms, session, existed, body }),
+    // A last-writer value that comes behind a later one leaves nothing.
+    let late = write.kind == Kind::LastWriter && state.latest().is_some_and(|latest| latest.rank() > rank);
+    match body.filter(|_| !late) {
+        Some(body) => state.insert(Entry { dot, request, first_sent_ms, order: rank.0, session, existed, body }),
         None => state.note(Past { dot, request, first_sent_ms, existed }),
     }
     effect
@@ -160,7 +185,7 @@ pub fn show(state: &State) -> Shown {
     }
     match state.kind {
         Kind::Value => values(state.distinct()),
-        Kind::LastWriter => values(state.entries.last().into_iter()),
+        Kind::LastWriter => values(state.latest().into_iter()),
         Kind::Counter => Shown::Number(state.total()),
         Kind::Set => {
             let mut elements: Vec<Bytes> = state.entries.iter().filter_map(element).collect();
@@ -169,8 +194,10 @@ pub fn show(state: &State) -> Shown {
             Shown::Elements(elements)
         }
         Kind::Map => {
-            // In the order of Lamport times: a later value of a field takes the earlier one's place.
-            let fields: BTreeMap<Bytes, Bytes> = state.entries.iter().filter_map(field).collect();
+            // A later value of a field takes the earlier one's place.
+            let mut entries: Vec<&Entry> = state.entries.iter().collect();
+            entries.sort_by_key(|entry| entry.rank());
+            let fields: BTreeMap<Bytes, Bytes> = entries.into_iter().filter_map(field).collect();
             Shown::Fields(fields.into_iter().collect())
         }
     }

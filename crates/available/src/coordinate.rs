@@ -176,9 +176,9 @@ impl Replica {
         out: &mut Outbox,
     ) {
         let homes = self.homes(write.key.position);
-        if let Some(context) = write.context.as_ref().filter(|_| self.rules.keep(Rule::StampedBelow)) {
-            // The later writer of two is the one that has seen the other.
-            self.clock = self.clock.max(context.counter_max());
+        if self.rules.keep(Rule::StampedBelow) {
+            // The later writer of two is the one that has seen the other: who sees this one's dot sees its order too.
+            self.clock = self.clock.max(write.rank(&past).0);
         }
         if !self.whole_at(&homes) {
             return self.refuse(asker, Refusal::Refilling, out);
@@ -228,6 +228,7 @@ impl Replica {
         if self.rules.keep(Rule::RetryTwice) && !hinted && write.first_sent_ms <= state.horizon_ms {
             return self.refuse(asker, Refusal::TooOld, out);
         }
+        let write = Write { firm: write.firm || hinted, ..write };
         if let Err(refusal) = judge(&state, &write, &past) {
             return self.refuse(asker, refusal, out);
         }
@@ -562,7 +563,8 @@ impl Replica {
     fn read_outcome(&self, state: &State) -> Outcome {
         // Of a key that is absent it is not known whether something led to that.
         let deps = if state.is_blank() { self.buried_max } else { state.deps };
-        let seen = Seen { context: state.context.clone(), vector: state.context.vector.clone(), deps };
+        let time = state.context.counter_max();
+        let seen = Seen { context: state.context.clone(), vector: state.context.vector.clone(), deps, time };
         Outcome::Read { shown: show(state), seen }
     }
 
@@ -609,5 +611,6 @@ fn done(state: &State, write: &Write, dot: Dot, effect: Effect) -> Outcome {
         (state.context.vector.clone(), state.deps)
     };
     let number = (write.kind == Kind::Counter).then(|| state.total());
-    Outcome::Done { effect, number, seen: Seen { context, vector, deps } }
+    let time = state.context.counter_max().max(dot.counter);
+    Outcome::Done { effect, number, seen: Seen { context, vector, deps, time } }
 }

@@ -66,7 +66,8 @@ impl Replica {
             return self.refuse(Asker::Client(ticket), Refusal::OtherKind(write.kind), out);
         }
         // The session's next write of the key takes its place, wherever it is by then.
-        let mut seen = Seen::default();
+        let time = write.rank(&operation.past).0;
+        let mut seen = Seen { time, ..Seen::default() };
         if matches!(write.kind, crate::kind::Kind::Value | crate::kind::Kind::LastWriter) {
             seen.context = write.context.clone().unwrap_or_default();
             seen.context.requests.push(write.request);

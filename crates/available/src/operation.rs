@@ -39,9 +39,9 @@ impl Past {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// Write a value: it replaces what the writer has seen, and stays beside what it has not (type value), or replaces
-    /// everything that is there (type last-writer).
+    /// everything that is earlier (type last-writer).
     Put(Value),
-    /// Delete what the writer has seen; everything that is there, if it does not say what it has seen.
+    /// Delete what the writer has seen; everything that is earlier, if it does not say what it has seen.
     Delete,
     /// Add to a counter.
     Add(i64),
@@ -74,8 +74,28 @@ pub struct Write {
     pub first_sent_ms: u64,
     /// What the writer has seen of this key (`If-Match`, or its session's token); none if it does not say.
     pub context: Option<Context>,
+    /// Where it stands among other writes of the key that did not see each other: the same in all attempts, for an
+    /// attempt that comes late must not become a later write than the first one was. Whoever asks takes a Lamport time
+    /// above all that it knows of; below what the session has seen it counts as just above that ([`Write::rank`]).
+    pub order: u64,
+    /// Whether it is made though a later write is there already. If not, it is refused ([`Refusal::Behind`]), and whoever
+    /// asks gives it a later order. That is right only while no other attempt of it can be under way.
+    pub firm: bool,
     /// What to do.
     pub change: Change,
+}
+
+/// The order of writes that did not see each other: by `order`, then by request.
+pub type Rank = (u64, RequestId);
+
+impl Write {
+    /// Its place among the writes of its key. It depends on nothing but what all attempts have in common, and is above
+    /// that of every write that its session has seen.
+    pub fn rank(&self, past: &Past) -> Rank {
+        let named = self.context.as_ref().map_or(0, Context::counter_max);
+        let seen = past.counter_max().max(named);
+        (self.order.max(seen.saturating_add(1)), self.request)
+    }
 }
 
 /// What is asked.
@@ -135,6 +155,8 @@ pub struct Seen {
     pub vector: VersionVector,
     /// All that led to it has Lamport counters up to this one.
     pub deps: u64,
+    /// All that it shows or did has its place among other writes up to here: the session's next write goes above it.
+    pub time: u64,
 }
 
 /// How a write acted.
@@ -200,6 +222,9 @@ pub enum Refusal {
     TooLarge,
     /// The change does not fit the bucket's merge type.
     OtherKind(Kind),
+    /// A write that this one would have to take the place of is later, with this order: ask again above it, unless some
+    /// attempt may have been made elsewhere; then ask for it as it is ([`Write::firm`]).
+    Behind(u64),
 }
 
 /// How an answer came about.

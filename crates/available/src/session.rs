@@ -24,6 +24,8 @@ const RECENT_MAX: usize = 32;
 pub struct Session {
     /// What it has seen of all keys.
     pub past: Past,
+    /// All that it was shown or did, at any level, has its place among other writes up to here.
+    time: u64,
     /// What it has seen of the keys it used last, by a number that stands for the key; the newest first.
     recent: VecDeque<(u32, Context)>,
 }
@@ -36,7 +38,7 @@ pub struct BadSession;
 impl Session {
     /// A session that has seen nothing; `id` is drawn at random, and not 0.
     pub fn new(id: u64) -> Session {
-        Session { past: Past { session: id, ..Past::default() }, recent: VecDeque::new() }
+        Session { past: Past { session: id, ..Past::default() }, time: 0, recent: VecDeque::new() }
     }
 
     /// What it has seen of a key, as far as it remembers.
@@ -50,6 +52,7 @@ impl Session {
     ///
     /// After a write, `wrote`, what was kept as a hint before has its place taken.
     pub fn observe(&mut self, key: u32, seen: &Seen, causal: bool, wrote: bool) {
+        self.time = self.time.max(seen.time);
         if causal {
             self.past.bound = self.past.bound.max(seen.deps);
             self.past.seen.merge(&seen.vector);
@@ -70,6 +73,11 @@ impl Session {
     /// All that the session has seen happened up to this counter: for operations on ordered buckets.
     pub fn counter_max(&self) -> u64 {
         self.past.counter_max()
+    }
+
+    /// The order that its next write is to have at least: above all that it was shown or did.
+    pub fn order(&self) -> u64 {
+        self.time.max(self.past.counter_max()).saturating_add(1)
     }
 
     /// Everything up to this counter led to what the session does next: from operations on ordered buckets.
@@ -104,6 +112,7 @@ impl Session {
         let number = |actor: Actor| actors.binary_search(&actor).unwrap_or_default() as u64;
         let mut out = self.past.session.to_le_bytes().to_vec();
         push(&mut out, self.past.bound);
+        push(&mut out, self.time);
         push(&mut out, actors.len() as u64);
         for actor in &actors {
             out.extend_from_slice(&actor.node.0.to_le_bytes());
@@ -132,7 +141,7 @@ impl Session {
     pub fn decode(bytes: &[u8]) -> Result<Session, BadSession> {
         let mut input = Input(bytes);
         let session = input.fixed_u64()?;
-        let bound = input.varint()?;
+        let (bound, time) = (input.varint()?, input.varint()?);
         let mut actors = Vec::new();
         for _ in 0..input.count()? {
             let node = NodeId(input.fixed_u64()?);
@@ -157,7 +166,7 @@ impl Session {
         if !input.0.is_empty() {
             return Err(BadSession);
         }
-        Ok(Session { past: Past { session, bound, seen }, recent })
+        Ok(Session { past: Past { session, bound, seen }, time, recent })
     }
 }
 
@@ -252,7 +261,7 @@ mod tests {
             let dot = Dot { counter: 1_000_000 + node, actor: actor(node) };
             let vector: VersionVector = [(dot.actor, dot.counter)].into_iter().collect();
             for key in 0..keys {
-                let seen = Seen { context: Context::of(dot), vector: vector.clone(), deps: node };
+                let seen = Seen { context: Context::of(dot), vector: vector.clone(), deps: node, time: dot.counter };
                 session.observe(key, &seen, true, false);
             }
         }
@@ -276,6 +285,7 @@ mod tests {
             for (actor, counter) in session.past.seen.iter() {
                 assert!(kept.past.seen.get(actor).max(kept.past.bound) >= counter, "{actor} is no longer covered");
             }
+            assert_eq!(kept.order(), session.order());
         }
     }
 

@@ -21,6 +21,7 @@ use bytes::Bytes;
 use replication::{RequestId, Value};
 
 use crate::kind::Kind;
+use crate::operation::Rank;
 use crate::rules::{Rule, Rules};
 use crate::version::{Actor, Context, Dot};
 
@@ -53,6 +54,8 @@ pub struct Entry {
     pub request: RequestId,
     /// When that was first received, milliseconds of the Unix epoch by a gateway's clock; orders nothing.
     pub first_sent_ms: u64,
+    /// Its place among writes that did not see each other; at most its dot's counter, and the same in all its aliases.
+    pub order: u64,
     /// The session that wrote it; 0 for none.
     pub session: u64,
     /// Whether the key held something before it, for the answer to a retry.
@@ -127,6 +130,13 @@ impl Past {
     }
 }
 
+impl Entry {
+    /// Its place among writes that did not see each other.
+    pub fn rank(&self) -> Rank {
+        (self.order, self.request)
+    }
+}
+
 impl Ledger {
     fn of(actor: Actor) -> Ledger {
         Ledger { actor, closed: 0, folded: 0, sum: 0, base_folded: 0, base: 0 }
@@ -152,7 +162,7 @@ impl State {
     /// Whether nothing is shown: never written, or deleted.
     pub fn is_empty(&self) -> bool {
         match self.kind {
-            Kind::LastWriter => self.entries.last().is_none_or(|entry| entry.body == Body::Deleted),
+            Kind::LastWriter => self.latest().is_none_or(|entry| entry.body == Body::Deleted),
             Kind::Counter => self.entries.is_empty() && self.total() == 0,
             Kind::Value | Kind::Set | Kind::Map => self.entries.is_empty(),
         }
@@ -175,6 +185,11 @@ impl State {
     pub fn includes(&self, other: &State) -> bool {
         self.context.includes(&other.context)
             && self.entries.iter().all(|entry| !other.context.covers(entry.dot) || other.find(entry.dot).is_some())
+    }
+
+    /// Of all that is alive, the latest write.
+    pub fn latest(&self) -> Option<&Entry> {
+        self.entries.iter().max_by_key(|entry| entry.rank())
     }
 
     /// The live entry with this dot.
@@ -235,7 +250,8 @@ impl State {
         }
     }
 
-    /// What follows from what is known: aliases of what is gone are gone, and what is closed is forgotten.
+    /// What follows from what is known: aliases of what is gone are gone, what is closed is forgotten, and of last-writer
+    /// values the latest stays.
     fn settle(&mut self, rules: Rules) {
         let ledgers = std::mem::take(&mut self.ledgers);
         let find = |dot: Dot| ledgers.iter().find(|ledger| ledger.actor == dot.actor);
@@ -250,6 +266,11 @@ impl State {
             }
         }
         self.ledgers = ledgers;
+        if self.kind == Kind::LastWriter
+            && let Some(latest) = self.latest().map(Entry::rank)
+        {
+            self.remove(|entry| entry.rank() < latest);
+        }
     }
 
     /// What has gone is remembered for its request's sake.

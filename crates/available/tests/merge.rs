@@ -1,8 +1,10 @@
 //! Merging is commutative, associative and idempotent, and loses nothing that is alive: on states that a few replicas
 //! came to by making random writes and by hearing of each other in any order.
 
+use std::collections::BTreeMap;
+
 use available::{
-    Actor, Change, Context, Dot, EntryBody, Kind, Rule, Rules, State, Write, make_for_tests as make, show,
+    Actor, Change, Context, Dot, EntryBody, Kind, Rule, Rules, Shown, State, Write, make_for_tests as make, show,
 };
 use bytes::Bytes;
 use membership::{BucketId, NodeId, Position};
@@ -42,13 +44,15 @@ fn change(kind: Kind, what: u8) -> Change {
         (Kind::Set, 1) => Change::Remove(text),
         (Kind::Set, _) => Change::Insert(text),
         (Kind::Map, 1) => Change::Unset(text),
-        (Kind::Map, _) => Change::Set { name: text.clone(), value: text },
+        (Kind::Map, _) => Change::Set { name: text, value: Bytes::from(vec![what]) },
     }
 }
 
-/// The states that three replicas have after the steps. A request that a replica knows of does nothing there.
-fn played(kind: Kind, steps: &[Step]) -> [State; 3] {
+/// The states that three replicas have after the steps, and the writes that were made. A request that a replica knows of
+/// does nothing there; all attempts of a request ask for the same.
+fn played(kind: Kind, steps: &[Step]) -> ([State; 3], BTreeMap<RequestId, Write>) {
     let mut states: [State; 3] = std::array::from_fn(|_| State::absent(kind));
+    let mut writes: BTreeMap<RequestId, Write> = BTreeMap::new();
     for (at, step) in steps.iter().enumerate() {
         match step {
             Step::Write { replica, request, what, seen } => {
@@ -57,10 +61,13 @@ fn played(kind: Kind, steps: &[Step]) -> [State; 3] {
                 if state.request(request_id).is_some() {
                     continue;
                 }
-                let actor = Actor { node: NodeId(*replica as u64 + 1), birth: 1 };
-                let dot = Dot { counter: at as u64 + 1, actor };
                 let context = seen.then(|| state.context.clone());
-                make(state, &write(kind, request_id, context, change(kind, *what)), dot);
+                let order = u64::from(*request) * 7 % 12;
+                let made = writes
+                    .entry(request_id)
+                    .or_insert_with(|| Write { order, ..write(kind, request_id, context, change(kind, *what)) });
+                let actor = Actor { node: NodeId(*replica as u64 + 1), birth: 1 };
+                make(state, made, Dot { counter: at as u64 + 1, actor });
             }
             Step::Hear { from, to } => {
                 let heard = states[*from].clone();
@@ -68,12 +75,16 @@ fn played(kind: Kind, steps: &[Step]) -> [State; 3] {
             }
         }
     }
-    states
+    (states, writes)
 }
 
 fn write(kind: Kind, request: RequestId, context: Option<Context>, change: Change) -> Write {
     let key = RegisterKey { position: Position(1), bucket: BucketId(1), key: Bytes::from_static(b"k") };
-    Write { key, kind, request, first_sent_ms: 1, context, change }
+    Write { key, kind, request, first_sent_ms: 1, context, order: 0, firm: true, change }
+}
+
+fn all_merged([a, b, c]: &[State; 3]) -> State {
+    merged(&merged(a, b), c)
 }
 
 fn merged(a: &State, b: &State) -> State {
@@ -91,7 +102,7 @@ proptest! {
 
     #[test]
     fn merging_does_not_depend_on_order((kind, steps) in (kinds(), steps())) {
-        let [a, b, c] = played(kind, &steps);
+        let [a, b, c] = played(kind, &steps).0;
         prop_assert_eq!(merged(&a, &b), merged(&b, &a));
         prop_assert_eq!(merged(&merged(&a, &b), &c), merged(&a, &merged(&b, &c)));
         prop_assert_eq!(merged(&a, &a), a.clone());
@@ -102,14 +113,16 @@ proptest! {
 
     #[test]
     fn what_is_alive_anywhere_and_gone_nowhere_stays((kind, steps) in (kinds(), steps())) {
-        let states = played(kind, &steps);
-        let all = merged(&merged(&states[0], &states[1]), &states[2]);
+        let states = played(kind, &steps).0;
+        let all = all_merged(&states);
         let gone = |dot: Dot| states.iter().any(|state| state.context.covers(dot) && state.find(dot).is_none());
         for entry in states.iter().flat_map(|state| &state.entries) {
             // A request one of whose dots is gone is gone.
             let twins = states.iter().flat_map(|state| &state.entries).filter(|twin| twin.request == entry.request);
             let past = states.iter().flat_map(|state| &state.past).any(|past| past.request == entry.request);
-            let stays = !past && !twins.into_iter().any(|twin| gone(twin.dot));
+            let later = states.iter().flat_map(|state| &state.entries).any(|other| other.rank() > entry.rank());
+            let outranked = kind == Kind::LastWriter && later;
+            let stays = !past && !outranked && !twins.into_iter().any(|twin| gone(twin.dot));
             prop_assert_eq!(all.find(entry.dot).is_some(), stays, "{}", entry.dot);
         }
     }
@@ -117,21 +130,48 @@ proptest! {
     #[test]
     fn a_counter_counts_each_request_once(steps in steps()) {
         let adds: Vec<Step> = steps.into_iter().filter(|step| !matches!(step, Step::Write { what: 0, .. })).collect();
-        let states = played(Kind::Counter, &adds);
-        let all = merged(&merged(&states[0], &states[1]), &states[2]);
-        let mut by_request = std::collections::BTreeMap::new();
+        let states = played(Kind::Counter, &adds).0;
+        let all = all_merged(&states);
+        let mut by_request = BTreeMap::new();
         for entry in states.iter().flat_map(|state| &state.entries) {
-            // A request that came twice with two amounts counts as its smallest dot has it.
             let amount = match entry.body {
                 EntryBody::Amount(by) => by,
                 _ => 0,
             };
-            let first = by_request.entry(entry.request).or_insert((entry.dot, amount));
-            if entry.dot < first.0 {
-                *first = (entry.dot, amount);
-            }
+            by_request.insert(entry.request, amount);
         }
-        prop_assert_eq!(all.total(), by_request.values().map(|(_, by)| by).sum::<i64>());
+        prop_assert_eq!(all.total(), by_request.values().sum::<i64>());
+    }
+
+    /// Two requests that two replicas each stamped, in either order, must not take each other's place: seeds 139, 423, 510
+    /// and 752 of the simulated fleet lost both.
+    #[test]
+    fn what_nobody_removed_is_there_however_often_it_was_stamped(
+        (kind, steps) in (prop::sample::select(vec![Kind::LastWriter, Kind::Set, Kind::Map]), steps())
+    ) {
+        let removes = |step: &Step| matches!(step, Step::Write { what: 0, .. })
+            || (kind != Kind::LastWriter && matches!(step, Step::Write { what: 1, .. }));
+        let steps: Vec<Step> = steps.into_iter().filter(|step| !removes(step)).collect();
+        let (states, writes) = played(kind, &steps);
+        let mut writes: Vec<&Write> = writes.values().collect();
+        writes.sort_by_key(|write| write.rank(&available::Past::default()));
+        let mut expected = BTreeMap::new();
+        for write in writes {
+            match &write.change {
+                Change::Put(value) => expected.insert(Bytes::new(), value.body.clone()),
+                Change::Insert(element) => expected.insert(element.clone(), Bytes::new()),
+                Change::Set { name, value } => expected.insert(name.clone(), value.clone()),
+                other => unreachable!("{other:?} was left out"),
+            };
+        }
+        let found: BTreeMap<Bytes, Bytes> = match show(&all_merged(&states)) {
+            Shown::Nothing => BTreeMap::new(),
+            Shown::Values(values) => values.into_iter().map(|(_, value)| (Bytes::new(), value.body)).collect(),
+            Shown::Elements(elements) => elements.into_iter().map(|element| (element, Bytes::new())).collect(),
+            Shown::Fields(fields) => fields.into_iter().collect(),
+            Shown::Number(_) => unreachable!("no counter"),
+        };
+        prop_assert_eq!(found, expected);
     }
 }
 

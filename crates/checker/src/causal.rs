@@ -9,7 +9,11 @@
 //!   very read;
 //! - *CyclicCF*: sessions that settle concurrent writes of a key of single values in contradicting orders;
 //! - a *lost sibling*, on keys whose reads show several values: a write that led to the read is neither shown, nor was
-//!   what replaced it.
+//!   what replaced it, nor had a deletion seen it that the read did not lead to.
+//!
+//! On keys whose values stay side by side (a read that shows a list of written values, be it of one or none, makes a key
+//! one of those) a write takes the place of what its session had written or seen *of that key*, and of nothing else:
+//! what led to it by way of other keys stays beside it, until a client that saw both writes again.
 //!
 //! A violation of the second kind is told by the session guarantee that it breaks (Terry et al. 1994), from what lies
 //! between the forgotten write and the read.
@@ -280,10 +284,10 @@ impl Look<'_, '_> {
         let certain = if self.claims.whole { 0 } else { self.claims.claims.len() as u32 / 4 };
         // Of a deletion there is nothing to show: what it saw goes, and what was written beside it stays.
         let deletion = |write: u32| self.claims.claims[write as usize].wrote == Some(ABSENT);
-        // One of unknown outcome may have taken effect.
+        // One of unknown outcome may have taken effect; one that the read led to came too late.
         let deleted = |write: u32| {
             let deletions = self.deletions.get(&claim.key).map_or(&[][..], Vec::as_slice);
-            deletions.iter().any(|by| self.order.precedes(write, *by))
+            deletions.iter().any(|by| self.order.precedes(write, *by) && !self.order.precedes(read, *by))
         };
         let lost = self.led(read).find(|write| {
             *write >= certain

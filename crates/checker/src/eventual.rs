@@ -109,11 +109,18 @@ fn replaced(claims: &Claims<'_>, key: u32, read: u32) -> Option<Broken> {
     }
     let missing = writes.iter().copied().find(|write| {
         let claim = &claims.claims[*write as usize];
-        // A write of unknown outcome may have taken its place, and may be gone itself.
-        let seen_by_none = !writes.iter().any(|by| took_place(claims, *by, *write));
+        let seen_by_none = !writes.iter().any(|by| may_be_unnoticed(claims, *by) && took_place(claims, *by, *write));
         siblings && claim.must && claim.wrote.is_some_and(|word| word != 0 && !shown.contains(&word)) && seen_by_none
     });
     missing.map(|write| of("an acknowledged write is neither shown nor replaced", vec![read, write]))
+}
+
+/// Whether the write can have taken another one's place and left no trace: it surely took effect; or, of unknown outcome,
+/// it was a deletion. A value of unknown outcome would be shown now, or would have been shown to whoever replaced it.
+fn may_be_unnoticed(claims: &Claims<'_>, by: u32) -> bool {
+    let claim = &claims.claims[by as usize];
+    let alone = claim.wrote.is_some_and(|word| claims.writers(claim.key, word).len() == 1);
+    claim.must || claim.wrote == Some(crate::claims::ABSENT) || !alone
 }
 
 /// Whether the acknowledged write `by` surely replaced what `writer` (none: the beginning) wrote, since its session had

@@ -204,6 +204,10 @@ impl World {
                 current.unknown = true;
                 self.ask_next(client);
             }
+            Outcome::Refused(Refusal::Behind(order)) => {
+                current.step_forward(order);
+                self.ask_next(client);
+            }
             Outcome::Refused(_) => self.ask_next(client),
             Outcome::Read { shown, seen } => {
                 let value = shown_value(self.keys[current.key].kind, &shown);

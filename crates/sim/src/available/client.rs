@@ -42,6 +42,18 @@ pub(super) struct Current {
     pub litmus: bool,
 }
 
+impl Current {
+    /// A later write is there. While no other attempt can have been made, this one becomes a later one still.
+    pub fn step_forward(&mut self, order: u64) {
+        let Action::Write(write) = &mut self.operation.action else { return };
+        if self.waiting == 0 && !self.unknown {
+            write.order = order + 1;
+        } else {
+            write.firm = true;
+        }
+    }
+}
+
 /// A session.
 #[derive(Clone, Debug)]
 pub(super) struct Client {
@@ -101,6 +113,8 @@ impl Client {
                 request: RequestId(u128::from(prng.next_u64())),
                 first_sent_ms: wall_ms.saturating_add_signed(self.skew_ms),
                 context,
+                order: self.session.order(),
+                firm: false,
                 change,
             }),
         };

@@ -16,8 +16,8 @@ use super::registers::{read_key, write_key};
 const KEY_BYTES_MIN: usize = 8 + 1 + 1;
 /// The shortest actor.
 const ACTOR_BYTES_MIN: usize = 8 + 1;
-/// The shortest entry: dot, request, time, session, flag, body.
-const ENTRY_BYTES_MIN: usize = ACTOR_BYTES_MIN + 1 + 16 + 1 + 8 + 1 + 1;
+/// The shortest entry: dot, request, time, order, session, flag, body.
+const ENTRY_BYTES_MIN: usize = ACTOR_BYTES_MIN + 1 + 16 + 1 + 1 + 8 + 1 + 1;
 /// The shortest remembered request: dot, request, time, flag.
 const PAST_BYTES_MIN: usize = ACTOR_BYTES_MIN + 1 + 16 + 1 + 1;
 
@@ -98,6 +98,7 @@ fn write_entry(w: &mut Writer<'_>, entry: &Entry) {
     write_dot(w, entry.dot);
     w.fixed_u128(entry.request.0);
     w.varint(entry.first_sent_ms);
+    w.varint(entry.order);
     w.fixed_u64(entry.session);
     w.bool(entry.existed);
     match &entry.body {
@@ -127,6 +128,7 @@ fn read_entry(r: &mut Reader) -> Result<Entry, CodecError> {
         dot: read_dot(r)?,
         request: RequestId(r.fixed_u128()?),
         first_sent_ms: r.varint()?,
+        order: r.varint()?,
         session: r.fixed_u64()?,
         existed: r.bool()?,
         body: match r.u8()? {
@@ -264,6 +266,8 @@ fn write_write(w: &mut Writer<'_>, write: &Write) {
     w.fixed_u128(write.request.0);
     w.varint(write.first_sent_ms);
     w.option(write.context.as_ref(), write_context);
+    w.varint(write.order);
+    w.bool(write.firm);
     write_change(w, &write.change);
 }
 
@@ -274,6 +278,8 @@ fn read_write(r: &mut Reader) -> Result<Write, CodecError> {
         request: RequestId(r.fixed_u128()?),
         first_sent_ms: r.varint()?,
         context: r.option(read_context)?,
+        order: r.varint()?,
+        firm: r.bool()?,
         change: read_change(r)?,
     })
 }
@@ -359,6 +365,10 @@ fn write_refusal(w: &mut Writer<'_>, refusal: &Refusal) {
             w.u8(10);
             write_kind(w, *kind);
         }
+        Refusal::Behind(order) => {
+            w.u8(11);
+            w.varint(*order);
+        }
     }
 }
 
@@ -374,6 +384,7 @@ fn read_refusal(r: &mut Reader) -> Result<Refusal, CodecError> {
         8 => Refusal::TooManySiblings,
         9 => Refusal::TooLarge,
         10 => Refusal::OtherKind(read_kind(r)?),
+        11 => Refusal::Behind(r.varint()?),
         tag => return Err(CodecError::UnknownTag { noun: "refusal", tag }),
     })
 }
@@ -382,10 +393,11 @@ fn write_seen(w: &mut Writer<'_>, seen: &Seen) {
     write_context(w, &seen.context);
     write_vector(w, &seen.vector);
     w.varint(seen.deps);
+    w.varint(seen.time);
 }
 
 fn read_seen(r: &mut Reader) -> Result<Seen, CodecError> {
-    Ok(Seen { context: read_context(r)?, vector: read_vector(r)?, deps: r.varint()? })
+    Ok(Seen { context: read_context(r)?, vector: read_vector(r)?, deps: r.varint()?, time: r.varint()? })
 }
 
 fn write_shown(w: &mut Writer<'_>, shown: &Shown) {
