@@ -58,7 +58,10 @@ impl Replica {
     fn held_tombstone(&self, key: &RegisterKey) -> Option<VersionVector> {
         let held = self.table.get(key).filter(|held| held.logged <= self.synced)?;
         let state = &held.state;
-        (state.is_tombstone() && state.context.dots().is_empty()).then(|| state.context.vector.clone())
+        // A client that had seen the key before its last tombstone was dropped still names what that buried. Our marks are
+        // past it, so it needs no tombstone to stay gone.
+        let lone_are_gone = state.context.dots().iter().all(|dot| self.is_gone(*dot));
+        (state.is_tombstone() && lone_are_gone).then(|| state.context.vector.clone())
     }
 
     /// Whether we hold exactly this tombstone, all that could bring back what it buries, and no request that may come
@@ -73,9 +76,11 @@ impl Replica {
     }
 
     /// Puts on disk what burying rests on; up to where the log must be synced for it.
-    fn log_marks_of(&mut self, vector: &VersionVector, out: &mut Outbox) -> LogPosition {
+    fn log_marks_of(&mut self, key: &RegisterKey, vector: &VersionVector, out: &mut Outbox) -> LogPosition {
         let mut wait = LogPosition(0);
-        for (actor, counter) in vector.iter() {
+        let held = self.table.get(key).map_or(&[][..], |held| held.state.context.dots());
+        let lone: Vec<(Actor, u64)> = held.iter().map(|dot| (dot.actor, dot.counter)).collect();
+        for (actor, counter) in vector.iter().chain(lone) {
             if actor != self.actor && self.marks_logged.get(&actor).copied().unwrap_or(0) < counter {
                 wait = self.log_mark(actor, out);
             }
@@ -88,7 +93,7 @@ impl Replica {
         let mut yes = Vec::new();
         for (key, vector) in keys {
             if self.may_bury(&key, &vector) {
-                wait = wait.max(self.log_marks_of(&vector, out)).max(self.logged(&key));
+                wait = wait.max(self.log_marks_of(&key, &vector, out)).max(self.logged(&key));
                 yes.push((key, vector));
             }
         }
@@ -132,7 +137,7 @@ impl Replica {
             if !covered || self.held_tombstone(&key).as_ref() != Some(&vector) {
                 continue;
             }
-            self.log_marks_of(&vector, out);
+            self.log_marks_of(&key, &vector, out);
             self.log(Record::Dropped(key.clone()), out);
             self.buried_max = self.buried_max.max(vector.counter_max());
             self.table.remove(&key);

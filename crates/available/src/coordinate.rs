@@ -250,6 +250,8 @@ impl Replica {
         let homes = self.homes(key.position);
         let counter = self.next_counter(out);
         let dot = Dot { counter, actor: self.actor };
+        let fixed = self.rules.keep(Rule::OrderByAttempt);
+        let write = if fixed { write } else { Write { order: counter, ..write } };
         let everywhere = self.everywhere(&homes);
         let oldest_kept_ms = self.wall_ms.saturating_sub(self.config.memory_ms);
         state.put_away(self.actor, everywhere, oldest_kept_ms, self.config.limits);

@@ -4,8 +4,8 @@ use std::str::FromStr;
 /// A safety rule that the core keeps; each is named by what it would be to break it.
 ///
 /// They exist so that the checks can be checked: the simulator runs the core with one of them broken, and must find the
-/// harm. Crate `replication` has them as types, so that a broken rule is not even present in production. Seventeen more
-/// fleets of that kind took three minutes to compile, so here they are values (decision 0020).
+/// harm. Crate `replication` has them as types, so that a broken rule is not even present in production. So many more
+/// fleets of that kind took three minutes to compile, so here they are values (decision 0063).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
     /// A log that is begun anew is a new actor's: nobody gives a dot away a second time.
@@ -42,10 +42,12 @@ pub enum Rule {
     StampedBelow,
     /// Reconciliation looks at every range that differs.
     RangeSkipped,
+    /// A write's order is the same in all its attempts.
+    OrderByAttempt,
 }
 
 impl Rule {
-    const NAMES: [(Rule, &'static str); 17] = [
+    const NAMES: [(Rule, &'static str); 18] = [
         (Rule::DotReused, "dot-reused"),
         (Rule::SiblingDropped, "sibling-dropped"),
         (Rule::MergeByArrival, "merge-by-arrival"),
@@ -63,6 +65,7 @@ impl Rule {
         (Rule::EmptyCounted, "empty-counted"),
         (Rule::StampedBelow, "stamped-below"),
         (Rule::RangeSkipped, "range-skipped"),
+        (Rule::OrderByAttempt, "order-by-attempt"),
     ];
 
     /// All of them.

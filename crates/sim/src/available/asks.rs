@@ -12,8 +12,6 @@ use stdx::TraceContext;
 use super::client::{Current, draw_change, words};
 use super::world::{Happening, World};
 
-/// How long a client waits for an operation.
-const PATIENCE: Duration = Duration::from_millis(1_500);
 /// Attempts that a gateway makes at most.
 const ATTEMPTS_MAX: usize = 6;
 
@@ -63,7 +61,7 @@ impl World {
         }
         let others: Vec<NodeId> = (1..=self.nodes.len() as u64).map(NodeId).filter(|id| !homes.contains(id)).collect();
         let mut plan: Vec<NodeId> = order.iter().cycle().take(ATTEMPTS_MAX).copied().collect();
-        if write && self.keys[at].level == Level::Eventual && !others.is_empty() {
+        if write && self.keys[at].level == Level::Eventual && self.swarm.stand_ins && !others.is_empty() {
             let stand_in = others[self.prng.index(others.len())];
             if self.prng.one_in(self.swarm.stand_in_one_in) {
                 plan.push(stand_in);
@@ -91,7 +89,8 @@ impl World {
         }
         let process = self.clients[client].process;
         self.push(process, EventKind::Invoke, (&function, &key, input.clone()));
-        let deadline = self.now + PATIENCE;
+        let patience = self.swarm.patience;
+        let deadline = self.now + patience;
         self.clients[client].serial = serial;
         self.clients[client].current = Some(Current {
             key: at,
@@ -105,7 +104,7 @@ impl World {
             unknown: false,
             litmus,
         });
-        self.at(PATIENCE, Happening::GiveUp { client, serial });
+        self.at(patience, Happening::GiveUp { client, serial });
         self.ask_next(client);
     }
 
@@ -271,7 +270,7 @@ impl World {
     }
 
     fn plan_next(&mut self, client: usize) {
-        let wait = Duration::from_micros(self.prng.below(3_000));
+        let wait = Duration::from_micros(self.prng.below(self.swarm.think_max.as_micros() as u64));
         self.at(wait, Happening::Next { client });
     }
 

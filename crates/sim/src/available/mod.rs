@@ -18,7 +18,7 @@ use crate::event_log::EventLog;
 use crate::invariants::Violation;
 use crate::litmus::{ReadLevel, Running, Shown};
 
-pub use swarm::Swarm;
+pub use swarm::{Swarm, Theme};
 pub use world::Counts;
 use world::World;
 

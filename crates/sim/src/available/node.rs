@@ -9,8 +9,12 @@ use stdx::{Instant, Prng};
 
 /// The secret of the simulated cluster.
 const SECRET: &[u8] = b"simulated";
-/// How long requests are remembered, in milliseconds: longer than a client retries, with all clocks off the worst way.
-pub(super) const MEMORY_MS: u64 = 4_000;
+/// What a run draws of its nodes' settings.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Times {
+    pub pass_every: Duration,
+    pub memory_ms: u64,
+}
 
 /// A node.
 #[derive(Debug)]
@@ -50,15 +54,15 @@ impl Node {
         }
     }
 
-    pub fn start(&mut self, now: Instant, wall_ms: u64, view: &View, pass_every: Duration, prng: &mut Prng) -> Effects {
+    pub fn start(&mut self, now: Instant, wall_ms: u64, view: &View, times: Times, prng: &mut Prng) -> Effects {
         self.incarnation += 1;
         self.syncing = None;
         self.tick_at = None;
         let config = Config {
             beat: Duration::from_millis(20),
             resend: Duration::from_millis(40),
-            pass_every,
-            memory_ms: MEMORY_MS,
+            pass_every: times.pass_every,
+            memory_ms: times.memory_ms,
             limits: Limits { remembered: 24, remembered_max: 512, alive_max: 512 },
             hints_max: 64,
             ..Config::default()

@@ -58,6 +58,44 @@ pub struct Swarm {
     pub delete_one_in: u64,
     /// How often each pair of nodes compares all.
     pub pass_every: Duration,
+    /// How long a client waits for an operation.
+    pub patience: Duration,
+    /// How long a client thinks between two operations at most.
+    pub think_max: Duration,
+    /// How long requests are remembered, in milliseconds: longer than a client retries, with all clocks off the worst
+    /// way.
+    pub memory_ms: u64,
+    /// Whether nodes that are no home of a key take eventual writes of it.
+    pub stand_ins: bool,
+    /// The longest partition.
+    pub partition_max: Duration,
+    /// What is made denser.
+    pub theme: Theme,
+}
+
+/// What a run is about, beyond what it draws: some harm needs more of one thing than a mix of all has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Theme {
+    /// Nothing.
+    Plain,
+    /// So many keys that ranges are compared part by part, while disks are lost.
+    Crowded,
+    /// Requests are soon forgotten, so that tombstones go away while messages of what they bury are under way.
+    Hasty,
+    /// Nodes that do not hear each other for long, few keys, and clients that ask everywhere at once.
+    Torn,
+}
+
+impl Theme {
+    /// The theme of a seed: half of all are plain.
+    pub fn of(seed: u64) -> Theme {
+        match seed % 8 {
+            1 => Theme::Crowded,
+            2 | 5 => Theme::Hasty,
+            4 => Theme::Torn,
+            _ => Theme::Plain,
+        }
+    }
 }
 
 /// Away so shortly that what was under way to the node before still arrives.
@@ -114,6 +152,47 @@ impl Swarm {
             context_one_in: 1 + prng.below(2),
             delete_one_in: 3 + prng.below(6),
             pass_every: Duration::from_millis(if prng.one_in(2) { 100 + prng.below(900) } else { 30_000 }),
+            patience: Duration::from_millis(1_500),
+            think_max: Duration::from_millis(3),
+            memory_ms: 4_000,
+            stand_ins: true,
+            partition_max: Duration::from_millis(1_500),
+            theme: Theme::Plain,
+        }
+    }
+
+    /// Makes the theme's things denser.
+    pub fn take_theme(&mut self, theme: Theme, prng: &mut Prng) {
+        self.theme = theme;
+        let every = |prng: &mut Prng, least: u64, more: u64| Some(Duration::from_millis(least + prng.below(more)));
+        match theme {
+            Theme::Plain => {}
+            Theme::Crowded => {
+                self.keys = [[100 + prng.index(200), 1, 1, 1], [0; 4]];
+                self.operations = 500;
+                self.lose_disk_every = every(prng, 100, 400);
+            }
+            Theme::Hasty => {
+                // A client's patience and all clocks' errors together are shorter than the memory. A hint may lie longer
+                // than that.
+                self.patience = Duration::from_millis(150);
+                self.memory_ms = 300;
+                self.skew_max = self.skew_max.min(Duration::from_millis(20));
+                self.stand_ins = false;
+                (self.lose_disk_every, self.delete_one_in) = (None, 2);
+                self.think_max = Duration::from_millis(100);
+                self.straggling = self.straggling.max(0.05);
+                self.partition_every = self.partition_every.or(every(prng, 100, 400));
+            }
+            Theme::Torn => {
+                self.clients = 8;
+                self.hedge = Duration::from_millis(5);
+                self.keys = [[1, 1, 0, 0], [1, 1, 0, 0]];
+                self.lose_disk_every = None;
+                self.loss = self.loss.max(0.1);
+                self.partition_every = every(prng, 30, 100);
+                self.partition_max = Duration::from_millis(600);
+            }
         }
     }
 
@@ -145,6 +224,7 @@ impl fmt::Display for Swarm {
         writeln!(f, "lost disk {}, full disk {}", every(&self.lose_disk_every), every(&self.fill_every))?;
         writeln!(f, "resets={} stand-ins 1 in {}", self.resets, self.stand_in_one_in)?;
         writeln!(f, "contexts 1 in {}, deletions 1 in {}", self.context_one_in, self.delete_one_in)?;
-        writeln!(f, "passes every {:?}", self.pass_every)
+        writeln!(f, "passes every {:?}, patience {:?}, memory {} ms", self.pass_every, self.patience, self.memory_ms)?;
+        writeln!(f, "theme {:?}, thinking up to {:?}, stand-ins {}", self.theme, self.think_max, self.stand_ins)
     }
 }

@@ -12,8 +12,8 @@ use stdx::{Instant, Prng, TraceContext};
 
 use super::client::{Client, Key};
 use super::network::Network;
-use super::node::{MEMORY_MS, Node};
-use super::swarm::Swarm;
+use super::node::{Node, Times};
+use super::swarm::{Swarm, Theme};
 use crate::event_log::EventLog;
 use crate::invariants::Violation;
 use crate::litmus::Running;
@@ -154,6 +154,7 @@ impl World {
     pub fn new(seed: u64, planted: Option<Rule>, keep_log: bool, litmus: Option<(Running, Level)>) -> World {
         let mut prng = Prng::from_seed(seed);
         let mut swarm = Swarm::draw(&mut prng);
+        swarm.take_theme(Theme::of(seed), &mut Prng::from_seed(!seed));
         if let Some((running, level)) = &litmus {
             swarm.run_litmus(running.test.sessions.len(), usize::from(*level == Level::Eventual));
         }
@@ -245,7 +246,8 @@ impl World {
         if done(self) {
             return Ok(());
         }
-        let found = format!("not so {SETTLE_MAX:?} after the faults stopped: {:?}", self.differing());
+        let differing = self.differing().map(|key| (&key.name, self.held_by_homes(key).collect::<Vec<_>>()));
+        let found = format!("not so {SETTLE_MAX:?} after the faults stopped: {differing:?}");
         Err(Violation { invariant, found })
     }
 
@@ -332,24 +334,35 @@ impl World {
         self.running().count() == self.nodes.len() && self.running().all(Replica::is_whole)
     }
 
-    /// A key that two of its homes hold differently.
-    fn differing(&self) -> Option<String> {
-        self.keys.iter().find_map(|key| {
-            let homes = self.ring.replicas_of(key.key.position);
-            let states: Vec<_> = homes
-                .iter()
-                .map(|home| {
-                    let replica = self.nodes[home.0 as usize - 1].running.as_ref();
-                    replica.map(|replica| replica.table().get(&key.key).map(|held| held.state.clone()))
-                })
-                .collect();
+    /// A key that two of its homes hold differently, or that one cannot tell of because it is down.
+    fn differing(&self) -> Option<&Key> {
+        self.keys.iter().find(|key| {
             // A tombstone that one of them has dropped is as good as none.
-            let plain = |state: &Option<Option<available::State>>| {
-                state.clone().map(|state| state.filter(|state| !state.is_tombstone()))
+            let plain = |state: Option<Option<&'_ available::State>>| {
+                state.map(|state| state.filter(|state| !state.is_tombstone()).cloned())
             };
-            let differ = states.iter().any(|state| plain(state) != plain(&states[0]));
-            (differ || states[0].is_none()).then(|| format!("{}: {states:#?}", key.name))
+            let mut states = self.held_by_homes(key).map(plain);
+            let first = states.next().flatten();
+            first.is_none() || states.any(|state| state != first)
         })
+    }
+
+    /// A tombstone that some home holds.
+    fn tombstone(&self) -> Option<String> {
+        let mut held = self.running().flat_map(|replica| replica.table().iter());
+        let (key, held) = held.find(|(_, held)| held.state.is_tombstone())?;
+        let homes = self.ring.replicas_of(key.position);
+        Some(format!("{} at {homes:?}: {:?}", String::from_utf8_lossy(&key.key), held.state))
+    }
+
+    /// What each home holds of the key; none of one that is down.
+    fn held_by_homes(&self, key: &Key) -> impl Iterator<Item = Option<Option<&available::State>>> {
+        let (homes, key) = (self.ring.replicas_of(key.key.position), key.key.clone());
+        let held = move |at: usize| {
+            let replica = self.nodes[homes[at].0 as usize - 1].running.as_ref();
+            replica.map(|replica| replica.table().get(&key).map(|held| &held.state))
+        };
+        (0..self.ring.replicas_of(self.keys[0].key.position).len()).map(held)
     }
 
     // ---- Nodes.
@@ -360,8 +373,9 @@ impl World {
         }
         self.log.push(self.now, format_args!("start node {}", node + 1));
         let wall_ms = self.wall_ms().saturating_add_signed(self.nodes[node].skew_ms);
-        let (now, every) = (self.now, self.swarm.pass_every);
-        let effects = self.nodes[node].start(now, wall_ms, &self.view, every, &mut self.prng);
+        let now = self.now;
+        let times = Times { pass_every: self.swarm.pass_every, memory_ms: self.swarm.memory_ms };
+        let effects = self.nodes[node].start(now, wall_ms, &self.view, times, &mut self.prng);
         self.carry_out(node, effects);
         if self.swarm.resets || self.calm {
             for other in (0..self.nodes.len()).filter(|other| *other != node) {
@@ -468,7 +482,7 @@ impl World {
         self.counts.faults += 1;
         let links = self.network.partition(&self.swarm);
         self.log.push(self.now, format_args!("partition {links:?}"));
-        let length = Duration::from_millis(20 + self.prng.below(1_500));
+        let length = Duration::from_millis(20 + self.prng.below(self.swarm.partition_max.as_millis() as u64));
         self.at(length, Happening::Heal { links });
         self.plan_fault(self.swarm.partition_every, |_| Happening::Partition);
     }
@@ -639,11 +653,12 @@ impl World {
         if self.disks_lost > 0 || self.litmus.is_some() {
             return Ok(());
         }
-        let over = self.now + Duration::from_millis(2 * MEMORY_MS);
+        let over = self.now + Duration::from_millis(2 * self.swarm.memory_ms);
         self.run_until(|world| world.now >= over, SETTLE_MAX)?;
-        self.expect("tombstones go away", |world| {
-            world.running().all(|replica| replica.table().iter().all(|(_, held)| !held.state.is_tombstone()))
-        })?;
+        self.run_until(|world| world.tombstone().is_none(), SETTLE_MAX)?;
+        if let Some(found) = self.tombstone() {
+            return Err(Violation { invariant: "tombstones go away", found });
+        }
         self.expect("nothing comes back", |world| world.differing().is_none())
     }
 }
