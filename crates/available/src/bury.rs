@@ -6,8 +6,8 @@
 //! marks that
 //! this rests on are put on disk before a home says yes.
 //!
-//! A tombstone also carries the memory of its key's requests, so it stays until those are old enough to be forgotten.
-//! That is the one use of age here, and it only keeps things longer.
+//! A tombstone also carries the memory of its key's requests, so it stays until those are old enough to be forgotten, and
+//! until no node keeps a hint as old as they are. That is the one use of age here, and it only keeps things longer.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -68,7 +68,10 @@ impl Replica {
     /// again.
     fn may_bury(&self, key: &RegisterKey, vector: &VersionVector) -> bool {
         let known = |(actor, counter): (Actor, u64)| actor == self.actor || counter <= self.mark(actor);
-        let old = |first_sent_ms: u64| first_sent_ms.saturating_add(self.config.memory_ms) < self.wall_ms;
+        let hints_from_ms = self.hints_from_ms();
+        let old = |first_sent_ms: u64| {
+            first_sent_ms.saturating_add(self.config.memory_ms) < self.wall_ms && first_sent_ms < hints_from_ms
+        };
         let forgotten = self.table.get(key).is_some_and(|held| held.state.past.iter().all(|p| old(p.first_sent_ms)));
         forgotten
             && (!self.rules.keep(Rule::BuriedEarly) || vector.iter().all(known))

@@ -254,7 +254,8 @@ impl Replica {
         let write = if fixed { write } else { Write { order: counter, ..write } };
         let everywhere = self.everywhere(&homes);
         let oldest_kept_ms = self.wall_ms.saturating_sub(self.config.memory_ms);
-        state.put_away(self.actor, everywhere, oldest_kept_ms, self.config.limits);
+        let ages = (oldest_kept_ms, self.hints_from_ms());
+        state.put_away(self.actor, everywhere, ages, self.config.limits);
         let effect = apply(&mut state, &write, &past, dot);
         let outcome = done(&state, &write, dot, effect);
         let position = self.put(&key, state.clone(), out);
@@ -370,6 +371,10 @@ impl Replica {
         }
         held.state.context.vector.iter().all(|(actor, counter)| {
             let holders = if actor == self.actor {
+                // One that is not on our disk yet has not left, and so is owed to nobody so far.
+                if self.unsynced.contains(&counter) {
+                    return false;
+                }
                 1 + homes
                     .iter()
                     .filter(|home| self.peers.get(home).is_some_and(|peer| peer.holds(key, counter)))

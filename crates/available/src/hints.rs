@@ -4,7 +4,8 @@
 //! it as if
 //! it came from the client, under the same request id, so that a hint that is taken twice, or whose client asked
 //! elsewhere too, acts once. Hints are bounded and counted. They are on disk before the write is acknowledged, and are
-//! kept until a home has the write on disk.
+//! kept until a home has the write on disk, however long that takes: homes remember requests as long as some node may
+//! still bring them as hints ([`Replica::hints_from_ms`]).
 
 use membership::NodeId;
 use replication::{LogPosition, Ticket};
@@ -65,6 +66,10 @@ impl Replica {
         if !crate::apply::fits(write.kind, &write.change) {
             return self.refuse(Asker::Client(ticket), Refusal::OtherKind(write.kind), out);
         }
+        if write.first_sent_ms < self.hints_taken_from_ms() {
+            // Those who could bring it twice have been told that there is none so old.
+            return self.refuse(Asker::Client(ticket), Refusal::TooOld, out);
+        }
         // The session's next write of the key takes its place, wherever it is by then.
         let time = write.rank(&operation.past).0;
         let mut seen = Seen { time, ..Seen::default() };
@@ -109,6 +114,49 @@ impl Replica {
     pub(crate) fn forget_hint(&mut self, id: u64) {
         if let Some(hint) = self.hints.remove(&id) {
             self.hint_bytes -= hint.size();
+        }
+    }
+
+    /// New hints are of writes that were first received since then: half of the time for which requests are remembered ago.
+    fn hints_taken_from_ms(&self) -> u64 {
+        self.wall_ms.saturating_sub(self.config.memory_ms / 2)
+    }
+
+    /// No hint that is kept here, is under way from here, or will be, is of a write first received before this time.
+    fn own_hints_from_ms(&self) -> u64 {
+        let kept = self.hints.values().map(|hint| hint.write.first_sent_ms);
+        let under_way = self.hints_gone.iter().map(|(_, first_sent_ms)| *first_sent_ms);
+        kept.chain(under_way).fold(self.hints_taken_from_ms(), u64::min)
+    }
+
+    /// No node of the view brings a hint of a write that was first received before this time, as far as all have said.
+    pub(crate) fn hints_from_ms(&self) -> u64 {
+        let others = self.peers.values().map(|peer| peer.hints_from_ms);
+        others.fold(self.own_hints_from_ms(), u64::min)
+    }
+
+    /// Says now and then to everybody how old hints from here can be.
+    pub(crate) fn tell_of_hints(&mut self, out: &mut Outbox) {
+        if self.hints_told_at > self.now {
+            return;
+        }
+        let every = std::time::Duration::from_millis(self.config.memory_ms / 4);
+        self.hints_told_at = self.now + self.jittered(every);
+        let kept_from_ms = self.hints_taken_from_ms();
+        while self.hints_gone.front().is_some_and(|(gone_ms, _)| *gone_ms < kept_from_ms) {
+            self.hints_gone.pop_front();
+        }
+        let from_ms = self.own_hints_from_ms();
+        let nodes: Vec<NodeId> = self.peers.keys().copied().collect();
+        for node in nodes {
+            self.tell(node, Body::Hints { from_ms }, LogPosition(0), TraceContext::NONE, out);
+        }
+    }
+
+    pub(crate) fn handle_hints(&mut self, from: NodeId, from_ms: u64) {
+        if let Some(peer) = self.peers.get_mut(&from) {
+            // What was true stays true, and messages overtake each other.
+            peer.hints_from_ms = peer.hints_from_ms.max(from_ms);
         }
     }
 
@@ -162,7 +210,9 @@ impl Replica {
 
     pub(crate) fn handle_taken(&mut self, id: u64, _refused: Option<Refusal>, out: &mut Outbox) {
         let Some(hint) = self.hints.get(&id) else { return };
-        let request = hint.write.request;
+        let (request, first_sent_ms) = (hint.write.request, hint.write.first_sent_ms);
+        // A message that brings it again may be under way.
+        self.hints_gone.push_back((self.wall_ms, first_sent_ms));
         self.log(Record::HintGone { id, request }, out);
         self.forget_hint(id);
         self.hints_taken += 1;

@@ -104,6 +104,12 @@ pub enum Body {
         /// Why it was not done, if so.
         refused: Option<Refusal>,
     },
+    /// No write that the sender keeps as a hint, or ever will, was first received before this time, milliseconds of the Unix
+    /// epoch; said now and then to everybody, so that its request is remembered as long as it may come.
+    Hints {
+        /// The time.
+        from_ms: u64,
+    },
     /// How do these ranges look where you are?
     Ask {
         /// The asker's pass.

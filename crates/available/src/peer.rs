@@ -60,6 +60,8 @@ pub(crate) struct Peer {
     pub told: (u64, u64),
     /// When it was last asked for a beat.
     pub asked_at: Instant,
+    /// No hint of it is of a write that was first received before this time; 0 until it has said so.
+    pub hints_from_ms: u64,
     /// The newest generation of passes of which one with it has ended.
     pub passed: u64,
     /// The pass under way.
@@ -89,6 +91,7 @@ impl Peer {
             down: false,
             told: (0, 0),
             asked_at: Instant::ZERO,
+            hints_from_ms: 0,
             passed: 0,
             pass: None,
             pass_at: Instant::ZERO,

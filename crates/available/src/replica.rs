@@ -3,7 +3,7 @@
 //! See `stream.rs` for how stamps reach the other homes and how a replica knows that it has received all of them,
 //! `coordinate.rs` for operations, `passes.rs` for reconciliation, `bury.rs` for tombstones, `hints.rs` for stand-ins.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use membership::{NodeId, Position, Ring, View};
@@ -96,6 +96,9 @@ pub struct Replica {
     pub(crate) hints: BTreeMap<u64, Hint>,
     pub(crate) hint_bytes: usize,
     pub(crate) hints_taken: u64,
+    /// Hints that a home has taken not long ago: when, and when their writes were first received.
+    pub(crate) hints_gone: VecDeque<(u64, u64)>,
+    pub(crate) hints_told_at: Instant,
     pub(crate) graves: BTreeSet<RegisterKey>,
     pub(crate) grave_last: Option<RegisterKey>,
     pub(crate) buried_by: BTreeMap<RegisterKey, (crate::version::VersionVector, BTreeSet<NodeId>)>,
@@ -145,6 +148,8 @@ impl Replica {
             hints: BTreeMap::new(),
             hint_bytes: 0,
             hints_taken: 0,
+            hints_gone: VecDeque::new(),
+            hints_told_at: Instant::ZERO,
             graves: BTreeSet::new(),
             grave_last: None,
             buried_by: BTreeMap::new(),
@@ -195,6 +200,8 @@ impl Replica {
         if self.rules.keep(Rule::CeilingForgotten) {
             self.clock = self.clock.max(self.ceiling_logged);
         }
+        // Nor is it known which hints a home took shortly before.
+        self.hints_gone.push_back((wall_ms, 0));
         // Which tombstones were dropped before is not kept.
         self.buried_max = self.clock;
         if !self.born {
@@ -563,6 +570,7 @@ impl Replica {
                 self.handle_take(from, hint, Hint::new(write, session, deps), context, out);
             }
             Body::Taken { hint, refused } => self.handle_taken(hint, refused, out),
+            Body::Hints { from_ms } => self.handle_hints(from, from_ms),
             Body::Ask { pass, question, ranges } => self.handle_ask(from, pass, question, &ranges, out),
             Body::Tell { pass, question, answers } => self.handle_tell(from, pass, question, answers, out),
             Body::Want { pass, question, wanted } => self.handle_want(from, pass, question, &wanted, out),

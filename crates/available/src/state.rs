@@ -341,8 +341,15 @@ impl State {
     }
 
     /// Puts away what this actor stamped and every home is known to hold, up to the counter `everywhere`: the oldest
-    /// increments are folded, the oldest requests forgotten once they are older than `oldest_kept_ms` or too many.
-    pub(crate) fn put_away(&mut self, actor: Actor, everywhere: u64, oldest_kept_ms: u64, limits: Limits) {
+    /// increments are folded, the oldest requests forgotten once they are older than `oldest_kept_ms` or too many, and
+    /// cannot come as hints, which those first received before `hints_from_ms` cannot.
+    pub(crate) fn put_away(
+        &mut self,
+        actor: Actor,
+        everywhere: u64,
+        (oldest_kept_ms, hints_from_ms): (u64, u64),
+        limits: Limits,
+    ) {
         self.fold(actor, everywhere, limits);
         let own: Vec<Past> = self.past.iter().copied().filter(|past| past.dot.actor == actor).collect();
         let mut closed = self.ledgers.iter().find(|ledger| ledger.actor == actor).map_or(0, |ledger| ledger.closed);
@@ -350,7 +357,8 @@ impl State {
         for (at, past) in own.iter().enumerate() {
             let left = own.len() - at;
             let old = past.first_sent_ms < oldest_kept_ms;
-            let safe = past.dot.counter <= everywhere && (old || left > limits.remembered);
+            let everywhere = past.dot.counter <= everywhere && past.first_sent_ms < hints_from_ms;
+            let safe = everywhere && (old || left > limits.remembered);
             if !safe && left <= limits.remembered_max {
                 break;
             }

@@ -294,6 +294,7 @@ impl Replica {
             self.pass_on(node, out);
         }
         self.deliver_hints(out);
+        self.tell_of_hints(out);
         self.bury(out);
         self.become_whole(out);
     }

@@ -637,6 +637,7 @@ fn write_body(w: &mut Writer<'_>, body: &Body) {
         Body::Buried { keys } => graves(w, 13, keys),
         Body::Drop { keys } => graves(w, 14, keys),
         Body::OtherEpoch => w.u8(15),
+        Body::Hints { from_ms } => begin(w, 16, *from_ms),
     }
 }
 
@@ -691,6 +692,7 @@ fn read_body(r: &mut Reader) -> Result<Body, CodecError> {
         13 => Body::Buried { keys: read_graves(r)? },
         14 => Body::Drop { keys: read_graves(r)? },
         15 => Body::OtherEpoch,
+        16 => Body::Hints { from_ms: r.varint()? },
         tag => return Err(CodecError::UnknownTag { noun: "message", tag }),
     })
 }
