@@ -222,7 +222,8 @@ fn carry_out(
     for envelope in effects.send.into_iter().filter(|envelope| envelope.to != GONE.node) {
         under_way.push_back((envelope.to.0 as usize - 1, envelope.message));
     }
-    passes[at] += effects.events.iter().filter(|event| matches!(event, available::Event::Reconciled { .. })).count() as u32;
+    passes[at] +=
+        effects.events.iter().filter(|event| matches!(event, available::Event::Reconciled { .. })).count() as u32;
     if let Some((position, _)) = effects.persist.last() {
         feed(replicas, at, Input::Synced(*position), now, under_way, passes);
     }

@@ -92,46 +92,47 @@ pub(crate) fn apply(state: &mut State, write: &Write, past: &Session, dot: Dot) 
     let rank = write.rank(past);
     let earlier = |entry: &Entry| entry.rank() < rank;
     state.kind = write.kind;
-    let body = match &write.change {
-        Change::Put(value) => {
-            state.remove(|entry| {
-                if write.kind == Kind::LastWriter { earlier(entry) } else { replaces(write, past, entry) }
-            });
-            merge_context(state, write, dot);
-            Some(Body::Value(value.clone()))
-        }
-        Change::Delete => {
-            match &write.context {
-                Some(_) if write.kind == Kind::Value => {
-                    state.remove(|entry| replaces(write, past, entry));
-                    merge_context(state, write, dot);
-                }
-                _ => {
-                    state.remove(earlier);
-                    merge_context(state, write, dot);
-                    state.reset_sums();
-                }
+    let body =
+        match &write.change {
+            Change::Put(value) => {
+                state.remove(|entry| {
+                    if write.kind == Kind::LastWriter { earlier(entry) } else { replaces(write, past, entry) }
+                });
+                merge_context(state, write, dot);
+                Some(Body::Value(value.clone()))
             }
-            (write.kind == Kind::LastWriter).then_some(Body::Deleted)
-        }
-        Change::Add(by) => Some(Body::Amount(*by)),
-        Change::Insert(element) => {
-            state.remove(|entry| is_element(&entry.body, element) && earlier(entry));
-            Some(Body::Element(element.clone()))
-        }
-        Change::Remove(element) => {
-            state.remove(|entry| is_element(&entry.body, element) && earlier(entry));
-            None
-        }
-        Change::Set { name, value } => {
-            state.remove(|entry| is_field(&entry.body, name) && earlier(entry));
-            Some(Body::Field { name: name.clone(), value: value.clone() })
-        }
-        Change::Unset(name) => {
-            state.remove(|entry| is_field(&entry.body, name) && earlier(entry));
-            None
-        }
-    };
+            Change::Delete => {
+                match &write.context {
+                    Some(_) if write.kind == Kind::Value => {
+                        state.remove(|entry| replaces(write, past, entry));
+                        merge_context(state, write, dot);
+                    }
+                    _ => {
+                        state.remove(earlier);
+                        merge_context(state, write, dot);
+                        state.reset_sums();
+                    }
+                }
+                (write.kind == Kind::LastWriter).then_some(Body::Deleted)
+            }
+            Change::Add(by) => Some(Body::Amount(*by)),
+            Change::Insert(element) => {
+                state.remove(|entry| is_element(&entry.body, element) && earlier(entry));
+                Some(Body::Element(element.clone()))
+            }
+            Change::Remove(element) => {
+                state.remove(|entry| is_element(&entry.body, element) && earlier(entry));
+                None
+            }
+            Change::Set { name, value } => {
+                state.remove(|entry| is_field(&entry.body, name) && earlier(entry));
+                Some(Body::Field { name: name.clone(), value: value.clone() })
+            }
+            Change::Unset(name) => {
+                state.remove(|entry| is_field(&entry.body, name) && earlier(entry));
+                None
+            }
+        };
     state.context.include(dot.actor, dot.counter);
     state.deps = state.deps.max(past.counter_max());
     let (request, first_sent_ms) = (write.request, write.first_sent_ms);

@@ -46,7 +46,9 @@ pub use config::Config;
 pub use io::{Answer, Effects, Envelope, Event, Input, Outbox};
 pub use kind::{Kind, UnknownKind};
 pub use message::{Body, Claim, Message, Record};
-pub use operation::{Action, Change, Effect, Level, Operation, Outcome, Past, Rank, Receipt, Refusal, Seen, Shown, Write};
+pub use operation::{
+    Action, Change, Effect, Level, Operation, Outcome, Past, Rank, Receipt, Refusal, Seen, Shown, Write,
+};
 pub use reconcile::{Answer as RangeAnswer, Print, Question, Range, ShortHash, Wanted};
 pub use replica::{OPERATIONS_MAX, Replica};
 pub use rules::{Rule, Rules, UnknownRule};

@@ -201,8 +201,7 @@ impl State {
     /// gone all the same (since everything its actor stamped up to it has been received here).
     pub fn merge(&mut self, other: &State, rules: Rules, gone: impl Fn(Dot) -> bool) -> Merged {
         let mut stale = false;
-        let before = (self.context.clone(), self.entries.len(), self.past.len(), self.ledgers.clone(), self.horizon_ms);
-        let deps_before = self.deps;
+        let before = self.clone();
         let mut entries = Vec::with_capacity(self.entries.len().max(other.entries.len()));
         let mut ended = Vec::new();
         for entry in std::mem::take(&mut self.entries) {
@@ -235,9 +234,7 @@ impl State {
         self.past.dedup_by_key(|past| past.key());
         self.plant_on_merge(other, rules);
         self.settle(rules);
-        let after = (&self.context, self.entries.len(), self.past.len(), &self.ledgers, self.horizon_ms);
-        let changed = after != (&before.0, before.1, before.2, &before.3, before.4) || deps_before != self.deps;
-        Merged { changed, stale }
+        Merged { changed: *self != before, stale }
     }
 
     /// The planted bugs of merging; nothing under the rules that hold.
@@ -253,9 +250,7 @@ impl State {
     /// What follows from what is known: aliases of what is gone are gone, what is closed is forgotten, and of last-writer
     /// values the latest stays.
     fn settle(&mut self, rules: Rules) {
-        let ledgers = std::mem::take(&mut self.ledgers);
-        let find = |dot: Dot| ledgers.iter().find(|ledger| ledger.actor == dot.actor);
-        self.past.retain(|past| find(past.dot).is_none_or(|ledger| past.dot.counter > ledger.closed));
+        self.forget_closed();
         if rules.keep(Rule::AliasesCounted) && !self.past.is_empty() {
             let gone = |entry: &Entry| self.past.iter().any(|past| past.request == entry.request);
             let (dead, alive) = std::mem::take(&mut self.entries).into_iter().partition(gone);
@@ -265,12 +260,20 @@ impl State {
                 self.remember(entry);
             }
         }
-        self.ledgers = ledgers;
         if self.kind == Kind::LastWriter
             && let Some(latest) = self.latest().map(Entry::rank)
         {
             self.remove(|entry| entry.rank() < latest);
         }
+        // What has just ended may have been closed before.
+        self.forget_closed();
+    }
+
+    fn forget_closed(&mut self) {
+        let ledgers = &self.ledgers;
+        let closed =
+            |dot: Dot| ledgers.iter().find(|ledger| ledger.actor == dot.actor).map_or(0, |ledger| ledger.closed);
+        self.past.retain(|past| past.dot.counter > closed(past.dot));
     }
 
     /// What has gone is remembered for its request's sake.
@@ -356,14 +359,17 @@ impl State {
         let closed_before = closed;
         for (at, past) in own.iter().enumerate() {
             let left = own.len() - at;
-            let old = past.first_sent_ms < oldest_kept_ms;
-            let everywhere = past.dot.counter <= everywhere && past.first_sent_ms < hints_from_ms;
+            // What is alive and was stamped before is closed with it.
+            let alive = self.entries.iter().filter(|entry| entry.dot.actor == actor && entry.dot < past.dot);
+            let first_sent_ms = alive.map(|entry| entry.first_sent_ms).fold(past.first_sent_ms, u64::max);
+            let old = first_sent_ms < oldest_kept_ms;
+            let everywhere = past.dot.counter <= everywhere && first_sent_ms < hints_from_ms;
             let safe = everywhere && (old || left > limits.remembered);
             if !safe && left <= limits.remembered_max {
                 break;
             }
             if !old {
-                self.horizon_ms = self.horizon_ms.max(past.first_sent_ms);
+                self.horizon_ms = self.horizon_ms.max(first_sent_ms);
             }
             closed = past.dot.counter;
         }

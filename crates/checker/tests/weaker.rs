@@ -291,7 +291,8 @@ fn whose_deletion_was_seen_is_known_of_ones_own_only() {
              3 invoke read x"
         )
     };
-    let ends = |gone| [("3 ok read x 2", Verdict::Valid), ("3 ok read x null", gone), ("3 ok read x 1", Verdict::Violated)];
+    let ends =
+        |gone| [("3 ok read x 2", Verdict::Valid), ("3 ok read x null", gone), ("3 ok read x 1", Verdict::Violated)];
     verdicts(Level::Eventual, &script("1"), &ends(Verdict::Valid));
     verdicts(Level::Eventual, &script("0"), &ends(Verdict::Violated));
 }

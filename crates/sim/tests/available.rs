@@ -32,7 +32,8 @@ fn the_rules_keep_every_level() {
     }
     println!("{count} schedules: {counts:?}");
     // Quiet runs prove nothing.
-    let each = [counts.faults, counts.siblings, counts.local_reads, counts.causal_reads - counts.local_reads, counts.hinted];
+    let each =
+        [counts.faults, counts.siblings, counts.local_reads, counts.causal_reads - counts.local_reads, counts.hinted];
     assert!(each.iter().all(|seen| *seen >= count), "{counts:?}");
     assert!(counts.answered >= 150 * count && 2 * counts.buried >= count && 4 * counts.refilled >= count, "{counts:?}");
 }

@@ -680,7 +680,10 @@ impl std::fmt::Debug for Brief<'_> {
                 write!(f, "Store {id} {claim:?}")?;
                 for (key, state) in entries {
                     write!(f, " {}: {:?} alive", String::from_utf8_lossy(&key.key), state.context.vector)?;
-                    state.entries.iter().try_for_each(|entry| write!(f, " {}~{:x}", entry.dot, entry.request.0 as u16))?;
+                    state
+                        .entries
+                        .iter()
+                        .try_for_each(|entry| write!(f, " {}~{:x}", entry.dot, entry.request.0 as u16))?;
                     write!(f, " past")?;
                     state.past.iter().try_for_each(|past| write!(f, " {}~{:x}", past.dot, past.request.0 as u16))?;
                 }
