@@ -95,9 +95,7 @@ impl Replica {
     }
 
     fn take_hint(&mut self, hint: Hint, out: &mut Outbox) -> LogPosition {
-        // After a restart the numbers go on above those that are still there; an old number may be used again once its
-        // hint is gone, so a late confirmation must name a number of this start.
-        let id = (self.start << 32) | self.next_number();
+        let id = self.next_number();
         let record = Record::Hint { id, write: hint.write.clone(), session: hint.session, deps: hint.deps };
         let logged = self.log(record, out);
         self.keep_hint(id, Hint { logged, ..hint });

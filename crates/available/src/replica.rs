@@ -156,7 +156,8 @@ impl Replica {
             buried_max: 0,
             disk_full: false,
             draining: false,
-            number_last: 0,
+            // An answer to what was asked before a restart must not be taken for one to what is asked now.
+            number_last: incarnation << 32,
             born: false,
             rules: Rules::ALL,
         }
@@ -348,7 +349,7 @@ impl Replica {
         self.whole || homes.iter().all(passed)
     }
 
-    /// A number that was not used before in this start.
+    /// A number that was not used before, in this start or an earlier one.
     pub(crate) fn next_number(&mut self) -> u64 {
         self.number_last += 1;
         self.number_last

@@ -60,6 +60,8 @@ fn what_was_found_stays_mended() {
         (510, "the same, in an earlier build"),
         (752, "the same, in an earlier build"),
         (50, "a tombstone named a write that an earlier tombstone had buried, and stayed for ever"),
+        (469, "a merge that forgot as much as it learned was taken for none, and replicas stayed unequal"),
+        (5353, "a report about one key, of before a restart, was taken for an answer about another"),
         (388, "a causal read showed a stamp that was on its way to the disk as if a majority had it"),
         (606, "a hint came again when the homes had forgotten its request"),
     ];
