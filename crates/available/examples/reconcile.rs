@@ -1,7 +1,8 @@
 //! What it costs to find and mend the differences between two replicas: bytes on the wire, both ways, over the bytes of
 //! what differed.
 //!
-//! `cargo run --release -p available --example reconcile -- [KEYS [DIFFERING [VALUE_BYTES]]]`; by default a million keys
+//! `cargo run --release -p available --example reconcile -- [KEYS [DIFFERING [VALUE_BYTES]]]`; by default a
+//! million keys
 //! of 100 bytes, of which one in a hundred differs. The last line is JSON.
 //!
 //! Three nodes are the homes of every key. One of them stamped everything, and is gone; of its last writes half have

@@ -6,7 +6,8 @@
 //! marks that
 //! this rests on are put on disk before a home says yes.
 //!
-//! A tombstone also carries the memory of its key's requests, so it stays until those are old enough to be forgotten, and
+//! A tombstone also carries the memory of its key's requests, so it stays until those are old enough to be
+//! forgotten, and
 //! until no node keeps a hint as old as they are. That is the one use of age here, and it only keeps things longer.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -58,7 +59,8 @@ impl Replica {
     fn held_tombstone(&self, key: &RegisterKey) -> Option<VersionVector> {
         let held = self.table.get(key).filter(|held| held.logged <= self.synced)?;
         let state = &held.state;
-        // A client that had seen the key before its last tombstone was dropped still names what that buried. Our marks are
+        // A client that had seen the key before its last tombstone was dropped still names what that buried. Our
+        // marks are
         // past it, so it needs no tombstone to stay gone.
         let lone_are_gone = state.context.dots().iter().all(|dot| self.is_gone(*dot));
         (state.is_tombstone() && lone_are_gone).then(|| state.context.vector.clone())

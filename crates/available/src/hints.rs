@@ -115,7 +115,8 @@ impl Replica {
         }
     }
 
-    /// New hints are of writes that were first received since then: half of the time for which requests are remembered ago.
+    /// New hints are of writes that were first received since then: half of the time for which requests are
+    /// remembered ago.
     fn hints_taken_from_ms(&self) -> u64 {
         self.wall_ms.saturating_sub(self.config.memory_ms / 2)
     }

@@ -104,7 +104,8 @@ pub enum Body {
         /// Why it was not done, if so.
         refused: Option<Refusal>,
     },
-    /// No write that the sender keeps as a hint, or ever will, was first received before this time, milliseconds of the Unix
+    /// No write that the sender keeps as a hint, or ever will, was first received before this time, milliseconds of
+    /// the Unix
     /// epoch; said now and then to everybody, so that its request is remembered as long as it may come.
     Hints {
         /// The time.

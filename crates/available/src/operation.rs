@@ -78,7 +78,8 @@ pub struct Write {
     /// attempt that comes late must not become a later write than the first one was. Whoever asks takes a Lamport time
     /// above all that it knows of; below what the session has seen it counts as just above that ([`Write::rank`]).
     pub order: u64,
-    /// Whether it is made though a later write is there already. If not, it is refused ([`Refusal::Behind`]), and whoever
+    /// Whether it is made though a later write is there already. If not, it is refused ([`Refusal::Behind`]),
+    /// and whoever
     /// asks gives it a later order. That is right only while no other attempt of it can be under way.
     pub firm: bool,
     /// What to do.

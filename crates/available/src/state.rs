@@ -247,7 +247,8 @@ impl State {
         }
     }
 
-    /// What follows from what is known: aliases of what is gone are gone, what is closed is forgotten, and of last-writer
+    /// What follows from what is known: aliases of what is gone are gone, what is closed is forgotten, and
+    /// of last-writer
     /// values the latest stays.
     fn settle(&mut self, rules: Rules) {
         self.forget_closed();

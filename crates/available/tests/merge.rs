@@ -48,7 +48,8 @@ fn change(kind: Kind, what: u8) -> Change {
     }
 }
 
-/// The states that three replicas have after the steps, and the writes that were made. A request that a replica knows of
+/// The states that three replicas have after the steps, and the writes that were made. A request that a replica
+/// knows of
 /// does nothing there; all attempts of a request ask for the same.
 fn played(kind: Kind, steps: &[Step]) -> ([State; 3], BTreeMap<RequestId, Write>) {
     let mut states: [State; 3] = std::array::from_fn(|_| State::absent(kind));
@@ -143,7 +144,8 @@ proptest! {
         prop_assert_eq!(all.total(), by_request.values().sum::<i64>());
     }
 
-    /// Two requests that two replicas each stamped, in either order, must not take each other's place: seeds 139, 423, 510
+    /// Two requests that two replicas each stamped, in either order, must not take each other's place: seeds 139,
+    /// 423, 510
     /// and 752 of the simulated fleet lost both.
     #[test]
     fn what_nobody_removed_is_there_however_often_it_was_stamped(

@@ -173,7 +173,8 @@ impl Swarm {
                 self.lose_disk_every = every(prng, 100, 400);
             }
             Theme::Hasty => {
-                // A client's patience and all clocks' errors together are shorter than the memory. A hint may lie longer
+                // A client's patience and all clocks' errors together are shorter than the memory. A hint may
+                // lie longer
                 // than that.
                 self.patience = Duration::from_millis(150);
                 self.memory_ms = 300;
