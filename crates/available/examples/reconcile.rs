@@ -97,7 +97,7 @@ fn view(hasher: &KeyHasher) -> View {
     let mut view = View::forming(ClusterId(1), NODES as usize, NODES as usize, hasher.fingerprint());
     for id in 1..=NODES {
         let tokens = vec![Position(id << 62)];
-        view.members.push(Member { id: NodeId(id), name: format!("n{id}"), zone: None, tokens });
+        view.members.push(Member { id: NodeId(id), name: format!("n{id}"), zone: None, weight: 1, tokens });
     }
     view.epoch = Epoch(1);
     view.validate().expect("the view is sound");

@@ -6,7 +6,7 @@ use std::time::Duration;
 use available::{Body, Input, Kind, Level, Message, Replica, Rule};
 use bytes::Bytes;
 use history::{Event, EventKind, Function, Pairing, Process, Value};
-use membership::{BucketId, ClusterId, Epoch, KeyHasher, Member, NodeId, Ring, View, choose_tokens};
+use membership::{BucketId, ClusterId, Epoch, KeyHasher, Member, NodeId, Position, Ring, View};
 use replication::{RegisterKey, Ticket};
 use stdx::{Instant, Prng, TraceContext};
 
@@ -715,11 +715,32 @@ fn formed_view(swarm: &Swarm, prng: &mut Prng) -> (View, KeyHasher) {
     let hasher = KeyHasher::new(&prng.next_u64().to_le_bytes());
     let mut view = View::forming(ClusterId(7), 3, swarm.nodes, hasher.fingerprint());
     for id in 1..=swarm.nodes as u64 {
-        let taken: Vec<_> = view.members.iter().flat_map(|member| member.tokens.clone()).collect();
-        let tokens = choose_tokens(&taken, swarm.tokens, prng);
-        view.members.push(Member { id: NodeId(id), name: format!("n{id}"), zone: None, tokens });
+        let tokens = tokens_in_widest_gaps(&view, swarm.tokens, prng);
+        view.members.push(Member { id: NodeId(id), name: format!("n{id}"), zone: None, weight: 1, tokens });
     }
     view.epoch = Epoch(1);
     view.validate().expect("the drawn view is sound");
     (view, hasher)
+}
+
+/// Positions for a newcomer, each in the widest gap that is left. Plainer than what `membership` chooses, and drawn so that the
+/// seeds that once found something go on being the schedules that found it, however that is mended.
+fn tokens_in_widest_gaps(view: &View, count: usize, prng: &mut Prng) -> Vec<Position> {
+    let mut all: Vec<Position> = view.members.iter().flat_map(|member| member.tokens.clone()).collect();
+    let mut chosen = Vec::with_capacity(count);
+    for _ in 0..count {
+        all.sort_unstable();
+        let gap = |at: usize| {
+            let next = all[(at + 1) % all.len()];
+            let width = if all.len() == 1 { u64::MAX } else { all[at].distance_to(next) };
+            (all[at], width)
+        };
+        let token = match (0..all.len()).map(gap).max_by_key(|(_, width)| *width) {
+            None => Position(prng.next_u64()),
+            Some((low, width)) => Position(low.0.wrapping_add(width / 4).wrapping_add(prng.below(width / 2).max(1))),
+        };
+        all.push(token);
+        chosen.push(token);
+    }
+    chosen
 }
