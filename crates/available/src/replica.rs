@@ -276,7 +276,7 @@ impl Replica {
 
     /// Whether our data was never lost, or is back: else we are not counted, and stamp nothing.
     pub fn is_whole(&self) -> bool {
-        self.whole
+        self.whole && self.counts_everywhere()
     }
 
     /// Hints that are kept here for homes that could not be reached, and how many were taken by a home since the start.

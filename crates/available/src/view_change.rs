@@ -157,6 +157,12 @@ impl Replica {
         self.whole || self.homes(position).iter().all(passed)
     }
 
+    /// Whether we count in every arc that we are in charge of.
+    pub(crate) fn counts_everywhere(&self) -> bool {
+        let in_charge = |tenure: &&Tenure| self.homes(tenure.high).contains(&self.me);
+        self.homes.tenures.iter().filter(in_charge).all(|tenure| tenure.copied)
+    }
+
     fn has_passed(&self, node: NodeId) -> bool {
         self.peers.get(&node).is_some_and(|peer| peer.passed > 0)
     }
