@@ -177,7 +177,7 @@ impl Replica {
             entries.iter().map(|(key, state)| self.digests.digest(key, state).short(id)).collect();
         self.take_states(from, entries, out);
         if let Some(pass) = self.peers.get_mut(&from).and_then(|peer| peer.pass.as_mut()) {
-            pass.had(question, &got);
+            pass.had(question, &got, !self.rules.keep(Rule::ChangedSkipped));
         }
         self.drive(from, out);
     }

@@ -330,15 +330,18 @@ impl Pass {
     }
 
     /// The wanted states have come, with these hashes, and are in the table; none if the other no longer holds any.
-    pub fn had(&mut self, question: u32, got: &[ShortHash]) {
+    /// `skip_changed` is a planted bug.
+    pub fn had(&mut self, question: u32, got: &[ShortHash], skip_changed: bool) {
         let Step::Wanted(wanted) = &self.step else { return };
         if question != self.question {
             return;
         }
-        // What was left out of a full page is wanted again; what is not there any more has become another state, and is
-        // found by the next pass.
+        // What was left out of a full page is wanted again. What is not there any more has become another state: the
+        // pass is not through before it has seen that one.
         if got.is_empty() {
             self.answered.extend(wanted.iter().flat_map(|wanted| &wanted.hashes));
+            let again = wanted.iter().filter(|_| !skip_changed);
+            self.queue.extend(again.map(|wanted| Question { range: wanted.range, print: None }));
         }
         self.answered.extend(got);
         self.fetched += got.len();

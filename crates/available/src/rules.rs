@@ -56,12 +56,14 @@ pub enum Rule {
     MarksOfNewArcs,
     /// Who leaves an arc drops its keys when others are in charge, and not before.
     DroppedBeforeSwitch,
+    /// A pass is through once it has seen what became another state under it.
+    ChangedSkipped,
     /// Who is a home no more hands on what it holds before it drops it.
     DroppedUnhanded,
 }
 
 impl Rule {
-    const NAMES: [(Rule, &'static str); 25] = [
+    const NAMES: [(Rule, &'static str); 26] = [
         (Rule::DotReused, "dot-reused"),
         (Rule::SiblingDropped, "sibling-dropped"),
         (Rule::MergeByArrival, "merge-by-arrival"),
@@ -86,6 +88,7 @@ impl Rule {
         (Rule::CopiedFromOldView, "copied-from-old-view"),
         (Rule::MarksOfNewArcs, "marks-of-new-arcs"),
         (Rule::DroppedBeforeSwitch, "dropped-before-switch"),
+        (Rule::ChangedSkipped, "changed-skipped"),
         (Rule::DroppedUnhanded, "dropped-unhanded"),
     ];
 

@@ -38,8 +38,10 @@ const RELEASE_STEP: usize = 512;
 pub(crate) struct Homes {
     /// The arcs that are ours, in ring order.
     pub tenures: Vec<Tenure>,
-    /// The epoch that was acted on last, as the log has it; where that is, and whether there was any.
-    logged: Option<(Epoch, LogPosition)>,
+    /// The epoch that was acted on last, and the record that says so first; none in a new log.
+    acted_on: Option<(Epoch, LogPosition)>,
+    /// The newest record of the tenures.
+    logged: LogPosition,
     /// Arcs that are not ours, of which we hold keys.
     foreign: Vec<Foreign>,
     /// What came from newer views.
@@ -98,28 +100,27 @@ impl Replica {
     /// Whether the view in force is older than one that this replica acted on before its restart. Until it is told a
     /// newer one, it takes part in nothing.
     pub fn awaits_newer_view(&self) -> bool {
-        self.homes.logged.is_some_and(|(epoch, _)| self.view.epoch < epoch)
+        self.homes.acted_on.is_some_and(|(epoch, _)| self.view.epoch < epoch)
     }
 
     fn is_copied(&self, high: Position) -> bool {
         let copied = self.tenure_of(high).is_some_and(|tenure| tenure.copied);
-        copied && self.homes.logged.is_some_and(|(_, position)| position <= self.synced)
+        copied && self.homes.logged <= self.synced
     }
 
     pub(crate) fn restore_homes(&mut self, position: LogPosition, epoch: Epoch, tenures: Vec<Tenure>) {
-        (self.homes.logged, self.homes.tenures) = (Some((epoch, position)), tenures);
+        self.homes.acted_on = Some((epoch, position));
+        (self.homes.logged, self.homes.tenures) = (position, tenures);
     }
 
     /// Whether this record of ours says how things are.
     pub(crate) fn are_current_homes(&self, position: LogPosition) -> bool {
-        self.homes.logged.is_some_and(|(_, logged)| logged == position)
+        self.homes.logged == position
     }
 
     /// The record was written again, there.
     pub(crate) fn homes_moved(&mut self, position: LogPosition) {
-        if let Some((_, logged)) = &mut self.homes.logged {
-            *logged = position;
-        }
+        self.homes.logged = position;
     }
 
     /// What we know of the arc that the position lies in; none if it is not ours.
@@ -186,7 +187,8 @@ impl Replica {
     /// All records are restored: acts on the view that the shell gave, unless a newer one was acted on before.
     pub(crate) fn begin_in_view(&mut self, out: &mut Outbox) {
         if self.awaits_newer_view() {
-            (self.ring, self.homes.tenures) = (Ring::default(), std::mem::take(&mut self.homes.tenures));
+            // We are nobody's home until then; what we know of our arcs stays for the view that comes.
+            self.ring = Ring::default();
             return;
         }
         if self.view.is_formed() {
@@ -197,7 +199,7 @@ impl Replica {
     /// Takes a view, if it is a newer one of this ring.
     pub(crate) fn handle_view(&mut self, view: View, out: &mut Outbox) -> bool {
         let foreign = self.view.is_formed() && view.cluster != self.view.cluster;
-        let acted_on = self.homes.logged.map_or(Epoch(0), |(epoch, _)| epoch);
+        let acted_on = self.homes.acted_on.map_or(Epoch(0), |(epoch, _)| epoch);
         if view.epoch <= self.view.epoch || view.epoch < acted_on || foreign || view.validate().is_err() {
             return false;
         }
@@ -215,7 +217,7 @@ impl Replica {
     }
 
     fn follow_view(&mut self, out: &mut Outbox) {
-        let first = self.homes.logged.is_none();
+        let first = self.homes.acted_on.is_none();
         let before = std::mem::take(&mut self.homes.tenures);
         let ring = std::mem::take(&mut self.ring);
         let ours = ring.arcs().iter().filter(|arc| arc.is_held_by(self.me));
@@ -234,7 +236,7 @@ impl Replica {
             self.whole = true;
             self.log(Record::Whole, out);
         }
-        if changed || self.homes.logged.is_none_or(|(epoch, _)| epoch != self.view.epoch) {
+        if changed || self.homes.acted_on.is_none_or(|(epoch, _)| epoch != self.view.epoch) {
             self.log_homes(out);
         }
         if changed && !first {
@@ -255,12 +257,15 @@ impl Replica {
     fn log_homes(&mut self, out: &mut Outbox) {
         let (epoch, tenures) = (self.view.epoch, self.homes.tenures.clone());
         let position = self.log(Record::Homes { epoch, tenures }, out);
-        self.homes.logged = Some((epoch, position));
+        self.homes.logged = position;
+        if self.homes.acted_on.is_none_or(|(before, _)| before != epoch) {
+            self.homes.acted_on = Some((epoch, position));
+        }
     }
 
     /// Where the log says which view we act on: nothing is said in it before that is on disk.
     pub(crate) fn view_logged(&self) -> LogPosition {
-        self.homes.logged.map_or(LogPosition(0), |(_, position)| position)
+        self.homes.acted_on.map_or(LogPosition(0), |(_, position)| position)
     }
 
     /// Writes that wait are waited for by the arc's present sets; what is owed is owed to homes alone.
@@ -268,13 +273,10 @@ impl Replica {
         let waiting: Vec<(u64, RegisterKey)> =
             self.waiting.iter().map(|(counter, waiting)| (*counter, waiting.key.clone())).collect();
         let ring = std::mem::take(&mut self.ring);
-        let awaited: BTreeSet<&RegisterKey> = waiting.iter().map(|(_, key)| key).collect();
+        // Where we are a home no more we owe all the same, until the arc is handed on: else we would claim that a home
+        // has what it lacks.
         for (node, peer) in &mut self.peers {
-            let (me, node) = (self.me, *node);
-            peer.stop_owing(|key| {
-                let sets = ring.sets_of(key.position);
-                sets.contains(node) && (sets.contains(me) || awaited.contains(key))
-            });
+            peer.stop_owing(|key| ring.sets_of(key.position).contains(*node));
         }
         for (counter, key) in &waiting {
             let sets = ring.sets_of(key.position);
@@ -318,12 +320,12 @@ impl Replica {
         }
     }
 
-    /// Drops keys of arcs that a majority of the homes in charge holds as we do.
+    /// Drops keys of arcs that the homes in charge hold as we do: all of them, since we owe each what we stamped for it.
     pub(crate) fn release(&mut self, out: &mut Outbox) {
         let safe = |foreign: &Foreign| {
             let homes = self.ring.replicas_of(foreign.high);
-            !self.rules.keep(Rule::DroppedUnhanded) || is_majority(&homes, |home| foreign.handed.contains(&home))
-                || !self.rules.keep(Rule::DroppedBeforeSwitch)
+            let planted = !self.rules.keep(Rule::DroppedUnhanded) || !self.rules.keep(Rule::DroppedBeforeSwitch);
+            planted || homes.iter().all(|home| foreign.handed.contains(home) || self.is_gone_for_good(*home))
         };
         let Some(at) = self.homes.foreign.iter().position(safe) else { return };
         let ranges = ranges_of(self.homes.foreign[at].low, self.homes.foreign[at].high);
@@ -423,14 +425,31 @@ impl Replica {
                 out.events.push(Event::ArcCopied { high });
             }
         }
+        let mut handed = Vec::new();
         for foreign in self.homes.foreign.iter_mut().filter(|foreign| foreign.epoch <= pass.epoch) {
             if pass.arcs.contains(&foreign.high) {
                 foreign.handed.insert(node);
+                handed.push((foreign.low, foreign.high));
             }
         }
+        self.owe_no_more(node, &handed, out);
         if news {
             self.buried_max = self.buried_max.max(self.clock);
             self.log_homes(out);
+        }
+    }
+
+    /// The node has all that we hold of these arcs, of which we stamp nothing any more.
+    fn owe_no_more(&mut self, node: NodeId, arcs: &[Extent], out: &mut Outbox) {
+        let Some(peer) = self.peers.get_mut(&node).filter(|_| !arcs.is_empty()) else { return };
+        let within = |key: &RegisterKey| arcs.iter().any(|(low, high)| key.position.in_arc(*low, *high));
+        let delivered: Vec<(u64, RegisterKey)> =
+            peer.owed().filter(|(_, key)| within(key)).map(|(counter, key)| (counter, key.clone())).collect();
+        for (counter, key) in delivered {
+            if let Some(peer) = self.peers.get_mut(&node) {
+                peer.delivered(&key, counter);
+            }
+            self.delivered(node, &key, counter, out);
         }
     }
 
