@@ -355,8 +355,7 @@ impl Replica {
         // Of a node that began a new log, what it stamped before is here since the comparison that followed; of one
         // that began a log which we have not heard of, nothing is known.
         let heard = |(actor, _): (Actor, u64)| {
-            !sets.contains(actor.node)
-                || self.actor_of(actor.node).is_some_and(|present| actor.birth <= present.birth)
+            !sets.contains(actor.node) || self.actor_of(actor.node).is_some_and(|present| actor.birth <= present.birth)
         };
         all_there && past.seen.iter().all(heard)
     }

@@ -56,7 +56,7 @@ pub use replica::{OPERATIONS_MAX, Replica};
 pub use rules::{Rule, Rules, UnknownRule};
 pub use session::{BadSession, Session};
 pub use state::{Body as EntryBody, Entry, Ledger, Limits, Merged, Past as PastRequest, State};
-pub use tenure::Tenure;
 pub use table::{Digest, DigestKey, Held, Table};
+pub use tenure::Tenure;
 pub use version::{Actor, Context, Dot, VersionVector};
 pub use view_change::CopyStatus;

@@ -533,13 +533,7 @@ impl Replica {
         }
     }
 
-    pub(crate) fn handle_message(
-        &mut self,
-        from: NodeId,
-        message: Message,
-        context: TraceContext,
-        out: &mut Outbox,
-    ) {
+    pub(crate) fn handle_message(&mut self, from: NodeId, message: Message, context: TraceContext, out: &mut Outbox) {
         if from == self.me || !self.is_in_time(from, &message, context, out) {
             return;
         }

@@ -462,9 +462,9 @@ impl Replica {
         }
         if homes.contains(&self.me) {
             // We are in charge without having copied: our memory is lost, and what we had acknowledged with it.
-            return homes.iter().all(|home| {
-                *home == self.me || tenure.compared.contains(home) || self.is_gone_for_good(*home)
-            });
+            return homes
+                .iter()
+                .all(|home| *home == self.me || tenure.compared.contains(home) || self.is_gone_for_good(*home));
         }
         is_majority(&homes, |home| tenure.sources.contains(&home))
     }
@@ -502,7 +502,13 @@ impl Replica {
         self.tell(to, Body::OtherEpoch { view }, LogPosition(0), TraceContext::NONE, out);
     }
 
-    pub(crate) fn handle_other_epoch(&mut self, from: NodeId, theirs: Epoch, view: Option<Arc<View>>, out: &mut Outbox) {
+    pub(crate) fn handle_other_epoch(
+        &mut self,
+        from: NodeId,
+        theirs: Epoch,
+        view: Option<Arc<View>>,
+        out: &mut Outbox,
+    ) {
         match view {
             Some(view) => {
                 let view = Arc::unwrap_or_clone(view);

@@ -81,8 +81,7 @@ impl World {
         let (name, tokens) = (format!("n{id}"), Vec::new());
         let mut member = Member { id: NodeId(id), name, zone: None, weight: 1, tokens };
         let view = &self.view;
-        member.tokens =
-            choose_tokens(&view.members, view.replication, &member, self.swarm.tokens, &mut self.prng);
+        member.tokens = choose_tokens(&view.members, view.replication, &member, self.swarm.tokens, &mut self.prng);
         member
     }
 

@@ -696,7 +696,11 @@ impl World {
     /// that all was
     /// received.
     fn bury_everything(&mut self) -> Result<(), Violation> {
-        if self.disks_lost > 0 || self.litmus.is_some() || self.view.epoch > Epoch(1) || self.swarm.theme == Theme::Volatile {
+        if self.disks_lost > 0
+            || self.litmus.is_some()
+            || self.view.epoch > Epoch(1)
+            || self.swarm.theme == Theme::Volatile
+        {
             return Ok(());
         }
         let over = self.now + Duration::from_millis(2 * self.swarm.memory_ms);

@@ -7,9 +7,7 @@ use std::sync::Arc;
 use available::{Actor, Body, Message, Print, Question, Range, RangeAnswer, Record, ShortHash, Tenure, VersionVector};
 use membership::{ClusterId, Epoch, Member, NodeId, Position, View};
 
-use super::{
-    decode_available_message, decode_available_record, encode_available_message, encode_available_record,
-};
+use super::{decode_available_message, decode_available_record, encode_available_message, encode_available_record};
 
 fn marks() -> VersionVector {
     let actor = |node| Actor { node: NodeId(node), birth: node + 1 };
