@@ -49,10 +49,14 @@ impl Tenure {
     pub(crate) fn follow(before: &[Tenure], arc: &Arc, me: NodeId, first: bool) -> Tenure {
         let (old, held) = cover(before, arc);
         let awaits = arc.awaits(me);
-        let gained = if first { awaits } else { !held || old.iter().any(|tenure| tenure.gained) };
+        // Who is to become a home was none just now, though it may have missed the view that said so.
+        //
+        // A new log of a node that is in charge has lost what it had. Its marks begin anew with those who are homes still,
+        // and say nothing of those who were.
+        let gained = if first { arc.epoch > Epoch(1) } else { awaits || !held || old.iter().any(|t| t.gained) };
         let copied = !awaits && (first || (held && old.iter().all(|tenure| tenure.copied)));
         let mut tenure = Tenure { low: arc.low, high: arc.high, epoch: arc.epoch, gained, copied, ..Tenure::default() };
-        if held {
+        if held && !awaits {
             let mut olds = old.iter().filter(|tenure| tenure.gained);
             if let Some(one) = olds.next() {
                 (tenure.known, tenure.inherited) = (one.known.clone(), one.inherited.clone());

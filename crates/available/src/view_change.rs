@@ -247,6 +247,9 @@ impl Replica {
             self.buried_max = self.buried_max.max(self.clock);
             let now = self.now;
             self.peers.values_mut().for_each(|peer| peer.pass_at = now);
+        }
+        if !first {
+            // Also where we are no home: others are homes now of what we owe and hand on.
             self.restart_owed();
             self.restart_rounds(out);
         }
@@ -315,8 +318,11 @@ impl Replica {
             self.homes.foreign.push(Foreign { low: arc.low, high: arc.high, epoch: arc.epoch, handed });
         }
         if !self.homes.foreign.is_empty() {
-            let now = self.now;
-            self.peers.values_mut().filter(|peer| peer.pass.is_none()).for_each(|peer| peer.pass_at = now);
+            let (now, epoch) = (self.now, self.view.epoch);
+            for peer in self.peers.values_mut() {
+                peer.pass = peer.pass.take().filter(|pass| pass.epoch == epoch);
+                peer.pass_at = now;
+            }
         }
     }
 
