@@ -28,7 +28,7 @@ pub struct Tenure {
     pub sources: BTreeSet<NodeId>,
     /// Nodes with which we have compared in this epoch: each held then what the other did.
     pub compared: BTreeSet<NodeId>,
-    /// Of a gained arc: nodes with which we have compared since we gained it.
+    /// Of a gained arc: nodes with which we have compared since we gained it, and that held all they had stamped.
     pub known: BTreeSet<NodeId>,
     /// Of a gained arc: everything that an actor stamped up to here is here, or gone.
     pub inherited: VersionVector,

@@ -409,7 +409,10 @@ impl Replica {
 
     /// A pass with the node is through: each of us holds now what the other held when it began.
     pub(crate) fn compared_with(&mut self, node: NodeId, pass: &Pass, out: &mut Outbox) {
-        let mut news = false;
+        // One that had dropped what it had stamped, and is about to get it back, does not vouch for its own stamps.
+        let actor = self.peers.get(&node).and_then(|peer| peer.actor).unwrap_or_default();
+        let vouches = pass.marks.get(actor) > 0;
+        let (mut news, mut again) = (false, false);
         for at in 0..self.homes.tenures.len() {
             let tenure = &mut self.homes.tenures[at];
             if tenure.epoch > pass.epoch || !pass.arcs.contains(&tenure.high) {
@@ -418,7 +421,10 @@ impl Replica {
             let heeded = tenure.epoch > Epoch(1);
             news |= tenure.compared.insert(node) && heeded;
             if tenure.gained {
-                tenure.known.insert(node);
+                if vouches {
+                    tenure.known.insert(node);
+                }
+                again |= !tenure.known.contains(&node);
                 tenure.inherited.merge(&pass.marks);
             }
             if pass.whole {
@@ -439,6 +445,10 @@ impl Replica {
             }
         }
         self.owe_no_more(node, &handed, out);
+        let soon = self.now + self.config.resend * 4;
+        if let Some(peer) = self.peers.get_mut(&node).filter(|_| again) {
+            peer.pass_at = peer.pass_at.min(soon);
+        }
         if news {
             self.buried_max = self.buried_max.max(self.clock);
             self.log_homes(out);
