@@ -33,7 +33,8 @@ pub enum Durability {
     /// In its log: it still has it after a restart.
     #[default]
     Disk,
-    /// Nowhere else: nothing is written. A home that restarts is empty and somebody new, and is not counted until it has
+    /// Nowhere else: nothing is written. A home that restarts is empty and somebody new, and is not counted until it
+    /// has
     /// got back from the other homes what they hold.
     Memory,
 }

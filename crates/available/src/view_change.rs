@@ -3,7 +3,8 @@
 //! A change is joint (decision 0010): while an arc has two sets of homes, what is acknowledged or shown at level causal
 //! is on disk at a majority of both. A new home compares with those in charge, by the same passes as ever
 //! (`passes.rs`), and counts, and says that it has copied, once it has been through with a majority of them that are
-//! whole themselves and act on the change. A home that is no longer in charge hands what it holds on, and drops it then.
+//! whole themselves and act on the change. A home that is no longer in charge hands what it holds on, and drops it
+//! then.
 //!
 //! Nodes compare the epochs of their views. What comes from a newer view waits until that view is here; what comes from
 //! an older one is acted on, and answered under our epoch, so that its sender gets our view before it counts the answer
@@ -220,11 +221,12 @@ impl Replica {
         let first = self.homes.acted_on.is_none();
         let before = std::mem::take(&mut self.homes.tenures);
         let ring = std::mem::take(&mut self.ring);
+        let marks: VersionVector = self.marks.iter().map(|(actor, counter)| (*actor, *counter)).collect();
         let ours = ring.arcs().iter().filter(|arc| arc.is_held_by(self.me));
         let tenures: Vec<Tenure> = ours
             .map(|arc| match before.iter().find(|tenure| tenure.is_of(arc)) {
                 Some(same) => same.clone(),
-                None => Tenure::follow(&before, arc, self.me, first),
+                None => Tenure::follow(&before, arc, self.me, first, &marks),
             })
             .collect();
         let in_charge = ring.arcs().iter().any(|arc| arc.replicas.contains(&self.me));
@@ -326,7 +328,8 @@ impl Replica {
         }
     }
 
-    /// Drops keys of arcs that the homes in charge hold as we do: all of them, since we owe each what we stamped for it.
+    /// Drops keys of arcs that the homes in charge hold as we do: all of them, since we owe each what we stamped for
+    /// it.
     pub(crate) fn release(&mut self, out: &mut Outbox) {
         let safe = |foreign: &Foreign| {
             let homes = self.ring.replicas_of(foreign.high);
@@ -351,7 +354,8 @@ impl Replica {
     }
 
     /// The arcs about which we compare with the node, those of which both are homes. One
-    /// that it is only to become a home of is left to it. And those that we hold and are no home of: they are handed on.
+    /// that it is only to become a home of is left to it. And those that we hold and are no home of: they are handed
+    /// on.
     pub(crate) fn arcs_to_compare(&self, node: NodeId) -> (Vec<Extent>, Vec<Extent>) {
         let me = self.me;
         let both = |arc: &&membership::Arc| {

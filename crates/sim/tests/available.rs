@@ -74,6 +74,7 @@ fn what_was_found_stays_mended() {
         (355, "a node that was a home of nothing went on owing those that were homes no more, and never ended"),
         (680, "a node that had lost its memory trusted marks of one who had been a home before"),
         (815, "a node that had missed the view that removed it took itself for a home all along"),
+        (399, "an arc of two parts took what one of them had inherited for true of both, and a stamp for gone"),
         (1347, "two new homes, both still empty, found each other equal, and one took the other's old stamps for gone"),
     ];
     for (seed, once) in found {
