@@ -92,8 +92,8 @@ impl Rule {
         (Rule::DroppedUnhanded, "dropped-unhanded"),
     ];
 
-    /// Rules that the argument needs, and whose breaking some hundred simulated schedules did not show to do harm. They can
-    /// be broken by name; nobody may count them among what the checks are known to find.
+    /// Rules that the argument needs, and whose breaking some hundred simulated schedules did not show to do harm. They
+    /// can be broken by name; nobody may count them among what the checks are known to find.
     const UNSEEN: [Rule; 3] = [Rule::OldMajorityOnly, Rule::CountedBeforeCopy, Rule::CopiedFromOldView];
 
     /// All whose breaking the simulator is to find.
