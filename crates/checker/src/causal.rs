@@ -9,14 +9,19 @@
 //!   very read;
 //! - *CyclicCF*: sessions that settle concurrent writes of a key of single values in contradicting orders;
 //! - a *lost sibling*, on keys whose reads show several values: a write that led to the read is neither shown, nor was
-//!   what replaced it.
+//!   what replaced it, nor had a deletion seen it that the read did not lead to.
+//!
+//! On keys whose values stay side by side (a read that shows a list of written values, be it of one or none, makes
+//! a key
+//! one of those) a write takes the place of what its session had written or seen *of that key*, and of nothing else:
+//! what led to it by way of other keys stays beside it, until a client that saw both writes again.
 //!
 //! A violation of the second kind is told by the session guarantee that it breaks (Terry et al. 1994), from what lies
 //! between the forgotten write and the read.
 //!
 //! Bounds: deletions, and values that several operations wrote, are explained by any of their writers.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 
 use crate::claims::{ABSENT, Claims, Seen, Source, Word};
@@ -76,7 +81,14 @@ pub(crate) fn broken(claims: &Claims<'_>) -> Vec<Broken> {
     if let Err(circle) = order.settle() {
         return vec![of_all("each of these operations led to the others", circle)];
     }
-    let look = Look { claims, order: &order, writes: writes_by_key(claims) };
+    let look = Look {
+        claims,
+        order: &order,
+        writes: writes_by_key(claims),
+        siblings: keys_with_siblings(claims),
+        first_seen: first_seen(claims),
+        deletions: deletions(claims),
+    };
     let mut broken: Vec<Broken> = (0..claims.claims.len() as u32).filter_map(|read| look.stale(read)).collect();
     if broken.is_empty() {
         broken.extend(look.contradicting_orders(order.clone()));
@@ -114,6 +126,35 @@ struct Look<'s, 'a> {
     claims: &'s Claims<'a>,
     order: &'s Order,
     writes: Vec<Vec<(u32, Vec<u32>)>>,
+    siblings: BTreeSet<u32>,
+    /// Where a chain first saw a word of a key.
+    first_seen: HashMap<(u32, u32, Word), u32>,
+    /// The deletions of each key, those of unknown outcome too.
+    deletions: HashMap<u32, Vec<u32>>,
+}
+
+fn deletions(claims: &Claims<'_>) -> HashMap<u32, Vec<u32>> {
+    let mut deletions: HashMap<u32, Vec<u32>> = HashMap::new();
+    for (index, claim) in claims.claims.iter().enumerate().filter(|(_, claim)| claim.wrote == Some(ABSENT)) {
+        deletions.entry(claim.key).or_default().push(index as u32);
+    }
+    deletions
+}
+
+fn first_seen(claims: &Claims<'_>) -> HashMap<(u32, u32, Word), u32> {
+    let mut first = HashMap::new();
+    for claim in &claims.claims {
+        for word in words(&claim.seen) {
+            first.entry((claim.chain, claim.key, *word)).or_insert(claim.place);
+        }
+    }
+    first
+}
+
+/// Keys on which some read showed several values keep concurrent writes; the others settle on one.
+fn keys_with_siblings(claims: &Claims<'_>) -> BTreeSet<u32> {
+    let several = claims.claims.iter().filter(|claim| matches!(claim.seen, Seen::Siblings(_)));
+    several.map(|claim| claim.key).collect()
 }
 
 impl Look<'_, '_> {
@@ -137,6 +178,7 @@ impl Look<'_, '_> {
         words(&claim.seen).iter().find_map(|word| {
             let writers = self.claims.writers(claim.key, *word);
             let beginning = (*word == ABSENT).then_some(None);
+            let several = self.siblings.contains(&claim.key);
             let mut forgotten = None;
             for writer in writers.iter().copied().map(Some).chain(beginning) {
                 // A writer that the read led to explains nothing.
@@ -144,7 +186,12 @@ impl Look<'_, '_> {
                     continue;
                 }
                 let replaced = |by: &u32| writer.is_none_or(|writer| self.order.precedes(writer, *by));
-                forgotten = Some((writer, self.led(read).find(|by| Some(*by) != writer && replaced(by))?));
+                let by = match writer {
+                    // Where values stay side by side, only who had seen one on that key takes its place.
+                    Some(writer) if several => self.successor(read, writer)?,
+                    _ => self.led(read).find(|by| Some(*by) != writer && replaced(by))?,
+                };
+                forgotten = Some((writer, by));
             }
             let Some((writer, by)) = forgotten else {
                 return Some(of_all("a value that is written only because of this read", vec![read]));
@@ -177,18 +224,36 @@ impl Look<'_, '_> {
         }
     }
 
-    /// Keys on which some read showed several values keep concurrent writes; the others settle on one.
-    fn keys_with_siblings(&self) -> BTreeSet<u32> {
-        let several = self.claims.claims.iter().filter(|claim| matches!(claim.seen, Seen::Siblings(_)));
-        several.map(|claim| claim.key).collect()
+    /// A write that led to the read and took the place of `writer`'s value: its session had written or seen that.
+    fn successor(&self, read: u32, writer: u32) -> Option<u32> {
+        let key = self.claims.claims[writer as usize].key as usize;
+        let writes = self.writes[key].iter().flat_map(|(_, writes)| writes.iter().copied());
+        writes
+            .filter(|by| *by != writer && self.had_seen(*by, writer))
+            .find(|by| self.order.precedes(writer, *by) && self.order.precedes(*by, read))
+    }
+
+    /// Whether the session of `by` had written or seen, before, what `writer` wrote.
+    fn had_seen(&self, by: u32, writer: u32) -> bool {
+        let claims = &self.claims.claims;
+        let (own, written) = (&claims[by as usize], &claims[writer as usize]);
+        let (chain, last) = match own.after {
+            Some(before) => (claims[before as usize].chain, claims[before as usize].place),
+            None => (own.chain, own.place - 1),
+        };
+        if written.chain == chain && written.place <= last {
+            return true;
+        }
+        let word = written.wrote.unwrap_or(ABSENT);
+        words(&own.seen).contains(&word)
+            || self.first_seen.get(&(chain, own.key, word)).is_some_and(|first| *first <= last)
     }
 
     /// If one read shows `w` after `v` led to it, `v` was settled before `w`, for everyone.
     fn contradicting_orders(&self, mut order: Order) -> Option<Broken> {
-        let siblings = self.keys_with_siblings();
         for (read, write) in sources(self.claims) {
             let key = self.claims.claims[read as usize].key;
-            if siblings.contains(&key) {
+            if self.siblings.contains(&key) {
                 continue;
             }
             for by in self.led(read).filter(|by| *by != write && *by != read) {
@@ -205,7 +270,7 @@ impl Look<'_, '_> {
     fn lost_sibling(&self, read: u32) -> Option<Broken> {
         let claim = &self.claims.claims[read as usize];
         let shows = matches!(claim.seen, Seen::Siblings(_) | Seen::Equal(_)) && claim.wrote.is_none();
-        if !shows || !self.keys_with_siblings().contains(&claim.key) {
+        if !shows || !self.siblings.contains(&claim.key) {
             return None;
         }
         let mut shown: Vec<u32> = Vec::new();
@@ -218,8 +283,18 @@ impl Look<'_, '_> {
         }
         // In a part of a history the way to what replaced an old write may begin before the part.
         let certain = if self.claims.whole { 0 } else { self.claims.claims.len() as u32 / 4 };
+        // Of a deletion there is nothing to show: what it saw goes, and what was written beside it stays.
+        let deletion = |write: u32| self.claims.claims[write as usize].wrote == Some(ABSENT);
+        // One of unknown outcome may have taken effect; one that the read led to came too late.
+        let deleted = |write: u32| {
+            let deletions = self.deletions.get(&claim.key).map_or(&[][..], Vec::as_slice);
+            deletions.iter().any(|by| self.order.precedes(write, *by) && !self.order.precedes(read, *by))
+        };
         let lost = self.led(read).find(|write| {
-            *write >= certain && !shown.iter().any(|by| by == write || self.order.precedes(*write, *by))
+            *write >= certain
+                && !deletion(*write)
+                && !deleted(*write)
+                && !shown.iter().any(|by| by == write || self.order.precedes(*write, *by))
         })?;
         let mut evidence = vec![read];
         evidence.extend(self.order.path(lost, read).into_iter().filter(|claim| *claim != read));

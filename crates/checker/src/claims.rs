@@ -138,10 +138,15 @@ impl<'a> Claims<'a> {
         self.note_writers();
         let mut seen: HashSet<(u32, Word)> = HashSet::new();
         let mut denied: HashSet<u32> = HashSet::new();
+        // Where values stay side by side, a deletion shows in what is missing only.
+        let mut several: HashSet<u32> = HashSet::new();
         for claim in &self.claims {
             match &claim.seen {
                 Seen::Equal(word) => drop(seen.insert((claim.key, *word))),
-                Seen::Siblings(words) => seen.extend(words.iter().map(|word| (claim.key, *word))),
+                Seen::Siblings(words) => {
+                    several.insert(claim.key);
+                    seen.extend(words.iter().map(|word| (claim.key, *word)));
+                }
                 Seen::NotEqual(_) => drop(denied.insert(claim.key)),
                 Seen::Nothing => {}
             }
@@ -152,7 +157,7 @@ impl<'a> Claims<'a> {
             let noticed = seen.contains(&(claim.key, word));
             let alone = word != ABSENT && writers.get(&(claim.key, word)).is_some_and(|by| by.len() == 1);
             claim.must = noticed && alone;
-            noticed || denied.contains(&claim.key)
+            noticed || denied.contains(&claim.key) || (word == ABSENT && several.contains(&claim.key))
         });
     }
 
@@ -329,7 +334,10 @@ impl Words {
 
     fn claim(&mut self, action: &Action, written: &HashSet<Value>) -> (Seen, Option<Word>) {
         match action {
-            Action::Read(Value::List(list)) if list.len() > 1 && list.iter().all(|value| written.contains(value)) => {
+            // A list of values that were each written, be it of one or none: this key keeps them side by side.
+            Action::Read(whole @ Value::List(list))
+                if !written.contains(whole) && list.iter().all(|value| written.contains(value)) =>
+            {
                 let mut words: Vec<Word> = list.iter().map(|value| self.word(value)).collect();
                 words.sort_unstable();
                 words.dedup();

@@ -109,27 +109,49 @@ fn replaced(claims: &Claims<'_>, key: u32, read: u32) -> Option<Broken> {
     }
     let missing = writes.iter().copied().find(|write| {
         let claim = &claims.claims[*write as usize];
-        let seen_by_none = !writes.iter().any(|by| replaces(claims, *by, Some(*write)));
+        let seen_by_none = !writes.iter().any(|by| may_be_unnoticed(claims, *by) && took_place(claims, *by, *write));
         siblings && claim.must && claim.wrote.is_some_and(|word| word != 0 && !shown.contains(&word)) && seen_by_none
     });
     missing.map(|write| of("an acknowledged write is neither shown nor replaced", vec![read, write]))
+}
+
+/// Whether the write can have taken another one's place and left no trace: it surely took effect; or, of
+/// unknown outcome,
+/// it was a deletion. A value of unknown outcome would be shown now, or would have been shown to whoever replaced it.
+fn may_be_unnoticed(claims: &Claims<'_>, by: u32) -> bool {
+    let claim = &claims.claims[by as usize];
+    let alone = claim.wrote.is_some_and(|word| claims.writers(claim.key, word).len() == 1);
+    claim.must || claim.wrote == Some(crate::claims::ABSENT) || !alone
 }
 
 /// Whether the acknowledged write `by` surely replaced what `writer` (none: the beginning) wrote, since its session had
 /// written or seen that.
 fn replaces(claims: &Claims<'_>, by: u32, writer: Option<u32>) -> bool {
     let claim = &claims.claims[by as usize];
-    let Some(writer) = writer else { return claim.must && claim.wrote != Some(crate::claims::ABSENT) };
-    if !claim.must || by == writer {
+    match writer {
+        None => claim.must && claim.wrote != Some(crate::claims::ABSENT),
+        Some(writer) => claim.must && took_place(claims, by, writer),
+    }
+}
+
+/// Whether `by`, if it took effect, replaced what `writer` wrote.
+fn took_place(claims: &Claims<'_>, by: u32, writer: u32) -> bool {
+    let claim = &claims.claims[by as usize];
+    if by == writer {
         return false;
     }
+    // One of unknown outcome stands alone, after what its session did before.
+    let (chain, last) = match claim.after {
+        Some(before) => (claims.claims[before as usize].chain, claims.claims[before as usize].place),
+        None => (claim.chain, claim.place.saturating_sub(1)),
+    };
     let written = &claims.claims[writer as usize];
     let word = written.wrote.unwrap_or_default();
-    let earlier = |other: &crate::claims::Claim<'_>| {
-        other.chain == claim.chain && other.key == claim.key && other.place < claim.place
-    };
+    let earlier =
+        |other: &crate::claims::Claim<'_>| other.chain == chain && other.key == claim.key && other.place <= last;
     let own = earlier(written);
-    let alone = claims.writers(claim.key, word).len() == 1;
+    // Who sees nothing may have seen the beginning, and not the deletion.
+    let alone = word != crate::claims::ABSENT && claims.writers(claim.key, word).len() == 1;
     let saw = |other: &crate::claims::Claim<'_>| match &other.seen {
         Seen::Equal(seen) => *seen == word,
         Seen::Siblings(seen) => seen.contains(&word),

@@ -159,6 +159,144 @@ fn siblings_are_all_shown_or_replaced() {
     assert!(lost.violations[0].sentence.contains("neither shown nor replaced"), "{}", lost.violations[0].sentence);
 }
 
+/// Verdicts on a script whose end varies.
+fn verdicts(level: Level, script: &str, ends: &[(&str, Verdict)]) {
+    for (end, expected) in ends {
+        let report = judged(Model::Register, level, &format!("{script}\n{end}"));
+        assert_eq!(report.verdict, *expected, "at level {level}, {end}: {:#?}", report.violations);
+    }
+}
+
+#[test]
+fn a_list_of_one_or_none_is_what_stays_side_by_side() {
+    let own = "0 invoke write x 1\n0 ok write x 1\n0 invoke read x";
+    verdicts(Level::Causal, own, &[("0 ok read x [1]", Verdict::Valid), ("0 ok read x []", Verdict::Violated)]);
+    verdicts(Level::Causal, own, &[("0 ok read x [2]", Verdict::Violated), ("0 ok read x [1,2]", Verdict::Violated)]);
+    // Who promises one order shows one value.
+    for one_order in [Level::Sequential, Level::Strict] {
+        let ends = [("0 ok read x 1", Verdict::Valid), ("0 ok read x [1]", Verdict::Violated)];
+        verdicts(one_order, own, &ends);
+        verdicts(one_order, own, &[("0 ok read x []", Verdict::Violated)]);
+    }
+    // A list that was written as a list is one value.
+    let list = "0 invoke write x [1]\n0 ok write x [1]\n1 invoke write x 1\n1 ok write x 1\n0 invoke read x";
+    verdicts(Level::Causal, list, &[("0 ok read x [1]", Verdict::Valid), ("0 ok read x []", Verdict::Violated)]);
+    verdicts(Level::Sequential, list, &[("0 ok read x [1]", Verdict::Valid)]);
+    let settled = "0 invoke write x 1\n0 ok write x 1\n\"nemesis\" info settled x\n1 invoke read x";
+    verdicts(Level::Eventual, settled, &[("1 ok read x [1]", Verdict::Valid), ("1 ok read x []", Verdict::Violated)]);
+}
+
+/// `api.md`: a `PUT` settles what its client saw. What led to it otherwise was not seen, and stays beside it.
+#[test]
+fn a_write_takes_the_place_of_what_its_session_saw_of_the_key() {
+    // Session 1 knows of `x` by way of `y` only.
+    let told = "0 invoke write x 1
+         0 ok write x 1
+         0 invoke write y 7
+         0 ok write y 7
+         1 invoke read y
+         1 ok read y 7
+         1 invoke write x 2
+         1 ok write x 2
+         2 invoke read x";
+    verdicts(Level::Causal, told, &[("2 ok read x [1,2]", Verdict::Valid)]);
+    let own = told.replace("2 invoke", "1 invoke");
+    verdicts(Level::Causal, &own, &[("1 ok read x [1,2]", Verdict::Valid), ("1 ok read x [1]", Verdict::Violated)]);
+    // On a key of single values there is one order, and what led to a write comes before it.
+    verdicts(Level::Causal, &own, &[("1 ok read x 2", Verdict::Valid), ("1 ok read x 1", Verdict::Violated)]);
+    // Now session 1 has seen it.
+    let seen = told.replace("1 invoke read y\n         1 ok read y 7", "1 invoke read x\n         1 ok read x [1]");
+    assert_ne!(seen, told);
+    let ends = [
+        ("2 ok read x [2]", Verdict::Valid),
+        ("2 ok read x [1]", Verdict::Valid),
+        ("2 ok read x [1,2]", Verdict::Violated),
+    ];
+    verdicts(Level::Causal, &seen, &ends);
+    // And who wrote both has.
+    let both = "0 invoke write x 1\n0 ok write x 1\n0 invoke write x 2\n0 ok write x 2\n2 invoke read x";
+    verdicts(Level::Causal, both, &[("2 ok read x [2]", Verdict::Valid), ("2 ok read x [1,2]", Verdict::Violated)]);
+}
+
+#[test]
+fn a_deletion_leaves_nothing_to_show_but_excuses_no_earlier_read() {
+    let deleted = "0 invoke write x 1
+         0 ok write x 1
+         1 invoke read x
+         1 ok read x [1]
+         1 invoke delete x
+         1 OUTCOME delete x";
+    for (outcome, still_there) in [("ok", Verdict::Violated), ("info", Verdict::Valid)] {
+        let deleted = deleted.replace("OUTCOME", outcome);
+        let reader = if outcome == "ok" { "1" } else { "0" };
+        let script = format!("{deleted}\n{reader} invoke read x");
+        let gone = format!("{reader} ok read x []");
+        let there = format!("{reader} ok read x [1]");
+        verdicts(Level::Causal, &script, &[(&gone, Verdict::Valid), (&there, still_there)]);
+        // A value written beside it stays.
+        let beside = format!("{deleted}\n2 invoke write x 3\n2 ok write x 3\n2 invoke read x");
+        let ends = [("2 ok read x [3]", Verdict::Valid), ("2 ok read x []", Verdict::Violated)];
+        verdicts(Level::Causal, &beside, &ends);
+    }
+    // The value was missed before it was deleted, by the very session that deleted it then.
+    let early = "0 invoke write x 1
+         0 ok write x 1
+         0 invoke read x
+         0 ok read x SHOWN
+         0 invoke delete x
+         0 ok delete x";
+    verdicts(Level::Causal, &early.replace("SHOWN", "[1]"), &[("", Verdict::Valid)]);
+    verdicts(Level::Causal, &early.replace("SHOWN", "[]"), &[("", Verdict::Violated)]);
+}
+
+#[test]
+fn at_the_end_only_a_deletion_can_have_acted_unnoticed() {
+    let script = |what: &str| {
+        format!(
+            "0 invoke write x 1
+             0 ok write x 1
+             1 invoke read x
+             1 ok read x [1]
+             1 invoke {what}
+             1 info {what}
+             \"nemesis\" info settled x
+             2 invoke read x"
+        )
+    };
+    let deletion = script("delete x");
+    verdicts(Level::Eventual, &deletion, &[("2 ok read x []", Verdict::Valid), ("2 ok read x [1]", Verdict::Valid)]);
+    let write = script("write x 2");
+    let ends = [
+        ("2 ok read x [1]", Verdict::Valid),
+        ("2 ok read x [2]", Verdict::Valid),
+        ("2 ok read x []", Verdict::Violated),
+    ];
+    verdicts(Level::Eventual, &write, &ends);
+}
+
+/// Who sees nothing may have seen the beginning: that is no proof of having seen somebody else's deletion.
+#[test]
+fn whose_deletion_was_seen_is_known_of_ones_own_only() {
+    let script = |writer: &str| {
+        format!(
+            "0 invoke write x 1
+             0 ok write x 1
+             0 invoke delete x
+             0 ok delete x
+             {writer} invoke read x
+             {writer} ok read x null
+             {writer} invoke write x 2
+             {writer} ok write x 2
+             \"nemesis\" info settled x
+             3 invoke read x"
+        )
+    };
+    let ends =
+        |gone| [("3 ok read x 2", Verdict::Valid), ("3 ok read x null", gone), ("3 ok read x 1", Verdict::Violated)];
+    verdicts(Level::Eventual, &script("1"), &ends(Verdict::Valid));
+    verdicts(Level::Eventual, &script("0"), &ends(Verdict::Violated));
+}
+
 #[test]
 fn replicas_that_do_not_converge_and_deleted_values_that_come_back_are_found() {
     let script = |a: &str, b: &str| {

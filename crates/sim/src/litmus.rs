@@ -10,6 +10,10 @@ pub enum ReadLevel {
     Strict,
     /// Sequential, each session with its time.
     Sequential,
+    /// Causal, of available keys.
+    Causal,
+    /// Eventual, of available keys.
+    Eventual,
 }
 
 impl ReadLevel {
@@ -18,6 +22,8 @@ impl ReadLevel {
         match self {
             ReadLevel::Strict => "strict",
             ReadLevel::Sequential => "sequential",
+            ReadLevel::Causal => "causal",
+            ReadLevel::Eventual => "eventual",
         }
     }
 }

@@ -3,6 +3,9 @@
 //! Integers that are mostly small are varints, identities are eight bytes, byte strings carry their length, enum
 //! variants are one tag byte. Tags are only appended, never reused.
 
+mod available;
+#[cfg(test)]
+mod available_test;
 mod bytes_io;
 mod chords;
 #[cfg(test)]
@@ -12,6 +15,7 @@ mod operations;
 mod registers;
 #[cfg(test)]
 mod samples;
+mod tenures;
 
 use bytes::{Bytes, BytesMut};
 use membership::{ClusterId, NodeId, Position};
@@ -87,6 +91,85 @@ pub fn decode_record(bytes: &[u8]) -> Result<Record, CodecError> {
     let record = registers::read_record(&mut reader)?;
     reader.finish()?;
     Ok(record)
+}
+
+/// A log record of available keys as bytes, its format byte first. The log adds length and checksum.
+pub fn encode_available_record(record: &::available::Record) -> Vec<u8> {
+    let mut out = BytesMut::new();
+    let mut writer = Writer(&mut out);
+    writer.u8(RECORD_FORMAT);
+    available::write_record(&mut writer, record);
+    out.into()
+}
+
+/// Reads a log record of available keys back.
+///
+/// # Errors
+/// Any [`CodecError`]: the record is damaged, or of another format.
+pub fn decode_available_record(bytes: &[u8]) -> Result<::available::Record, CodecError> {
+    let mut reader = Reader(Bytes::copy_from_slice(bytes));
+    let theirs = reader.u8()?;
+    if theirs != RECORD_FORMAT {
+        return Err(CodecError::OtherVersion { theirs, ours: RECORD_FORMAT });
+    }
+    let record = available::read_record(&mut reader)?;
+    reader.finish()?;
+    Ok(record)
+}
+
+/// An operation on an available key as bytes, without a frame around it.
+pub fn encode_available_operation(operation: &::available::Operation) -> Bytes {
+    let mut out = BytesMut::new();
+    available::write_operation(&mut Writer(&mut out), operation);
+    out.freeze()
+}
+
+/// Reads what [`encode_available_operation`] wrote.
+///
+/// # Errors
+/// Any [`CodecError`].
+pub fn decode_available_operation(bytes: Bytes) -> Result<::available::Operation, CodecError> {
+    let mut reader = Reader(bytes);
+    let operation = available::read_operation(&mut reader)?;
+    reader.finish()?;
+    Ok(operation)
+}
+
+/// The end of an operation on an available key as bytes, with its receipt, without a frame around it.
+pub fn encode_available_answer(outcome: &::available::Outcome, receipt: &::available::Receipt) -> Bytes {
+    let mut out = BytesMut::new();
+    available::write_outcome(&mut Writer(&mut out), outcome);
+    available::write_receipt(&mut Writer(&mut out), receipt);
+    out.freeze()
+}
+
+/// Reads what [`encode_available_answer`] wrote.
+///
+/// # Errors
+/// Any [`CodecError`].
+pub fn decode_available_answer(bytes: Bytes) -> Result<(::available::Outcome, ::available::Receipt), CodecError> {
+    let mut reader = Reader(bytes);
+    let answer = (available::read_outcome(&mut reader)?, available::read_receipt(&mut reader)?);
+    reader.finish()?;
+    Ok(answer)
+}
+
+/// A message between replicas of available keys as bytes, without a frame around it.
+pub fn encode_available_message(message: &::available::Message) -> Bytes {
+    let mut out = BytesMut::new();
+    available::write_message(&mut Writer(&mut out), message);
+    out.freeze()
+}
+
+/// Reads what [`encode_available_message`] wrote.
+///
+/// # Errors
+/// Any [`CodecError`].
+pub fn decode_available_message(bytes: Bytes) -> Result<::available::Message, CodecError> {
+    let mut reader = Reader(bytes);
+    let message = available::read_message(&mut reader)?;
+    reader.finish()?;
+    Ok(message)
 }
 
 fn kind(payload: &Payload) -> u8 {

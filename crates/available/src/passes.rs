@@ -1,0 +1,202 @@
+//! Reconciliation with peers, pass by pass: at each start, after a peer lost its log, and now and then as a safety net.
+
+use std::time::Duration;
+
+use membership::{Epoch, NodeId};
+use replication::{LogPosition, RegisterKey};
+use stdx::TraceContext;
+
+use crate::io::{Event, Outbox};
+use crate::message::{Body, Record};
+use crate::reconcile::{Answer, Next, PAGE_BYTES_MAX, Pass, Question, ShortHash, Step, Wanted, answer, fetch};
+use crate::replica::{Later, Replica, Timer};
+use crate::rules::Rule;
+use crate::state::State;
+use crate::version::VersionVector;
+
+impl Replica {
+    /// Begins a pass with the peer if one is due, or asks again what was not answered.
+    pub(crate) fn pass_on(&mut self, node: NodeId, out: &mut Outbox) {
+        if self.has_nothing_with(node) {
+            return;
+        }
+        let (now, generation) = (self.now, self.generation);
+        let Some(peer) = self.peers.get_mut(&node) else { return };
+        if peer.down {
+            return;
+        }
+        // A pass that began before somebody lost a log does not show what was lost.
+        if peer.pass.as_ref().is_some_and(|pass| pass.generation < generation) {
+            peer.pass = None;
+            peer.pass_at = now;
+        }
+        if peer.pass.is_none() {
+            if peer.pass_at <= now {
+                let (shared, handed) = self.arcs_to_compare(node);
+                let id = self.prng.next_u64() >> 1;
+                let pass = Pass::new((id, generation, self.view.epoch), (&shared, &handed), &self.table);
+                if let Some(peer) = self.peers.get_mut(&node) {
+                    peer.pass = Some(pass);
+                }
+                self.drive(node, out);
+            }
+        } else if peer.pass_resend_at <= now {
+            self.step_again(node, out);
+        }
+    }
+
+    /// Takes the next step of the pass with the peer.
+    pub(crate) fn drive(&mut self, node: NodeId, out: &mut Outbox) {
+        let resend_at = self.now + self.config.resend * 2;
+        let Some(peer) = self.peers.get_mut(&node) else { return };
+        let Some(pass) = &mut peer.pass else { return };
+        peer.pass_resend_at = resend_at;
+        match pass.next(&self.table) {
+            Next::Ask(_) | Next::Want(_) => self.step_again(node, out),
+            Next::Send(keys) => self.send_surplus(node, keys, out),
+            Next::Over => self.pass_over(node, out),
+            Next::Nothing => {}
+        }
+    }
+
+    fn step_again(&mut self, node: NodeId, out: &mut Outbox) {
+        let resend_at = self.now + self.config.resend * 2;
+        let Some(peer) = self.peers.get_mut(&node) else { return };
+        let Some(pass) = &mut peer.pass else { return };
+        peer.pass_resend_at = resend_at;
+        let (id, question) = (pass.id, pass.question);
+        let body = match &pass.step {
+            Step::Ready => return,
+            Step::Asked(ranges) => Body::Ask { pass: id, question, ranges: ranges.clone() },
+            Step::Wanted(wanted) => Body::Want { pass: id, question, wanted: wanted.clone() },
+            Step::Sent(_, keys) => {
+                let keys = keys.clone();
+                return self.send_surplus(node, keys, out);
+            }
+        };
+        self.tell(node, body, LogPosition(0), TraceContext::NONE, out);
+    }
+
+    /// Sends what the peer lacks, as much as fits a message; the rest follows once that has arrived.
+    fn send_surplus(&mut self, node: NodeId, mut keys: Vec<RegisterKey>, out: &mut Outbox) {
+        let (mut entries, mut wait, mut bytes) = (Vec::new(), LogPosition(0), 0);
+        let mut fit = 0;
+        for key in &keys {
+            if let Some(held) = self.table.get(key) {
+                bytes += held.state.size();
+                if bytes > PAGE_BYTES_MAX && !entries.is_empty() {
+                    break;
+                }
+                wait = wait.max(held.logged);
+                entries.push((key.clone(), held.state.clone()));
+            }
+            fit += 1;
+        }
+        let rest = keys.split_off(fit);
+        let id = self.next_number();
+        let Some(pass) = self.peers.get_mut(&node).and_then(|peer| peer.pass.as_mut()) else { return };
+        pass.sent += entries.len();
+        pass.send_later(rest);
+        pass.step = Step::Sent(id, keys);
+        self.tell(node, Body::Store { id, claim: None, entries }, wait, TraceContext::NONE, out);
+    }
+
+    fn pass_over(&mut self, node: NodeId, out: &mut Outbox) {
+        let every = self.config.pass_every;
+        let next = self.now + self.jittered(every);
+        let Some(peer) = self.peers.get_mut(&node) else { return };
+        let Some(pass) = peer.pass.take() else { return };
+        peer.passed = peer.passed.max(pass.generation);
+        peer.pass_at = next;
+        self.compared_with(node, &pass, out);
+        out.events.push(Event::Reconciled { peer: node, fetched: pass.fetched, sent: pass.sent });
+        self.become_whole(out);
+    }
+
+    /// Once all peers with whom we share keys have been compared with, a log that was begun anew is whole.
+    pub(crate) fn become_whole(&mut self, out: &mut Outbox) {
+        if self.whole || !self.view.is_formed() || self.view.member(self.me).is_none() {
+            return;
+        }
+        let nothing_there = |node| self.shared_with_none(node) || self.is_gone_for_good(node);
+        let all = self.peers.iter().all(|(node, peer)| peer.passed > 0 || nothing_there(*node));
+        if all {
+            self.whole = true;
+            let position = self.log(Record::Whole, out);
+            self.after(position, Later::Whole, out);
+            out.events.push(Event::Whole);
+        }
+    }
+
+    pub(crate) fn handle_ask(&mut self, from: NodeId, pass: u64, question: u32, ranges: &[Question], out: &mut Outbox) {
+        let answers: Vec<Answer> = ranges.iter().map(|question| answer(&self.table, pass, question)).collect();
+        let (whole, marks) = self.standing(ranges);
+        let body = Body::Tell { pass, question, answers, whole, marks };
+        // Who is told that we hold the same takes it for safe here.
+        let wait = self.log_end();
+        self.tell(from, body, wait, TraceContext::NONE, out);
+    }
+
+    pub(crate) fn handle_tell(
+        &mut self,
+        (from, epoch): (NodeId, Epoch),
+        (id, question): (u64, u32),
+        (whole, marks): (bool, VersionVector),
+        answers: Vec<Answer>,
+        out: &mut Outbox,
+    ) {
+        let Some(pass) = self.peers.get_mut(&from).and_then(|peer| peer.pass.as_mut()) else { return };
+        // Who acts on an older view may take writes, after it has told, of which we never hear.
+        if pass.id != id || (epoch < pass.epoch && self.rules.keep(Rule::CopiedFromOldView)) {
+            return;
+        }
+        pass.heard(whole, marks);
+        pass.told(question, answers, &self.table, !self.rules.keep(Rule::RangeSkipped));
+        self.drive(from, out);
+    }
+
+    pub(crate) fn handle_want(&mut self, from: NodeId, pass: u64, question: u32, wanted: &[Wanted], out: &mut Outbox) {
+        let entries = fetch(&self.table, pass, wanted);
+        let wait = entries.iter().map(|(key, _)| self.logged(key)).max().unwrap_or(LogPosition(0));
+        self.tell(from, Body::Have { pass, question, entries }, wait, TraceContext::NONE, out);
+    }
+
+    pub(crate) fn handle_have(
+        &mut self,
+        from: NodeId,
+        id: u64,
+        question: u32,
+        entries: Vec<(RegisterKey, State)>,
+        out: &mut Outbox,
+    ) {
+        let known = self.peers.get(&from).and_then(|peer| peer.pass.as_ref()).map(|pass| (pass.id, pass.question));
+        if known != Some((id, question)) || self.disk_full {
+            return;
+        }
+        let ours = entries.into_iter().filter(|(key, _)| self.is_home(key.position));
+        let entries: Vec<(RegisterKey, State)> = ours.collect();
+        let got: Vec<ShortHash> =
+            entries.iter().map(|(key, state)| self.digests.digest(key, state).short(id)).collect();
+        let bytes: usize = entries.iter().map(|(_, state)| state.size()).sum();
+        self.take_states(from, entries, out);
+        if let Some(pass) = self.peers.get_mut(&from).and_then(|peer| peer.pass.as_mut()) {
+            pass.had(question, &got, !self.rules.keep(Rule::ChangedSkipped));
+        }
+        // Peers share the rate: most pages come from one at a time.
+        let cost_ms = (bytes as u64).saturating_mul(1_000) / self.config.copy_bytes_per_second.max(1);
+        if cost_ms == 0 {
+            return self.drive(from, out);
+        }
+        let paid_at = self.now + Duration::from_millis(cost_ms);
+        self.at(paid_at, Timer::Pass(from));
+    }
+
+    /// A message that a pass sent has arrived.
+    pub(crate) fn pass_stored(&mut self, from: NodeId, id: u64, out: &mut Outbox) {
+        let Some(pass) = self.peers.get_mut(&from).and_then(|peer| peer.pass.as_mut()) else { return };
+        if matches!(&pass.step, Step::Sent(sent, _) if *sent == id) {
+            pass.step = Step::Ready;
+            self.drive(from, out);
+        }
+    }
+}

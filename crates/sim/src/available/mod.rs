@@ -1,0 +1,119 @@
+//! The fleet of available keys: crate `available`'s core, the real encoding, and disks that keep what was synced, under
+//! the faults that [`Swarm`] draws. Clients are sessions at level causal or eventual; what they were told is judged by
+//! the checkers, which know nothing of the core, and when faults have stopped replicas must become equal, hints must be
+//! taken, and tombstones must go away.
+
+mod asks;
+mod changes;
+mod client;
+mod network;
+mod node;
+mod swarm;
+mod world;
+
+use available::{Level, Rule};
+use checker::litmus::Litmus;
+use history::History;
+
+use crate::event_log::EventLog;
+use crate::invariants::Violation;
+use crate::litmus::{ReadLevel, Running, Shown};
+
+pub use swarm::{Swarm, Theme};
+pub use world::Counts;
+use world::World;
+
+/// Transitions that the checker may try on one run's history.
+const CHECK_STEPS_MAX: u64 = 5_000_000;
+
+/// How a run ended.
+#[derive(Debug)]
+pub struct Report {
+    /// The run's name.
+    pub seed: u64,
+    /// The mix it drew.
+    pub swarm: Swarm,
+    /// What was broken; none when all held.
+    pub violation: Option<Violation>,
+    /// The event log.
+    pub log: EventLog,
+    /// What happened, in numbers.
+    pub counts: Counts,
+}
+
+/// Runs one seed, with a rule broken if one is planted.
+pub fn run(seed: u64, planted: Option<Rule>, keep_log: bool) -> Report {
+    let mut world = World::new(seed, planted, keep_log, None);
+    let violation = match world.run() {
+        Ok(history) => judge(&history),
+        Err(violation) => Some(violation),
+    };
+    Report { seed, swarm: world.swarm, violation, log: world.log, counts: world.counts }
+}
+
+/// Runs one seed's faults with the sessions of a litmus test as its clients; what they were shown, or what was broken.
+///
+/// # Errors
+/// An invariant or the level is broken.
+pub fn run_litmus(seed: u64, test: &'static Litmus, level: Level) -> Result<Shown, Violation> {
+    let read_level = match level {
+        Level::Causal => ReadLevel::Causal,
+        Level::Eventual => ReadLevel::Eventual,
+    };
+    let running = Running::new(test, read_level);
+    let mut world = World::new(seed, None, false, Some((running, level)));
+    let history = world.run()?;
+    let shown = world.litmus.as_ref().map(|running| running.shown).unwrap_or_default();
+    judge(&history).map_or(Ok(shown), Err)
+}
+
+/// What the checkers, which know nothing of the core, say of a run's history.
+fn judge(history: &History) -> Option<Violation> {
+    let models = [
+        (checker::Model::Register, ["value", "last-writer"].as_slice()),
+        (checker::Model::Counter, ["counter"].as_slice()),
+        (checker::Model::Set, ["set"].as_slice()),
+    ];
+    for (model, kinds) in models {
+        let of_kind = |operation: &history::Operation| {
+            let name = operation.key.as_text().unwrap_or_default();
+            kinds.iter().any(|kind| name.split_once('-').is_some_and(|(_, rest)| rest.starts_with(kind)))
+        };
+        let operations = history.operations.iter().filter(|operation| of_kind(operation)).cloned().collect();
+        let part = History { operations, faults: history.faults.clone(), events: history.events };
+        if part.operations.is_empty() {
+            continue;
+        }
+        for level in [checker::Level::Causal, checker::Level::Eventual] {
+            if let Some(violation) = judge_at(&part, model, level) {
+                return Some(violation);
+            }
+        }
+    }
+    None
+}
+
+fn judge_at(history: &History, model: checker::Model, level: checker::Level) -> Option<Violation> {
+    let limit = checker::Limit::steps(CHECK_STEPS_MAX);
+    let options = checker::Options { model, level, limit, ..checker::Options::default() };
+    let report = match checker::check_history(history, &options) {
+        Ok(report) => report,
+        Err(error) => return Some(Violation { invariant: "the_history_is_readable", found: error.to_string() }),
+    };
+    let invariant = if level == checker::Level::Causal { "causal" } else { "eventual" };
+    match (report.verdict, report.violations.first()) {
+        (checker::Verdict::Violated, violation) => {
+            let told = |v: &checker::Violation| {
+                let lines: Vec<String> = v.operations.iter().map(|operation| format!("{operation:?}")).collect();
+                format!("model {model}: {} (line {}): {}", v.sentence, v.line, lines.join("; "))
+            };
+            Some(Violation { invariant, found: violation.map_or_else(String::new, told) })
+        }
+        (checker::Verdict::Undecided, _) if level == checker::Level::Eventual => {
+            let found = format!("model {model}: keys {:?} after {} steps", report.undecided, report.steps);
+            Some(Violation { invariant: "the_history_is_decided", found })
+        }
+        // Where all keys are eventual, nothing is to be judged at level causal.
+        (checker::Verdict::Valid | checker::Verdict::Undecided, _) => None,
+    }
+}

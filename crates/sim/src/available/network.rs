@@ -1,0 +1,80 @@
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use stdx::Prng;
+
+use super::swarm::Swarm;
+
+/// The simulated network between nodes: what becomes of each message.
+#[derive(Debug)]
+pub(super) struct Network {
+    prng: Prng,
+    /// Directed links that are cut.
+    cut: BTreeSet<(usize, usize)>,
+    /// Whether faults are over.
+    pub calm: bool,
+}
+
+impl Network {
+    pub fn new(prng: Prng) -> Network {
+        Network { prng, cut: BTreeSet::new(), calm: false }
+    }
+
+    /// The delays after which copies of a message arrive; none when it is lost. Clients reach every node, and what they
+    /// ask is delivered once at most.
+    pub fn fates(&mut self, swarm: &Swarm, nodes: Option<(usize, usize)>) -> Vec<Duration> {
+        if nodes.is_some_and(|link| self.cut.contains(&link)) {
+            return Vec::new();
+        }
+        if self.calm {
+            return vec![Duration::from_micros(200)];
+        }
+        if self.prng.chance(swarm.loss) {
+            return Vec::new();
+        }
+        let mut fates = vec![self.delay(swarm)];
+        if nodes.is_some() && self.prng.chance(swarm.duplication) {
+            fates.push(self.delay(swarm));
+        }
+        fates
+    }
+
+    fn delay(&mut self, swarm: &Swarm) -> Duration {
+        let ordinary = Duration::from_nanos(50_000 + self.prng.below(swarm.delay_max.as_nanos() as u64));
+        if self.prng.chance(swarm.straggling) {
+            // Long enough to be overtaken by a retry, a restart, or a deletion and its burial.
+            return ordinary + Duration::from_nanos(self.prng.below(swarm.straggle_max.as_nanos() as u64));
+        }
+        ordinary
+    }
+
+    /// Cuts a random set of nodes off from the rest; the links that were cut.
+    pub fn partition(&mut self, swarm: &Swarm, nodes: usize) -> Vec<(usize, usize)> {
+        let side: Vec<bool> = (0..nodes).map(|_| self.prng.one_in(2)).collect();
+        let one_way = swarm.one_way && self.prng.one_in(2);
+        let mut links = Vec::new();
+        for a in 0..nodes {
+            for b in (0..nodes).filter(|b| side[a] && !side[*b]) {
+                links.push((a, b));
+                if !one_way {
+                    links.push((b, a));
+                }
+            }
+        }
+        self.cut.extend(links.iter().copied());
+        links
+    }
+
+    /// Joins links again.
+    pub fn heal(&mut self, links: &[(usize, usize)]) {
+        for link in links {
+            self.cut.remove(link);
+        }
+    }
+
+    /// No more faults.
+    pub fn settle(&mut self) {
+        self.cut.clear();
+        self.calm = true;
+    }
+}
