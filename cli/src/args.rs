@@ -528,6 +528,15 @@ pub struct SimArgs {
     pub command: SimCommand,
 }
 
+/// What a bucket promises about writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Contract {
+    /// Levels strict and sequential.
+    Ordered,
+    /// Levels causal and eventual.
+    Available,
+}
+
 /// The kinds of simulation.
 #[derive(Debug, Subcommand)]
 pub enum SimCommand {
@@ -539,9 +548,13 @@ pub enum SimCommand {
         /// The first one; the others follow it.
         #[arg(long, env = "EVERRING_FIRST", default_value_t = 1)]
         first: u64,
-        /// Plant this bug, to see whether it is found (its name as `everring sim bugs` lists them).
+        /// The buckets' contract.
+        #[arg(long, env = "EVERRING_CONTRACT", value_enum, default_value_t = Contract::Ordered)]
+        contract: Contract,
+        /// Plant this bug, to see whether it is found (its name as `everring sim bugs` lists them); it names its
+        /// contract, too.
         #[arg(long, env = "EVERRING_PLANTED", value_name = "NAME")]
-        planted: Option<sim::Planted>,
+        planted: Option<sim::command::Fleet>,
         /// Stop at the first seed that breaks something.
         #[arg(long, env = "EVERRING_UNTIL_FOUND", value_parser = BoolishValueParser::new())]
         until_found: bool,
@@ -555,9 +568,12 @@ pub enum SimCommand {
     Replay {
         /// The seed.
         seed: u64,
-        /// The bug that was planted.
+        /// The buckets' contract.
+        #[arg(long, env = "EVERRING_CONTRACT", value_enum, default_value_t = Contract::Ordered)]
+        contract: Contract,
+        /// The bug that was planted; it names its contract, too.
         #[arg(long, env = "EVERRING_PLANTED", value_name = "NAME")]
-        planted: Option<sim::Planted>,
+        planted: Option<sim::command::Fleet>,
     },
     /// Run the litmus tests at every level, under faults, and tell which outcomes were seen.
     Litmus {

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use serde_json::json;
-use sim::command::{self, LitmusRow, Summary};
+use sim::Violation;
+use sim::command::{self, Fleet, LitmusRow, Summary};
 use sim::steady::{self, Cost, Speed};
-use sim::{Planted, Violation};
 
-use crate::args::{SimArgs, SimCommand};
+use crate::args::{Contract, SimArgs, SimCommand};
 use crate::out::{self, Form};
 use crate::simulate_ring;
 
@@ -21,8 +21,8 @@ pub const EXIT_VIOLATED: u8 = 1;
 pub fn run(args: SimArgs) -> anyhow::Result<u8> {
     match args.command {
         SimCommand::Bugs => {
-            for bug in Planted::ALL {
-                out::line(bug.name())?;
+            for bug in Fleet::with_bugs().filter_map(Fleet::bug) {
+                out::line(bug)?;
             }
             Ok(0)
         }
@@ -35,25 +35,29 @@ pub fn run(args: SimArgs) -> anyhow::Result<u8> {
             let broken = rows.iter().any(|row| row.violation.is_some() || (row.forbidden && row.shown.outcomes > 0));
             Ok(if broken { EXIT_VIOLATED } else { 0 })
         }
-        SimCommand::Replay { seed, planted } => {
-            let replay = command::replay(seed, planted);
-            out::bytes(replay.to_string().as_bytes())?;
-            Ok(exit_of(replay.report.violation.as_ref()))
+        SimCommand::Replay { seed, contract, planted } => {
+            let (text, violation) = command::replay_fleet(fleet_of(contract, planted), seed);
+            out::bytes(text.as_bytes())?;
+            Ok(exit_of(violation.as_ref()))
         }
-        SimCommand::Run { seeds, first, planted, until_found, threads, output } => {
+        SimCommand::Run { seeds, first, contract, planted, until_found, threads, output } => {
             let threads = match threads {
                 Some(threads) => usize::from(threads),
                 None => std::thread::available_parallelism().map_or(1, usize::from),
             };
-            let run = if until_found { command::run_until_found } else { command::run_seeds };
-            let summary = run(first, seeds, planted, threads);
+            let fleet = fleet_of(contract, planted);
+            let summary = command::run_fleet(fleet, (first, seeds), threads, until_found);
             match output.output {
-                Form::Json => out::json(&described(&summary, first, planted))?,
+                Form::Json => out::json(&described(&summary, first, fleet))?,
                 Form::Table => out::bytes(summary.to_string().as_bytes())?,
             }
             if let Some((seed, _)) = &summary.first_violation {
-                let planted = planted.map(|bug| format!(" --planted {bug}")).unwrap_or_default();
-                eprintln!("see it with: everring sim replay {seed}{planted}");
+                let how = match (fleet.bug(), fleet) {
+                    (Some(bug), _) => format!(" --planted {bug}"),
+                    (None, Fleet::Available(_)) => " --contract available".to_owned(),
+                    (None, Fleet::Ordered(_)) => String::new(),
+                };
+                eprintln!("see it with: everring sim replay {seed}{how}");
             }
             Ok(exit_of(summary.first_violation.as_ref().map(|(_, violation)| violation)))
         }
@@ -69,6 +73,13 @@ pub fn run(args: SimArgs) -> anyhow::Result<u8> {
         SimCommand::Balance { nodes, output } => simulate_ring::balance(nodes as usize, output.output),
         SimCommand::Model { short, output } => simulate_ring::model(short, output.output),
     }
+}
+
+fn fleet_of(contract: Contract, planted: Option<Fleet>) -> Fleet {
+    planted.unwrap_or(match contract {
+        Contract::Ordered => Fleet::Ordered(None),
+        Contract::Available => Fleet::Available(None),
+    })
 }
 
 /// How long this thread has been running on a processor: other work on the machine does not count. Zero where the
@@ -164,12 +175,12 @@ fn exit_of(violation: Option<&Violation>) -> u8 {
     if violation.is_some() { EXIT_VIOLATED } else { 0 }
 }
 
-fn described(summary: &Summary, first: u64, planted: Option<Planted>) -> serde_json::Value {
+fn described(summary: &Summary, first: u64, fleet: Fleet) -> serde_json::Value {
     let found = summary.first_violation.as_ref();
     json!({
         "schedules": summary.schedules,
         "first": first,
-        "planted": planted.map(Planted::name),
+        "planted": fleet.bug(),
         "violations": summary.violations,
         "first_violation": found.map(|(seed, violation)| json!({"seed": seed, "what": violation.to_string()})),
         "answered": summary.answered,

@@ -2,11 +2,14 @@
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::str::FromStr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use ::available::{Level, Rule};
+
 use crate::litmus::{ReadLevel, Shown};
-use crate::{Counts, Options, Planted, Report, Violation, run};
+use crate::{Counts, Options, Planted, Report, UnknownPlanted, Violation, available, run};
 
 /// What many seeds came to.
 #[derive(Clone, Debug, Default)]
@@ -25,8 +28,55 @@ pub struct Summary {
     pub simulated_seconds: f64,
     /// Real time that passed.
     pub wall_seconds: f64,
-    /// Everything that was counted, added up.
+    /// Everything that was counted, added up; of available keys, what both kinds of fleet have.
     pub counts: Counts,
+    /// What was counted of available keys alone, if these were run.
+    pub available: Option<available::Counts>,
+}
+
+/// A simulated fleet: of ordered keys or of available ones, with the bug that is planted in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fleet {
+    /// Registers, at levels strict and sequential.
+    Ordered(Option<Planted>),
+    /// Levels causal and eventual.
+    Available(Option<Rule>),
+}
+
+impl Fleet {
+    /// Each with each of its planted bugs.
+    pub fn with_bugs() -> impl Iterator<Item = Fleet> {
+        let ordered = Planted::ALL.into_iter().map(|planted| Fleet::Ordered(Some(planted)));
+        ordered.chain(Rule::all().map(|rule| Fleet::Available(Some(rule))))
+    }
+
+    /// The planted bug's name.
+    pub fn bug(self) -> Option<&'static str> {
+        match self {
+            Fleet::Ordered(planted) => planted.map(Planted::name),
+            Fleet::Available(planted) => planted.map(Rule::name),
+        }
+    }
+}
+
+/// The fleet that a bug's name belongs to, with the bug.
+impl FromStr for Fleet {
+    type Err = UnknownPlanted;
+
+    fn from_str(name: &str) -> Result<Fleet, UnknownPlanted> {
+        match name.parse::<Rule>() {
+            Ok(rule) => Ok(Fleet::Available(Some(rule))),
+            Err(_) => name.parse().map(|planted| Fleet::Ordered(Some(planted))),
+        }
+    }
+}
+
+/// What one seed came to.
+#[derive(Default)]
+struct Ran {
+    violation: Option<Violation>,
+    counts: Counts,
+    available: Option<available::Counts>,
 }
 
 /// One seed, run again with its event log kept.
@@ -38,12 +88,47 @@ pub struct Replay {
 
 /// Runs the seeds from `first` on, `count` of them, on `threads` threads (at least one).
 pub fn run_seeds(first: u64, count: u64, planted: Option<Planted>, threads: usize) -> Summary {
-    sweep(first, count, planted, threads, false)
+    sweep(first, count, threads, false, |seed| ordered(seed, planted))
 }
 
 /// Runs seeds from `first` on until one breaks something, `count` of them at most.
 pub fn run_until_found(first: u64, count: u64, planted: Option<Planted>, threads: usize) -> Summary {
-    sweep(first, count, planted, threads, true)
+    sweep(first, count, threads, true, |seed| ordered(seed, planted))
+}
+
+/// Runs the seeds from `first` on of either fleet, `count` of them, or until one breaks something.
+pub fn run_fleet(fleet: Fleet, (first, count): (u64, u64), threads: usize, until_found: bool) -> Summary {
+    match fleet {
+        Fleet::Ordered(planted) => sweep(first, count, threads, until_found, |seed| ordered(seed, planted)),
+        Fleet::Available(planted) => sweep(first, count, threads, until_found, |seed| of_available(seed, planted)),
+    }
+}
+
+/// Runs one seed of either fleet; its whole event log and how it ended, in words, and what it broke.
+pub fn replay_fleet(fleet: Fleet, seed: u64) -> (String, Option<Violation>) {
+    match fleet {
+        Fleet::Ordered(planted) => {
+            let replay = replay(seed, planted);
+            (replay.to_string(), replay.report.violation)
+        }
+        Fleet::Available(planted) => {
+            let report = available::run(seed, planted, true);
+            let end = report.violation.as_ref().map_or("all held".to_owned(), |found| format!("VIOLATION {found}"));
+            (format!("{}seed {seed}\n{}{end}\n", report.log.text(), report.swarm), report.violation)
+        }
+    }
+}
+
+fn ordered(seed: u64, planted: Option<Planted>) -> Ran {
+    let Report { violation, counts, .. } = run(seed, Options { planted, keep_log: false });
+    Ran { violation, counts, available: None }
+}
+
+fn of_available(seed: u64, planted: Option<Rule>) -> Ran {
+    let available::Report { violation, counts, .. } = available::run(seed, planted, false);
+    let available::Counts { answered, unknown, faults, events, simulated_ms, .. } = counts;
+    let shared = Counts { answered, unknown, faults, events, simulated_ms, ..Counts::default() };
+    Ran { violation, counts: shared, available: Some(counts) }
 }
 
 /// Runs one seed and keeps its event log.
@@ -71,7 +156,12 @@ pub struct LitmusRow {
 
 /// Runs every litmus test at every level that reads may ask for, under the faults of `seeds` seeds from `first` on.
 pub fn run_litmus(first: u64, seeds: u64) -> Vec<LitmusRow> {
-    let levels = [(ReadLevel::Strict, checker::Level::Strict), (ReadLevel::Sequential, checker::Level::Sequential)];
+    let levels = [
+        (ReadLevel::Strict, checker::Level::Strict),
+        (ReadLevel::Sequential, checker::Level::Sequential),
+        (ReadLevel::Causal, checker::Level::Causal),
+        (ReadLevel::Eventual, checker::Level::Eventual),
+    ];
     let mut rows = Vec::new();
     for (level, promised) in levels {
         for test in checker::litmus::ALL {
@@ -80,7 +170,12 @@ pub fn run_litmus(first: u64, seeds: u64) -> Vec<LitmusRow> {
             // What may be seen is looked for longer: it takes a replica that lags, and an arc that is confirmed there.
             let seeds = if forbidden { seeds } else { seeds.saturating_mul(ALLOWED_SEEDS_FACTOR) };
             for seed in (first..).take(usize::try_from(seeds).unwrap_or(usize::MAX)) {
-                match crate::run_litmus(seed, test, level) {
+                let played = match level {
+                    ReadLevel::Strict | ReadLevel::Sequential => crate::run_litmus(seed, test, level),
+                    ReadLevel::Causal => available::run_litmus(seed, test, Level::Causal),
+                    ReadLevel::Eventual => available::run_litmus(seed, test, Level::Eventual),
+                };
+                match played {
                     Ok(shown) => row.shown.add(shown),
                     Err(violation) => row.violation = row.violation.or(Some((seed, violation))),
                 }
@@ -91,7 +186,7 @@ pub fn run_litmus(first: u64, seeds: u64) -> Vec<LitmusRow> {
     rows
 }
 
-fn sweep(first: u64, count: u64, planted: Option<Planted>, threads: usize, until_found: bool) -> Summary {
+fn sweep(first: u64, count: u64, threads: usize, until_found: bool, run: impl Fn(u64) -> Ran + Sync) -> Summary {
     // Real time is only told, it decides nothing.
     let started = std::time::Instant::now();
     let next = AtomicU64::new(0);
@@ -106,13 +201,13 @@ fn sweep(first: u64, count: u64, planted: Option<Planted>, threads: usize, until
                         return;
                     }
                     let seed = first.wrapping_add(at);
-                    let (violation, counts) = run_guarded(seed, planted);
-                    if until_found && violation.is_some() {
+                    let ran = guarded(seed, &run);
+                    if until_found && ran.violation.is_some() {
                         // Seeds before this one are still run: the lowest is to be named.
                         end.fetch_min(at, Ordering::Relaxed);
                     }
                     let mut total = total.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                    total.add(seed, violation, &counts);
+                    total.add(seed, ran);
                 }
             });
         }
@@ -123,22 +218,22 @@ fn sweep(first: u64, count: u64, planted: Option<Planted>, threads: usize, until
 }
 
 /// A broken assertion of a core is a violation like any other, and its seed must be known.
-fn run_guarded(seed: u64, planted: Option<Planted>) -> (Option<Violation>, Counts) {
-    let ran = catch_unwind(AssertUnwindSafe(|| run(seed, Options { planted, keep_log: false })));
-    match ran {
-        Ok(report) => (report.violation, report.counts),
-        Err(panic) => {
-            let text = panic.downcast_ref::<String>().map(String::as_str);
-            let found = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without words").to_owned();
-            (Some(Violation { invariant: "no_assertion_fails", found }), Counts::default())
-        }
-    }
+fn guarded(seed: u64, run: &impl Fn(u64) -> Ran) -> Ran {
+    catch_unwind(AssertUnwindSafe(|| run(seed))).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let found = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without words").to_owned();
+        Ran { violation: Some(Violation { invariant: "no_assertion_fails", found }), ..Ran::default() }
+    })
 }
 
 impl Summary {
-    fn add(&mut self, seed: u64, violation: Option<Violation>, counts: &Counts) {
+    fn add(&mut self, seed: u64, ran: Ran) {
+        let Ran { violation, counts, available } = ran;
         self.schedules += 1;
-        self.counts.add(counts);
+        self.counts.add(&counts);
+        if let Some(counts) = available {
+            self.available.get_or_insert_default().add(&counts);
+        }
         self.answered = self.counts.answered;
         self.faults = self.counts.faults;
         self.simulated_seconds = self.counts.simulated_ms as f64 / 1_000.0;
@@ -153,6 +248,11 @@ impl Summary {
     /// Simulated seconds per real second, over all threads.
     pub fn speed(&self) -> f64 {
         self.simulated_seconds / self.wall_seconds.max(1e-9)
+    }
+
+    fn write_speed(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (simulated, wall) = (self.simulated_seconds, self.wall_seconds);
+        writeln!(f, "{simulated:.0} s simulated in {wall:.1} s: {:.0} times as fast as life", self.speed())
     }
 }
 
@@ -169,14 +269,25 @@ impl fmt::Display for Summary {
             "{} operations answered, {unknown} unknown, {} faults, {events} events",
             self.answered, self.faults
         )?;
+        if let Some(counts) = &self.available {
+            let available::Counts { siblings, causal_reads, local_reads, hinted, buried, .. } = *counts;
+            let available::Counts { stale_refused, passes, refilled, changes, released, .. } = *counts;
+            writeln!(f, "{siblings} reads of siblings, {local_reads} of {causal_reads} causal reads by one replica")?;
+            writeln!(
+                f,
+                "{hinted} writes kept by a stand-in, {buried} tombstones dropped, {stale_refused} late copies"
+            )?;
+            writeln!(f, "{passes} passes of reconciliation, {refilled} replicas filled again")?;
+            writeln!(f, "{changes} changes of membership ended, {released} keys dropped")?;
+            return self.write_speed(f);
+        }
         writeln!(f, "{disks_full} full disks, {disk_refusals} refusals, {segments_cleaned} segments cleaned")?;
         writeln!(f, "{ring_checks} checks of the ring, ideal {rings_healed} times, {second_rings} second rings")?;
         let Counts { changes_begun, changes_done, arcs_copied, arcs_confirmed, released, .. } = self.counts;
         let moved = self.counts.tokens_moved;
         writeln!(f, "{changes_begun} changes of membership, {changes_done} ended, {moved} tokens moved")?;
         writeln!(f, "{arcs_copied} arcs copied, {arcs_confirmed} confirmed, {released} registers dropped")?;
-        let (simulated, wall) = (self.simulated_seconds, self.wall_seconds);
-        writeln!(f, "{simulated:.0} s simulated in {wall:.1} s: {:.0} times as fast as life", self.speed())
+        self.write_speed(f)
     }
 }
 

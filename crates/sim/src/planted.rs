@@ -3,6 +3,8 @@ use std::str::FromStr;
 
 use replication::Rule;
 
+use crate::command::Fleet;
+
 /// A bug that is planted so that the checks can be checked. Its name on the command line is its `Display`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Planted {
@@ -60,7 +62,7 @@ pub enum Planted {
 
 /// A name that no planted bug has.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no planted bug is called `{name}`; there are: {}", Planted::names().join(", "))]
+#[error("no planted bug is called `{name}`; there are: {}", Fleet::with_bugs().filter_map(Fleet::bug).collect::<Vec<_>>().join(", "))]
 pub struct UnknownPlanted {
     /// What was asked for.
     pub name: String,
@@ -155,10 +157,6 @@ impl Planted {
             Planted::FloorsDropped => Rule::FloorsOutliveEpoch,
             Planted::Amnesia | Planted::PublishedChord => return None,
         })
-    }
-
-    fn names() -> Vec<&'static str> {
-        Planted::ALL.iter().map(|planted| planted.name()).collect()
     }
 }
 
