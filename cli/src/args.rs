@@ -11,6 +11,7 @@ use client::consul::Address;
 
 use crate::cluster::ChaosArgs;
 use crate::duration::parse as parse_duration;
+use crate::lock;
 use crate::out::Form;
 use crate::people;
 use crate::ring;
@@ -52,6 +53,8 @@ pub enum Command {
     Del(people::DelArgs),
     /// Add to a record that holds a decimal integer.
     Add(people::AddArgs),
+    /// Hold a lock while a command runs; or take, renew or give one back.
+    Lock(lock::LockArgs),
     /// Show which node holds a key, and how that was found out.
     Route(people::RouteArgs),
     /// Show the members of the ring, or let some of them leave.

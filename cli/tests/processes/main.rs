@@ -6,6 +6,7 @@ mod consul;
 mod discovery;
 mod disk;
 mod jaeger;
+mod lock;
 mod ring;
 mod secure;
 mod sim;
