@@ -1,5 +1,5 @@
-//! What the clients of locks asked and were told: a history of its own, for the checker's model `lock`, judged while the
-//! run goes on.
+//! What the clients of locks asked and were told: a history of its own, for the checker's model `lock`, judged
+//! while the run goes on.
 //!
 //! It is cut into *generations*. One uses its own set of locks for a while; when all of its clients have ended, its
 //! history is judged and forgotten, while the next generation is busy with the other set. What must outlive the cut is

@@ -1,9 +1,9 @@
 //! Clients that contend for locks, write under them with their fencing tokens, and now and then sleep through a lease.
 //!
-//! A client takes a lock, writes the record that it guards (each write carries the token, `If-Fence`), renews, and gives
-//! the lock back - or, as real ones do, forgets to, or sleeps until its lease is over and then tries one more write. What
-//! must hold of the answers is for the checker to say (model `lock`); the writes also stand in the ordinary history, where
-//! one that was fenced off counts as not done.
+//! A client takes a lock, writes the record that it guards (each write carries the token, `If-Fence`), renews, and
+//! gives the lock back - or, as real ones do, forgets to, or sleeps until its lease is over and then tries one more
+//! write. What must hold of the answers is for the checker to say (model `lock`); the writes also stand in the
+//! ordinary history, where one that was fenced off counts as not done.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -37,6 +37,16 @@ pub enum Load {
     Replay(ReplayConfig),
 }
 
+impl Load {
+    /// How long its clients wait for an answer.
+    fn deadline(&self) -> Duration {
+        match self {
+            Load::Traffic(traffic) => traffic.deadline,
+            Load::Replay(replay) => replay.deadline,
+        }
+    }
+}
+
 /// What to run.
 #[derive(Clone, Debug)]
 pub struct RunConfig {
@@ -233,10 +243,7 @@ async fn drive(
     let (stop_watchers, watchers_stopped) = watch::channel(false);
     let prefix = config.keys_prefix.clone().unwrap_or_else(|| format!("{}-", run_id(&recorder)));
     evidence.run_id = run_id(&recorder);
-    let deadline = match &config.load {
-        Load::Traffic(traffic) => traffic.deadline,
-        Load::Replay(replay) => replay.deadline,
-    };
+    let deadline = config.load.deadline();
 
     let load = start_load(&fleet, &recorder, config, &prefix, &load_stopped).await;
     evidence.notes.extend(load.note.clone());
@@ -253,11 +260,7 @@ async fn drive(
         let stopped = load_stopped.clone();
         async move { trace_check.run(stopped).await }
     });
-    let showing = config.progress.then(|| {
-        let (recorder, shared, ticks) = (Arc::clone(&recorder), Arc::clone(&shared), Arc::clone(&ticks));
-        let (duration, load_stopped) = (config.duration, load_stopped.clone());
-        tokio::spawn(Progress { recorder, shared, ticks, duration, load_stopped }.show(watchers_stopped))
-    });
+    let showing = start_progress(&recorder, config, &ticks, &load_stopped, watchers_stopped);
 
     let Driving { mut handle, replay, .. } = load;
     let began = tokio::time::Instant::now();
@@ -307,6 +310,19 @@ async fn conclude(recorder: &Recorder, check_limit: Duration, evidence: &mut Evi
     }
     let history = std::mem::take(&mut evidence.record.history);
     evidence.check = Some(check(history, check_limit).await);
+}
+
+/// The line on standard error, in a task of its own; none where nobody is to see it.
+fn start_progress(
+    recorder: &Arc<Recorder>,
+    config: &RunConfig,
+    ticks: &Arc<Ticks>,
+    load_stopped: &watch::Receiver<bool>,
+    stop: watch::Receiver<bool>,
+) -> Option<JoinHandle<()>> {
+    let (recorder, shared, ticks) = (Arc::clone(recorder), Arc::clone(&config.shared), Arc::clone(ticks));
+    let (duration, load_stopped) = (config.duration, load_stopped.clone());
+    config.progress.then(|| tokio::spawn(Progress { recorder, shared, ticks, duration, load_stopped }.show(stop)))
 }
 
 /// The loops that measure the downtime, in a task of their own.

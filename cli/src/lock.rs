@@ -160,7 +160,7 @@ impl LockArgs {
         let mut renewals = tokio::time::interval(self.ttl / RENEWALS_PER_LEASE);
         renewals.set_missed_tick_behavior(MissedTickBehavior::Delay);
         renewals.tick().await;
-        let mut kept = true;
+        let (mut kept, name) = (true, &self.name);
         loop {
             tokio::select! {
                 biased;
@@ -169,11 +169,12 @@ impl LockArgs {
                     Ok(_) => {}
                     Err(Refused::No(why)) => {
                         kept = false;
-                        eprintln!("everring: the lock {} is lost: {why}; what is written under it is refused", self.name);
+                        eprintln!("everring: the lock {name} is lost: {why}; what is written under it is refused");
                     }
                     // The next renewal may be heard; until then the token keeps everything right.
                     Err(Refused::Unanswered(failure, _)) => {
-                        eprintln!("everring: the lock {} was not renewed: {}: {}", self.name, failure.code, failure.detail);
+                        let Failure { code, detail, .. } = failure;
+                        eprintln!("everring: the lock {name} was not renewed: {code}: {detail}");
                     }
                 },
             }

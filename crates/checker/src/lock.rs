@@ -1,9 +1,9 @@
 //! Model `lock`, level strict: mutual exclusion, and fencing tokens that only grow.
 //!
 //! Operations: `acquire` (its answer is the fencing token, or `{"fence":N,"ttl_ms":T}`; `fail` where another holds it),
-//! `renew` (asked with `{"fence":N,"ttl_ms":T}`), `release` (of the token that it names, or of what the process acquired
-//! last), and `use`, a write that carries a token: `ok` where it was let through. A `renew` or `use` that is `ok` with
-//! `"applied":false` was refused because of its token, which is an observation too.
+//! `renew` (asked with `{"fence":N,"ttl_ms":T}`), `release` (of the token that it names, or of what the process
+//! acquired last), and `use`, a write that carries a token: `ok` where it was let through. A `renew` or `use` that
+//! is `ok` with `"applied":false` was refused because of its token, which is an observation too.
 //!
 //! 1. Acquisitions and releases are those of one mutex: there is an order, agreeing with real time, in which nobody
 //!    acquires what another holds, and in which who renews still holds. A lease may run out by itself once its time has

@@ -58,8 +58,9 @@ pub enum LogEvent {
 /// [`LogThread::clean`] asks; [`LogEvent::OldestSegment`] shows what the oldest segment holds; the owner has the core
 /// persist the current ones again as ordinary records, hands those to [`LogThread::append`], and then calls
 /// [`LogThread::drop_segment`]. A segment that was found to be damaged goes the same way, but that the owner makes the
-/// copies from memory: [`LogEvent::LostSegment`] comes in place of its records. Copies need room before the segment gives any: on a full disk the owner compares them
-/// with [`LogThread::sizes`] first, and calls [`LogThread::keep_segment`] when they do not fit.
+/// copies from memory: [`LogEvent::LostSegment`] comes in place of its records. Copies need room before the segment
+/// gives any: on a full disk the owner compares them with [`LogThread::sizes`] first, and calls
+/// [`LogThread::keep_segment`] when they do not fit.
 pub struct LogThread {
     commands: Sender<Command>,
     shared: Arc<SharedState>,

@@ -302,8 +302,8 @@ impl NodeLoop {
         }
     }
 
-    /// What was durable cannot be read any more. It is still in memory, so it is written again, and the segment given up;
-    /// a restart before that would make this node a new member, which copies all from its peers.
+    /// What was durable cannot be read any more. It is still in memory, so it is written again, and the segment
+    /// given up; a restart before that would make this node a new member, which copies all from its peers.
     fn take_damage(&mut self, damage: Damage) {
         let Damage { segment, offset, sequence } = damage;
         tracing::error!(

@@ -124,8 +124,8 @@ impl Claimed {
         Ok(claimed)
     }
 
-    /// Opens the log and gives each of its records back to the replica. Where the log is damaged, nothing that was given
-    /// back may be used.
+    /// Opens the log and gives each of its records back to the replica. Where the log is damaged, nothing that was
+    /// given back may be used.
     pub fn open_log(self, config: &Config, host: &mut Host) -> Result<Opened, StartError> {
         let log_config = LogConfig { may_create: false, ..log_config(config, self.identity.log) };
         let mut unreadable = None;
@@ -166,9 +166,9 @@ pub(crate) fn give_up_damaged(
     tracing::error!(
         damage = stdx::error_chain(&damage),
         aside = %aside.display(),
-        "the disk has spoiled the log, so that this node forgot something that it promised; the directory is set aside, \
-         and the node joins as a new member, which copies all that it is to hold from the others; look at the disk, and \
-         remove what was set aside once the copy is complete"
+        "the disk has spoiled the log, so that this node forgot something that it promised; the directory is set \
+         aside, and the node joins as a new member, which copies all that it is to hold from the others; look at the \
+         disk, and remove what was set aside once the copy is complete"
     );
     Ok(claimed)
 }
