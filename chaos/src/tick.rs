@@ -21,9 +21,9 @@ pub const TICK_CLIENTS: usize = 3;
 const WRONG_MAX: usize = 16;
 /// After a request that failed at once, a loop waits this long: a fleet in trouble is not helped by a storm.
 const FAILED_PAUSE: Duration = Duration::from_millis(5);
-/// How long the loop on the lock waits between two rounds: five calls or so in a window of the downtime, and not a
-/// third of the loops' load.
-const LOCK_PAUSE: Duration = Duration::from_millis(15);
+/// How long a loop on a lock waits between two rounds: some calls in each window of the downtime, and little load beside
+/// that of the others.
+const LOCK_PAUSE: Duration = Duration::from_millis(30);
 /// How long it holds the lock at most, if the call that gives it back is lost.
 const LOCK_TTL_MS: u64 = 5_000;
 
@@ -80,7 +80,7 @@ impl Ticks {
     }
 }
 
-/// Runs the loops until `stop` becomes true; `locks` adds one that takes and gives back a lock.
+/// Runs the loops until `stop` becomes true; `locks` adds as many that take and give back a lock.
 pub async fn run(
     ticks: Arc<Ticks>,
     recorder: Arc<Recorder>,
@@ -91,13 +91,13 @@ pub async fn run(
     stop: watch::Receiver<bool>,
 ) {
     let mut loops = JoinSet::new();
-    if locks {
-        ticks.lock().locks = Some(Downtime::default());
+    ticks.lock().locks = locks.then(Downtime::default);
+    for number in (0..TICK_CLIENTS).filter(|_| locks) {
         let lock = LockTick {
             ticks: Arc::clone(&ticks),
             recorder: Arc::clone(&recorder),
-            gateway: client.preferring(TICK_CLIENTS),
-            name: format!("{prefix}tick"),
+            gateway: client.preferring(number),
+            name: format!("{prefix}tick{number}"),
             deadline,
             tokens: Tokens::default(),
         };
