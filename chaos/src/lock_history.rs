@@ -214,7 +214,12 @@ impl Inner {
                     .max_by_key(|operation| fence_of(operation))
                     .cloned()
             };
-            let carried = [greatest("acquire"), greatest("use")].into_iter().flatten().collect();
+            let granted = greatest("acquire").map(|acquired| {
+                // Its lease is over by the set's next turn, however it ended; what binds is the token.
+                let over = fence_of(&acquired).and_then(|fence| u64::try_from(fence).ok());
+                Operation { output: over.map_or(Value::Null, |fence| grant_value(fence, Some(0))), ..acquired }
+            });
+            let carried = [granted, greatest("use")].into_iter().flatten().collect();
             self.carried.insert(lock, carried);
         }
         operations.extend(ended);

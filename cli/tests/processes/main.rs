@@ -8,6 +8,7 @@ mod disk;
 mod jaeger;
 mod lock;
 mod ring;
+mod rot;
 mod secure;
 mod sim;
 mod starts;
