@@ -14,8 +14,6 @@ use crate::workload::Ask;
 
 /// The bucket that the verifier and the replay use.
 pub const BUCKET: &str = "records";
-/// The route in span names, as the gateway has it.
-pub const ROUTE: &str = "/v1/kv/{bucket}/{key}";
 
 /// How a value stands in the history: as it is, or by a digest where it is large.
 pub trait Shown: Send + Sync {
@@ -37,6 +35,8 @@ pub struct Conduct<'a> {
     pub ask: &'a Ask,
     /// The body of a write, if it differs from its name in the history.
     pub body: Option<Bytes>,
+    /// The fencing token of a write under a lock.
+    pub fence: Option<u64>,
     /// How long its client waits.
     pub deadline: Duration,
 }
@@ -49,6 +49,8 @@ pub struct Conducted {
     pub etag: Option<String>,
     /// The process number to go on with.
     pub process: u64,
+    /// Its trace, 32 hex digits.
+    pub trace_id: String,
     /// How long its client waited.
     pub latency: Duration,
     /// The size of the answer's body.
@@ -64,33 +66,23 @@ impl Shown for Plain {
 /// Sends one request and records it.
 pub async fn conduct(recorder: &Recorder, client: &GatewayClient, shown: &dyn Shown, what: Conduct<'_>) -> Conducted {
     let (kind, old, new, action, condition) = parts(what.ask, what.body);
-    let mut request = Request { condition, deadline: what.deadline, ..Request::new(BUCKET, what.key, action) };
-    let method = request.method();
-    let attributes = [
-        KeyValue::new(names::HTTP_REQUEST_METHOD, method),
-        KeyValue::new(names::HTTP_ROUTE, ROUTE),
-        KeyValue::new(names::PROCESS, i64::try_from(what.process).unwrap_or(i64::MAX)),
-    ];
-    let mut span = spans::start(SpanKind::Client, names::http_span(method, ROUTE), TraceContext::NONE, attributes);
-    request.context = span.context();
+    let (fence, deadline) = (what.fence, what.deadline);
+    let mut request = Request { condition, fence, deadline, ..Request::new(BUCKET, what.key, action) };
+    let span = begin_span(&mut request, what.process);
+    let trace_id = telemetry::context::trace_id_hex(request.context);
     let asked = recorder.ask(Question {
         process: what.process,
         kind,
         key: what.key.to_owned(),
         old,
         new,
-        trace_id: telemetry::context::trace_id_hex(request.context),
+        trace_id: trace_id.clone(),
         request_id: request.request_id.clone(),
     });
     let sent = tokio::time::Instant::now();
     let reply = client.send(&request).await;
     let latency = sent.elapsed();
-    describe(&mut span, &reply);
-    if let Some(fault) = recorder.fault_in_force() {
-        // A store that keeps a sample keeps this trace: the proof of the fault will ask for it.
-        span.set(names::CHAOS_FAULT_ID, i64::try_from(fault).unwrap_or(i64::MAX));
-    }
-    span.end();
+    end_span(span, &reply, recorder);
     let finding = finding_of(kind, &reply, |answer| shown.shown(what.key, &answer.body));
     let (etag, body_bytes, details) = match reply {
         Reply::Ok(answer) => {
@@ -102,7 +94,30 @@ pub async fn conduct(recorder: &Recorder, client: &GatewayClient, shown: &dyn Sh
         }
     };
     let process = recorder.answer(asked, &finding, details);
-    Conducted { finding, etag, process, latency, body_bytes }
+    Conducted { finding, etag, process, trace_id, latency, body_bytes }
+}
+
+/// Begins the span of a request, and has the request carry it.
+pub(crate) fn begin_span(request: &mut Request, process: u64) -> spans::LiveSpan {
+    let (method, route) = (request.method(), request.route());
+    let attributes = [
+        KeyValue::new(names::HTTP_REQUEST_METHOD, method),
+        KeyValue::new(names::HTTP_ROUTE, route),
+        KeyValue::new(names::PROCESS, i64::try_from(process).unwrap_or(i64::MAX)),
+    ];
+    let span = spans::start(SpanKind::Client, names::http_span(method, route), TraceContext::NONE, attributes);
+    request.context = span.context();
+    span
+}
+
+/// Ends it with what came of the request.
+pub(crate) fn end_span(mut span: spans::LiveSpan, reply: &Reply, recorder: &Recorder) {
+    describe(&mut span, reply);
+    if let Some(fault) = recorder.fault_in_force() {
+        // A store that keeps a sample keeps this trace: the proof of the fault will ask for it.
+        span.set(names::CHAOS_FAULT_ID, i64::try_from(fault).unwrap_or(i64::MAX));
+    }
+    span.end();
 }
 
 /// A request outside the history and outside every trace: its context is valid and not sampled, so that a tight loop
@@ -145,7 +160,8 @@ fn finding_of(kind: Kind, reply: &Reply, shown: impl Fn(&Answer) -> String) -> F
             (Kind::Read, Seen::Found) => Finding::Held(Some(shown(answer))),
             (Kind::Read, _) => Finding::Held(None),
             (_, Seen::ConditionFailed) => Finding::NotApplied,
-            (Kind::Write | Kind::Cas | Kind::Delete, _) => Finding::Applied,
+            (_, Seen::FencedOff) => Finding::FencedOff,
+            (_, _) => Finding::Applied,
         },
     }
 }

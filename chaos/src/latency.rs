@@ -37,7 +37,8 @@ pub fn latencies(operations: &[Operation], faults: &[(u64, u64)]) -> Latencies {
     let (mut steady, mut fault, mut tick) = (histogram(), histogram(), histogram());
     let mut ticks: Vec<u64> = Vec::new();
     let mut tick_end = TICK_NS;
-    for operation in operations.iter().filter(|operation| operation.kept()) {
+    // A call on a lock may wait for its turn: that is no latency of the fleet.
+    for operation in operations.iter().filter(|operation| operation.kept() && !operation.kind.is_lock_call()) {
         let us = (operation.latency_ns() / 1_000).max(1);
         let met = faults.iter().any(|(from, to)| operation.overlaps(*from, *to));
         let of_its_time = if met { &mut fault } else { &mut steady };

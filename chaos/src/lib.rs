@@ -4,7 +4,9 @@
 //! - The **monkey** ([`monkey`]) decides, purely; the [`nemesis`] carries it out through a [`faults::Fault`], on the
 //!   targets of a [`FleetControl`].
 //! - The **verifier** ([`traffic`], [`tick`], [`recorder`], [`verifier`]) asks, writes down what it was told, holds
-//!   every read against what was acknowledged, and in the end has the `checker` judge the history.
+//!   every read against what was acknowledged, and in the end has the `checker` judge the history. Locks and the writes
+//!   made under them have clients and a history of their own ([`lock_traffic`], [`lock_history`]), judged piece by
+//!   piece.
 //! - The **trace check** ([`trace_check`], [`trace_judge`]) names the requests that each fault met, and holds their
 //!   traces against the history.
 //! - The **verdict** ([`verdict`]) is kept, broken or invalid. [`replay`] drives the same proof with a recorded trace.
@@ -27,6 +29,8 @@ pub mod control;
 pub mod downtime;
 pub mod faults;
 pub mod latency;
+pub mod lock_history;
+pub mod lock_traffic;
 pub mod metrics;
 pub mod monkey;
 pub mod nemesis;

@@ -13,6 +13,12 @@ pub enum Kind {
     Cas,
     /// A deletion.
     Delete,
+    /// Taking a lock.
+    Acquire,
+    /// Holding a lock for longer.
+    Renew,
+    /// Giving a lock back.
+    Release,
 }
 
 /// How it ended.
@@ -31,7 +37,7 @@ pub enum End {
 pub struct Operation {
     /// What it did.
     pub kind: Kind,
-    /// Its key, in the bucket `records`.
+    /// Its key, in the bucket of its kind; of a call on a lock its name.
     pub key: String,
     /// When it was sent, in nanoseconds since the run began.
     pub invoked_ns: u64,
@@ -61,15 +67,28 @@ impl Kind {
             Kind::Write => "write",
             Kind::Cas => "cas",
             Kind::Delete => "delete",
+            Kind::Acquire => "acquire",
+            Kind::Renew => "renew",
+            Kind::Release => "release",
         }
     }
 
-    /// Whether it can change its key.
+    /// Whether it can change a record.
     pub const fn is_write(self) -> bool {
         match self {
-            Kind::Read => false,
             Kind::Write | Kind::Cas | Kind::Delete => true,
+            Kind::Read | Kind::Acquire | Kind::Renew | Kind::Release => false,
         }
+    }
+
+    /// Whether it is a call on a lock: it may wait for its turn, so its duration says nothing about the fleet's.
+    pub const fn is_lock_call(self) -> bool {
+        matches!(self, Kind::Acquire | Kind::Renew | Kind::Release)
+    }
+
+    /// The bucket that its key is in.
+    pub const fn bucket(self) -> &'static str {
+        if self.is_lock_call() { "locks" } else { "records" }
     }
 }
 

@@ -53,6 +53,8 @@ pub enum Finding {
     Applied,
     /// A conditional write found another value, and had no effect.
     NotApplied,
+    /// A write under a lock was refused, for its token is lower than one that was seen: no effect.
+    FencedOff,
     /// Surely no effect, and nothing observed.
     Failed,
     /// A write that may or may not act.
@@ -265,7 +267,7 @@ impl Recorder {
         inner.weigh(&asked, finding, ended_ns);
         let Asked { question, invoked_ns, .. } = asked;
         let end = match finding {
-            Finding::Held(_) | Finding::Applied | Finding::NotApplied => End::Ok,
+            Finding::Held(_) | Finding::Applied | Finding::NotApplied | Finding::FencedOff => End::Ok,
             Finding::Failed => End::Failed,
             Finding::Unknown => End::Unknown,
         };
@@ -293,6 +295,19 @@ impl Recorder {
             End::Failed => question.process,
             End::Unknown => self.new_process(),
         }
+    }
+
+    /// Counts and keeps a request whose history stands elsewhere: a call on a lock.
+    pub fn ended(&self, operation: Operation) {
+        if operation.end == End::Ok {
+            self.last_answer_ns.fetch_max(operation.ended_ns, Ordering::Relaxed);
+        }
+        let mut inner = self.lock();
+        // They lie in the order of their ends.
+        let ended_ns = inner.operations.last().map_or(0, |last| last.ended_ns).max(operation.ended_ns);
+        let operation = Operation { ended_ns, ..operation };
+        inner.count(&operation);
+        inner.operations.push(operation);
     }
 
     /// Records a fault: `value` is its target and ids.
@@ -377,7 +392,7 @@ impl Inner {
         let key = asked.question.key.clone();
         match finding {
             Finding::Applied => self.key(&key).acknowledged(&asked.write(), ended_ns),
-            Finding::NotApplied => self.key(&key).withdrawn(&asked.write()),
+            Finding::NotApplied | Finding::FencedOff => self.key(&key).withdrawn(&asked.write()),
             Finding::Failed if asked.question.kind.is_write() => self.key(&key).withdrawn(&asked.write()),
             Finding::Failed | Finding::Unknown => {}
             Finding::Held(held) => {
@@ -400,7 +415,7 @@ impl Inner {
             End::Ok if !operation.late => self.tally.ok += 1,
             End::Ok | End::Failed => self.tally.failed += 1,
         }
-        if self.recent_us.len() < RECENT_MAX {
+        if self.recent_us.len() < RECENT_MAX && !operation.kind.is_lock_call() {
             self.recent_us.push(operation.latency_ns() / 1_000);
         }
     }
@@ -426,7 +441,8 @@ fn event_of(question: &Question, kind: EventKind, time_ns: u64) -> Event {
 fn completion_of(question: &Question, finding: &Finding, time_ns: u64) -> Event {
     let kind = match finding {
         Finding::Held(_) | Finding::Applied | Finding::NotApplied => EventKind::Ok,
-        Finding::Failed => EventKind::Fail,
+        // A register has no tokens: to its judge, a write that was fenced off is one that was not done.
+        Finding::Failed | Finding::FencedOff => EventKind::Fail,
         Finding::Unknown => EventKind::Info,
     };
     let mut event = event_of(question, kind, time_ns);
@@ -442,7 +458,7 @@ fn completion_of(question: &Question, finding: &Finding, time_ns: u64) -> Event 
 
 fn input_of(question: &Question) -> Value {
     match question.kind {
-        Kind::Read | Kind::Delete => Value::Null,
+        Kind::Read | Kind::Delete | Kind::Acquire | Kind::Renew | Kind::Release => Value::Null,
         Kind::Write => held_value(&question.new),
         Kind::Cas => Value::List(vec![held_value(&question.old), held_value(&question.new)]),
     }

@@ -13,8 +13,8 @@ use crate::run::{RunConfig, demands};
 use crate::tick::TickRecord;
 use crate::trace_check::FaultProof;
 use crate::verdict::{
-    AckedWrites, Check, Circumstances, Demands, Downtimes, FaultReport, FaultRequest, ReplayReport, Requests,
-    TickReport, Traces, Verdict,
+    AckedWrites, Check, Circumstances, Demands, Downtimes, FaultReport, FaultRequest, LockReport, ReplayReport,
+    Requests, TickReport, Traces, Verdict,
 };
 use crate::verifier::FinalRead;
 
@@ -34,6 +34,8 @@ pub(crate) struct Evidence {
     pub(crate) record: Record,
     pub(crate) final_read: FinalRead,
     pub(crate) check: Option<Check>,
+    pub(crate) lock_history: Option<PathBuf>,
+    pub(crate) locks: Option<(Check, LockReport)>,
     pub(crate) circumstances: Circumstances,
     pub(crate) notes: Vec<String>,
 }
@@ -62,6 +64,8 @@ impl Evidence {
             record: Record::default(),
             final_read: FinalRead::default(),
             check: None,
+            lock_history: None,
+            locks: None,
             circumstances: Circumstances::default(),
             notes: Vec::new(),
         }
@@ -90,10 +94,13 @@ impl Evidence {
         for (from, to) in &spans {
             downtimes.strict_read = downtimes.strict_read.max(ticks.reads.longest_ms(*from, *to));
             downtimes.strict_write = downtimes.strict_write.max(ticks.writes.longest_ms(*from, *to));
+            let lock = ticks.locks.as_ref().map_or(0, |locks| locks.longest_ms(*from, *to));
+            downtimes.lock = downtimes.lock.max(lock);
         }
         downtimes.strict = downtimes.strict_read.max(downtimes.strict_write);
         let outside = |downtime: &Downtime| downtime.longest_outside_ms(&spans);
-        downtimes.steady = outside(&ticks.reads).max(outside(&ticks.writes));
+        let kinds = [&ticks.reads, &ticks.writes].into_iter().chain(&ticks.locks);
+        downtimes.steady = kinds.map(outside).max().unwrap_or(0);
         downtimes
     }
 
@@ -134,7 +141,7 @@ pub(crate) async fn compile(mut evidence: Evidence) -> Verdict {
             total: evidence.record.acknowledged.values().sum(),
             lost: evidence.final_read.lost,
         },
-        checks: evidence.check.iter().cloned().collect(),
+        checks: evidence.check.iter().chain(evidence.locks.as_ref().map(|(check, _)| check)).cloned().collect(),
         traces: Traces {
             checked: sum(|proof| proof.checked),
             complete: sum(|proof| proof.complete),
@@ -142,7 +149,9 @@ pub(crate) async fn compile(mut evidence: Evidence) -> Verdict {
         },
         ticks: evidence.ticks.as_ref().map(tick_report).unwrap_or_default(),
         kills_without_requests: without.count() as u64,
+        locks: evidence.locks.as_ref().map(|(_, report)| *report),
         history: evidence.history.as_ref().map(|path| path.display().to_string()),
+        lock_history: evidence.lock_history.as_ref().map(|path| path.display().to_string()),
         replay: evidence.replay.clone(),
         waterfall: proofs.values().find_map(|proof| proof.waterfall.clone()),
         notes: evidence.notes.clone(),
@@ -173,7 +182,7 @@ fn missing(proof: &FaultProof) -> &Vec<(String, String)> {
 
 fn tick_report(ticks: &TickRecord) -> TickReport {
     TickReport {
-        answered: ticks.reads.total() + ticks.writes.total(),
+        answered: ticks.reads.total() + ticks.writes.total() + ticks.locks.as_ref().map_or(0, Downtime::total),
         failed: ticks.failed,
         unknown: ticks.unknown,
         wrong: ticks.wrong_total,

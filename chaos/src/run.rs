@@ -1,6 +1,6 @@
 //! A whole run: is all steady, traffic and faults together, a final read, the checks, one verdict.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -13,6 +13,8 @@ use tokio::task::{JoinError, JoinHandle};
 use crate::conduct::{Plain, Shown, unsampled};
 use crate::control::{FleetControl, STORAGE_NODE};
 use crate::faults::FaultKind;
+use crate::lock_history::LockBook;
+use crate::lock_traffic;
 use crate::metrics::Metrics;
 use crate::monkey::{Health, MonkeyConfig, MonkeyPlan};
 use crate::nemesis::{HaltSwitch, Nemesis, Shared, sight};
@@ -33,6 +35,16 @@ pub enum Load {
     Traffic(TrafficConfig),
     /// A recorded trace; the run ends with it.
     Replay(ReplayConfig),
+}
+
+impl Load {
+    /// How long its clients wait for an answer.
+    fn deadline(&self) -> Duration {
+        match self {
+            Load::Traffic(traffic) => traffic.deadline,
+            Load::Replay(replay) => replay.deadline,
+        }
+    }
 }
 
 /// What to run.
@@ -195,7 +207,10 @@ async fn run(
             }
             // The clock of the run starts with the traffic, not with the wait before it.
             let recorder = Arc::new(recorder.restarted());
-            drive(fleet, recorder, &config, shutdown, &mut evidence).await;
+            evidence.lock_history = lock_history_path(&config, evidence.history.as_deref());
+            let book = LockBook::new(Arc::clone(&recorder), evidence.lock_history.as_deref())
+                .map_err(|source| RunError::File { path: evidence.lock_history.clone().unwrap_or_default(), source })?;
+            drive(fleet, (recorder, Arc::new(book)), &config, shutdown, &mut evidence).await;
         }
         Err(why) => evidence.circumstances.void.push(format!("the fleet was not steady before the run: {why}")),
     }
@@ -216,7 +231,7 @@ struct Fleet {
 /// Everything that runs side by side, and the order in which it ends: faults, then load, then the watchers.
 async fn drive(
     fleet: Fleet,
-    recorder: Arc<Recorder>,
+    (recorder, book): (Arc<Recorder>, Arc<LockBook>),
     config: &RunConfig,
     mut shutdown: std::pin::Pin<&mut impl Future<Output = ()>>,
     evidence: &mut Evidence,
@@ -228,14 +243,14 @@ async fn drive(
     let (stop_watchers, watchers_stopped) = watch::channel(false);
     let prefix = config.keys_prefix.clone().unwrap_or_else(|| format!("{}-", run_id(&recorder)));
     evidence.run_id = run_id(&recorder);
-    let deadline = match &config.load {
-        Load::Traffic(traffic) => traffic.deadline,
-        Load::Replay(replay) => replay.deadline,
-    };
+    let deadline = config.load.deadline();
 
     let load = start_load(&fleet, &recorder, config, &prefix, &load_stopped).await;
     evidence.notes.extend(load.note.clone());
-    let ticking = config.ticks.then(|| start_ticks(&fleet, &recorder, &ticks, &prefix, deadline, &load_stopped));
+    let locking = start_locks(&fleet, &recorder, &book, config, &prefix, &load_stopped);
+    let locks = locking.is_some();
+    let ticking =
+        config.ticks.then(|| start_ticks(&fleet, &recorder, &ticks, &prefix, (deadline, locks), &load_stopped));
     let nemesis = start_nemesis(&fleet, &recorder, config, &shared, &faults_stopped);
     let traces = config.traces_url.as_ref().map(TraceQuery::new);
     let trace_check =
@@ -245,11 +260,7 @@ async fn drive(
         let stopped = load_stopped.clone();
         async move { trace_check.run(stopped).await }
     });
-    let showing = config.progress.then(|| {
-        let (recorder, shared, ticks) = (Arc::clone(&recorder), Arc::clone(&shared), Arc::clone(&ticks));
-        let (duration, load_stopped) = (config.duration, load_stopped.clone());
-        tokio::spawn(Progress { recorder, shared, ticks, duration, load_stopped }.show(watchers_stopped))
-    });
+    let showing = start_progress(&recorder, config, &ticks, &load_stopped, watchers_stopped);
 
     let Driving { mut handle, replay, .. } = load;
     let began = tokio::time::Instant::now();
@@ -269,6 +280,7 @@ async fn drive(
         join(handle).await;
     }
     join_some(ticking).await;
+    join_some(locking).await;
     let bodies = replay.as_ref().map(|replay| replay.bodies());
     let shown: &dyn Shown = bodies.as_ref().map_or(&Plain, |bodies| bodies.as_ref());
     evidence.final_read = final_read(&recorder, &fleet.gateway, shown).await;
@@ -280,6 +292,11 @@ async fn drive(
     evidence.proofs = trace_check.proofs();
     evidence.ticks = config.ticks.then(|| ticks.record());
     evidence.replay = replay.map(|replay| replay.report());
+    if locks {
+        let (check, report, trouble) = book.conclude();
+        evidence.circumstances.void.extend(trouble);
+        evidence.locks = Some((check, report));
+    }
     conclude(&recorder, config.check_limit, evidence).await;
 }
 
@@ -295,18 +312,49 @@ async fn conclude(recorder: &Recorder, check_limit: Duration, evidence: &mut Evi
     evidence.check = Some(check(history, check_limit).await);
 }
 
+/// The line on standard error, in a task of its own; none where nobody is to see it.
+fn start_progress(
+    recorder: &Arc<Recorder>,
+    config: &RunConfig,
+    ticks: &Arc<Ticks>,
+    load_stopped: &watch::Receiver<bool>,
+    stop: watch::Receiver<bool>,
+) -> Option<JoinHandle<()>> {
+    let (recorder, shared, ticks) = (Arc::clone(recorder), Arc::clone(&config.shared), Arc::clone(ticks));
+    let (duration, load_stopped) = (config.duration, load_stopped.clone());
+    config.progress.then(|| tokio::spawn(Progress { recorder, shared, ticks, duration, load_stopped }.show(stop)))
+}
+
 /// The loops that measure the downtime, in a task of their own.
 fn start_ticks(
     fleet: &Fleet,
     recorder: &Arc<Recorder>,
     ticks: &Arc<Ticks>,
     prefix: &str,
-    deadline: Duration,
+    (deadline, locks): (Duration, bool),
     stop: &watch::Receiver<bool>,
 ) -> JoinHandle<()> {
     let (ticks, recorder, gateway) = (Arc::clone(ticks), Arc::clone(recorder), fleet.gateway.clone());
     let deadline = deadline.min(Duration::from_secs(1));
-    tokio::spawn(tick::run(ticks, recorder, gateway, prefix.to_owned(), deadline, stop.clone()))
+    tokio::spawn(tick::run(ticks, recorder, gateway, prefix.to_owned(), deadline, locks, stop.clone()))
+}
+
+/// The clients of locks, in a task of their own; none where the load has none.
+fn start_locks(
+    fleet: &Fleet,
+    recorder: &Arc<Recorder>,
+    book: &Arc<LockBook>,
+    config: &RunConfig,
+    prefix: &str,
+    stop: &watch::Receiver<bool>,
+) -> Option<JoinHandle<()>> {
+    let Load::Traffic(traffic) = &config.load else { return None };
+    let traffic = TrafficConfig { prefix: prefix.to_owned(), ..traffic.clone() };
+    let prng = Prng::from_seed(config.seed ^ 0x6c6f_636b_7300_0000);
+    let (book, recorder, gateway) = (Arc::clone(book), Arc::clone(recorder), fleet.gateway.clone());
+    let limit = config.check_limit;
+    (traffic.lock_clients > 0)
+        .then(|| tokio::spawn(lock_traffic::run(book, recorder, gateway, traffic, prng, limit, stop.clone())))
 }
 
 /// The load as it runs.
@@ -435,7 +483,8 @@ async fn look_for_steadiness(
 async fn clear_keys(gateway: &GatewayClient, config: &RunConfig) -> Result<(), String> {
     let (Some(prefix), Load::Traffic(traffic)) = (&config.keys_prefix, &config.load) else { return Ok(()) };
     let traffic = TrafficConfig { prefix: format!("{prefix}{}", traffic.prefix), ..traffic.clone() };
-    for key in (0..traffic.keys).map(|at| traffic.key(at)) {
+    let guarded = lock_traffic::guarded_records(prefix).filter(|_| traffic.lock_clients > 0);
+    for key in (0..traffic.keys).map(|at| traffic.key(at)).chain(guarded) {
         let request = unsampled(Action::Delete, &key, Default::default(), CLEAR_DEADLINE);
         if let Reply::Failed(failure) | Reply::Unknown(failure) = gateway.send(&request).await {
             return Err(format!("the key {key} of an earlier run could not be deleted: {}", failure.code));
@@ -486,6 +535,14 @@ fn run_id(recorder: &Recorder) -> String {
 fn history_path(config: &RunConfig) -> Option<PathBuf> {
     let beside = || config.report.as_ref().map(|report| report.with_extension("history.jsonl"));
     config.history.clone().or_else(beside)
+}
+
+/// Beside the history, if there are clients of locks.
+fn lock_history_path(config: &RunConfig, history: Option<&Path>) -> Option<PathBuf> {
+    match &config.load {
+        Load::Traffic(traffic) if traffic.lock_clients > 0 => Some(history?.with_extension("locks.jsonl")),
+        Load::Traffic(_) | Load::Replay(_) => None,
+    }
 }
 
 async fn sleep_for(duration: Option<Duration>) {

@@ -21,6 +21,11 @@ pub const TICK_CLIENTS: usize = 3;
 const WRONG_MAX: usize = 16;
 /// After a request that failed at once, a loop waits this long: a fleet in trouble is not helped by a storm.
 const FAILED_PAUSE: Duration = Duration::from_millis(5);
+/// How long a loop on a lock waits between two rounds: some calls in each window of the downtime, and little load beside
+/// that of the others.
+const LOCK_PAUSE: Duration = Duration::from_millis(30);
+/// How long it holds the lock at most, if the call that gives it back is lost.
+const LOCK_TTL_MS: u64 = 5_000;
 
 /// What the loops have seen.
 #[derive(Clone, Debug, Default)]
@@ -29,6 +34,8 @@ pub struct TickRecord {
     pub reads: Downtime,
     /// Strict conditional writes that were answered in time.
     pub writes: Downtime,
+    /// Calls on a lock that were answered in time; none where no loop makes any.
+    pub locks: Option<Downtime>,
     /// Requests that were surely not done, or answered too late.
     pub failed: u64,
     /// Writes with an unknown outcome.
@@ -56,7 +63,16 @@ impl Ticks {
     /// The longest time without a success of either kind in [from, to], nanoseconds since the run began.
     pub fn downtime_ms(&self, from_ns: u64, to_ns: u64) -> u64 {
         let record = self.lock();
-        record.reads.longest_ms(from_ns, to_ns).max(record.writes.longest_ms(from_ns, to_ns))
+        let kinds = [&record.reads, &record.writes].into_iter().chain(&record.locks);
+        kinds.map(|kind| kind.longest_ms(from_ns, to_ns)).max().unwrap_or(0)
+    }
+
+    fn complain(&self, what: String) {
+        let mut record = self.lock();
+        record.wrong_total += 1;
+        if record.wrong.len() < WRONG_MAX {
+            record.wrong.push(what);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, TickRecord> {
@@ -64,16 +80,29 @@ impl Ticks {
     }
 }
 
-/// Runs the loops until `stop` becomes true.
+/// Runs the loops until `stop` becomes true; `locks` adds as many that take and give back a lock.
 pub async fn run(
     ticks: Arc<Ticks>,
     recorder: Arc<Recorder>,
     client: GatewayClient,
     prefix: String,
     deadline: Duration,
+    locks: bool,
     stop: watch::Receiver<bool>,
 ) {
     let mut loops = JoinSet::new();
+    ticks.lock().locks = locks.then(Downtime::default);
+    for number in (0..TICK_CLIENTS).filter(|_| locks) {
+        let lock = LockTick {
+            ticks: Arc::clone(&ticks),
+            recorder: Arc::clone(&recorder),
+            gateway: client.preferring(number),
+            name: format!("{prefix}tick{number}"),
+            deadline,
+            tokens: Tokens::default(),
+        };
+        loops.spawn(lock.run(stop.clone()));
+    }
     for number in 0..TICK_CLIENTS {
         let tick = Tick {
             ticks: Arc::clone(&ticks),
@@ -104,6 +133,85 @@ struct Tick {
     key: String,
     deadline: Duration,
     counter: Counter,
+}
+
+/// What the next fencing token of a lock with one owner may be.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Tokens {
+    greatest: u64,
+    /// The grant of the greatest one is known to be over.
+    over: bool,
+}
+
+/// Takes a lock that nobody else wants, and gives it back: how long calls on locks are not answered.
+struct LockTick {
+    ticks: Arc<Ticks>,
+    recorder: Arc<Recorder>,
+    gateway: GatewayClient,
+    name: String,
+    deadline: Duration,
+    tokens: Tokens,
+}
+
+impl Tokens {
+    /// Whether a grant may have `fence`. An owner that asks again for what it may still hold is told the same token.
+    fn grants(&mut self, fence: u64) -> bool {
+        let expected = fence > self.greatest || (fence == self.greatest && !self.over);
+        *self = Tokens { greatest: fence.max(self.greatest), over: false };
+        expected
+    }
+}
+
+impl LockTick {
+    async fn run(mut self, stop: watch::Receiver<bool>) {
+        while !*stop.borrow() && !self.recorder.is_full() {
+            let pause = if self.take_and_give_back().await { LOCK_PAUSE } else { FAILED_PAUSE };
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    async fn take_and_give_back(&mut self) -> bool {
+        let owner = self.name.clone();
+        let take = Action::Acquire { owner, ttl_ms: LOCK_TTL_MS, wait_ms: 0 };
+        let Some(taken) = self.ask(take, None).await else { return false };
+        let Some(grant) = taken.grant() else {
+            self.ticks.complain(format!("{} is held, and nobody else wants it", self.name));
+            return false;
+        };
+        let before = self.tokens.clone();
+        if !self.tokens.grants(grant.fence) {
+            self.ticks.complain(format!("{} is granted under token {}, after {before:?}", self.name, grant.fence));
+        }
+        let released = self.ask(Action::Release, Some(grant.fence)).await.is_some();
+        self.tokens.over = released;
+        released
+    }
+
+    async fn ask(&self, action: Action, fence: Option<u64>) -> Option<Answer> {
+        let request = Request { fence, ..unsampled(action, &self.name, Condition::Always, self.deadline) };
+        let sent = tokio::time::Instant::now();
+        let reply = self.gateway.send(&request).await;
+        let late = sent.elapsed() > self.deadline;
+        let mut record = self.ticks.lock();
+        match reply {
+            Reply::Ok(answer) => {
+                self.recorder.heard();
+                match &mut record.locks {
+                    Some(locks) if !late => locks.success(self.recorder.now_ns()),
+                    _ => record.failed += 1,
+                }
+                Some(answer)
+            }
+            Reply::Failed(_) => {
+                record.failed += 1;
+                None
+            }
+            Reply::Unknown(_) => {
+                record.unknown += 1;
+                None
+            }
+        }
+    }
 }
 
 impl Counter {
@@ -137,7 +245,7 @@ impl Tick {
         };
         let expected = self.counter.clone();
         if !self.counter.reads(value) {
-            self.complain(format!("{} reads {value}, after {expected:?}", self.key));
+            self.ticks.complain(format!("{} reads {value}, after {expected:?}", self.key));
         }
         let condition = match (read.seen, read.etag) {
             (Seen::Absent, _) => Condition::Absent,
@@ -153,7 +261,7 @@ impl Tick {
             Seen::ConditionFailed => {
                 // Only an earlier write of our own with an unknown outcome can have come between.
                 if before.is_none() {
-                    self.complain(format!("{} was changed by nobody between a read and a write", self.key));
+                    self.ticks.complain(format!("{} was changed by nobody between a read and a write", self.key));
                 }
                 self.counter.unknown = before;
             }
@@ -194,14 +302,6 @@ impl Tick {
             }
         }
     }
-
-    fn complain(&self, what: String) {
-        let mut record = self.ticks.lock();
-        record.wrong_total += 1;
-        if record.wrong.len() < WRONG_MAX {
-            record.wrong.push(what);
-        }
-    }
 }
 
 #[cfg(test)]
@@ -213,6 +313,17 @@ mod tests {
         let mut counter = Counter { acknowledged: 5, unknown: None };
         assert!(counter.reads(5));
         assert!(!counter.reads(4), "an acknowledged increment is gone");
+    }
+
+    #[test]
+    fn tokens_of_one_owner_grow_and_stay_while_the_grant_may_last() {
+        let mut tokens = Tokens::default();
+        assert!(tokens.grants(7));
+        assert!(tokens.grants(7), "the answer to the release was lost: it may still hold it");
+        tokens.over = true;
+        assert!(!tokens.clone().grants(7), "the grant was given back");
+        assert!(!tokens.clone().grants(6));
+        assert!(tokens.grants(8));
     }
 
     #[test]

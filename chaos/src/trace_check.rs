@@ -10,7 +10,6 @@ use futures_util::StreamExt;
 use telemetry::query::{Trace, TraceQuery, render_waterfall};
 use tokio::sync::watch;
 
-use crate::conduct::BUCKET;
 use crate::nemesis::{FaultRecord, Shared};
 use crate::operation::{End, Operation};
 use crate::recorder::Recorder;
@@ -65,7 +64,7 @@ pub struct TraceCheck {
     traces: Option<TraceQuery>,
     shared: Arc<Shared>,
     deadline: Duration,
-    routes: Mutex<BTreeMap<String, Vec<String>>>,
+    routes: Mutex<BTreeMap<(&'static str, String), Vec<String>>>,
     proofs: Mutex<BTreeMap<u64, FaultProof>>,
 }
 
@@ -146,7 +145,8 @@ impl TraceCheck {
         let mut met = Vec::new();
         for operation in self.recorder.overlapping(from_ns, to_ns) {
             // A victim outside the ring (a gateway) may have had any request.
-            if !fault.is_member || self.replicas(&operation.key).await.contains(&fault.target) {
+            if !fault.is_member || self.replicas(operation.kind.bucket(), &operation.key).await.contains(&fault.target)
+            {
                 met.push(operation);
             }
         }
@@ -201,15 +201,16 @@ impl TraceCheck {
         }
     }
 
-    async fn replicas(&self, key: &str) -> Vec<String> {
-        let known = self.routes.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned();
+    async fn replicas(&self, bucket: &'static str, key: &str) -> Vec<String> {
+        let place = (bucket, key.to_owned());
+        let known = self.routes.lock().unwrap_or_else(PoisonError::into_inner).get(&place).cloned();
         if let Some(replicas) = known {
             return replicas;
         }
-        match self.gateway.route(BUCKET, key, Some("table")).await {
+        match self.gateway.route(bucket, key, Some("table")).await {
             Ok(route) => {
                 let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
-                routes.insert(key.to_owned(), route.replicas.clone());
+                routes.insert(place, route.replicas.clone());
                 route.replicas
             }
             // Not kept: the next fault asks again.

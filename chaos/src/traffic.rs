@@ -27,6 +27,9 @@ pub struct TrafficConfig {
     pub rate: u32,
     /// The shares of the kinds of request.
     pub mix: Mix,
+    /// Clients that take locks and write under them, besides the others. Default 4, on two locks at a time: enough for
+    /// them to stand in each other's way. 0 leaves locks out.
+    pub lock_clients: usize,
     /// How long a client waits for an answer. Default 1 s, as promise P3 has it.
     pub deadline: Duration,
 }
@@ -39,6 +42,7 @@ impl Default for TrafficConfig {
             prefix: "k".to_owned(),
             rate: 300,
             mix: Mix::default(),
+            lock_clients: 4,
             deadline: Duration::from_secs(1),
         }
     }
@@ -102,7 +106,7 @@ impl Client {
     async fn ask_once(&mut self, process: u64) -> u64 {
         let (at, ask) = self.workload.next_ask();
         let key = self.config.key(at);
-        let what = Conduct { process, key: &key, ask: &ask, body: None, deadline: self.config.deadline };
+        let what = Conduct { process, key: &key, ask: &ask, body: None, fence: None, deadline: self.config.deadline };
         let done = conduct(&self.recorder, &self.gateway, &Plain, what).await;
         match (done.finding, ask) {
             (Finding::Held(held), _) => self.workload.saw(at, done.etag, held),

@@ -43,9 +43,15 @@ pub struct Verdict {
     pub kills_without_requests: u64,
     /// What else a reader should know; nothing here changes the judgement.
     pub notes: Vec<String>,
+    /// What the clients of locks saw, if there were any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub locks: Option<LockReport>,
     /// Where the history is, if it was written to a file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub history: Option<String>,
+    /// Where the history of locks is, if it was written to a file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lock_history: Option<String>,
     /// The replay's own figures, if this was one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replay: Option<ReplayReport>,
@@ -163,7 +169,9 @@ pub struct Downtimes {
     pub strict_read: u64,
     /// Strict writes.
     pub strict_write: u64,
-    /// The same measure away from every fault, the worse of reads and writes: how long this machine alone keeps
+    /// Calls on a lock.
+    pub lock: u64,
+    /// The same measure away from every fault, the worst of the kinds: how long this machine alone keeps
     /// requests waiting. Not more than 0 where it has time for the fleet.
     pub steady: u64,
 }
@@ -216,6 +224,23 @@ pub struct TickReport {
     pub unknown: u64,
     /// Counters that did not read as they were written.
     pub wrong: u64,
+}
+
+/// What the clients of locks saw.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct LockReport {
+    /// Locks granted.
+    pub granted: u64,
+    /// Calls that found another holding the lock.
+    pub held: u64,
+    /// Leases renewed.
+    pub renewed: u64,
+    /// Renewals that came too late.
+    pub lost: u64,
+    /// Writes that were let through under their token.
+    pub writes: u64,
+    /// Writes that were refused, since a greater token had been seen.
+    pub fenced_off: u64,
 }
 
 /// A replay's figures.
@@ -319,7 +344,10 @@ impl Verdict {
         }
         let stale = circumstances.stale_reads;
         say(stale > 0, format!("{stale} reads missed a write that had been acknowledged before"));
-        say(self.ticks.wrong > 0, format!("{} times a counter did not read as it was written", self.ticks.wrong));
+        say(
+            self.ticks.wrong > 0,
+            format!("{} times a counter did not read as it was written, or a lock erred", self.ticks.wrong),
+        );
         if let Some(replay) = &self.replay {
             say(replay.corrupt > 0, format!("{} bodies came back other than they were written", replay.corrupt));
         }
@@ -329,7 +357,8 @@ impl Verdict {
             format!("{unanswered} requests were not answered in time ({} may be)", demands.failed_max),
         );
         // A fault is blamed for what the machine does not do without it.
-        let Downtimes { strict: down, steady, .. } = self.downtime_ms;
+        let Downtimes { strict, lock, steady, .. } = self.downtime_ms;
+        let down = strict.max(lock);
         let without = if steady > 0 { format!(", and without a fault for {steady} ms at most") } else { String::new() };
         say(
             down > demands.downtime_ms_max.max(steady),
@@ -404,8 +433,12 @@ impl Verdict {
         writeln!(out, "faults     {} injected; {answered} requests were in flight on their arcs", self.injected())?;
         let Requests { total, ok, failed, unknown } = self.requests;
         writeln!(out, "requests   {total}: {ok} ok, {failed} failed, {unknown} unknown")?;
-        let Downtimes { strict_read, strict_write, steady, .. } = self.downtime_ms;
-        write!(out, "downtime   strict reads {strict_read} ms, strict writes {strict_write} ms (100 ms windows)")?;
+        let Downtimes { strict_read, strict_write, lock, steady, .. } = self.downtime_ms;
+        write!(out, "downtime   strict reads {strict_read} ms, strict writes {strict_write} ms")?;
+        if self.locks.is_some() {
+            write!(out, ", calls on locks {lock} ms")?;
+        }
+        write!(out, " (100 ms windows)")?;
         match steady {
             0 => writeln!(out)?,
             steady => writeln!(out, "; {steady} ms without a fault: this machine is too busy to tell less apart")?,
@@ -418,6 +451,13 @@ impl Verdict {
             steady.p50, steady.p99, steady.max, fault.p50, fault.p99, fault.max
         )?;
         writeln!(out, "writes     {} acknowledged, {} lost", self.acked_writes.total, self.acked_writes.lost)?;
+        if let Some(LockReport { granted, held, renewed, lost, writes, fenced_off }) = self.locks {
+            writeln!(
+                out,
+                "locks      {granted} granted, {held} held by others, {renewed} renewed, {lost} lost; {writes} writes \
+                 under them, {fenced_off} fenced off"
+            )?;
+        }
         for Check { name, level, ops, decided, violations, .. } in &self.checks {
             let decided = if *decided { "decided" } else { "NOT decided" };
             writeln!(out, "check      {name}, {level}: {ops} operations, {decided}, {violations} violations")?;

@@ -57,7 +57,7 @@ pub async fn final_read(recorder: &Arc<Recorder>, client: &GatewayClient, shown:
 async fn read_one(recorder: &Recorder, client: &GatewayClient, shown: &dyn Shown, key: &str) -> Option<u64> {
     let mut process = recorder.new_process();
     for _ in 0..READS_MAX {
-        let what = Conduct { process, key, ask: &Ask::Read, body: None, deadline: READ_DEADLINE };
+        let what = Conduct { process, key, ask: &Ask::Read, body: None, fence: None, deadline: READ_DEADLINE };
         let done = conduct(recorder, client, shown, what).await;
         if let Finding::Held(held) = done.finding {
             return Some(recorder.lost(key, &held));

@@ -60,6 +60,62 @@ async fn a_correct_gateway_keeps_its_word() {
     assert!(verdict.ticks.answered > 100, "{}", verdict.text());
 }
 
+/// Few calls on records, so that those on locks have all the time; as many clients as stand in each other's way.
+fn lock_traffic() -> Load {
+    let deadline = Duration::from_secs(5);
+    Load::Traffic(TrafficConfig {
+        clients: 1,
+        keys: 2,
+        rate: 50,
+        lock_clients: 12,
+        deadline,
+        ..TrafficConfig::default()
+    })
+}
+
+async fn judged_locks(mode: Mode, ticks: bool) -> Verdict {
+    let fleet = FakeFleet::start(mode, None).await;
+    let config = RunConfig {
+        gateways: vec![fleet.gateway()],
+        // Long enough for some to oversleep their leases and be overtaken.
+        duration: Some(Duration::from_secs(6)),
+        seed: 11,
+        load: lock_traffic(),
+        ticks,
+        check_limit: Duration::from_secs(30),
+        ..RunConfig::default()
+    };
+    let verdict = run_traffic(config, std::future::pending()).await.expect("the run can begin");
+    fleet.end();
+    verdict
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn locks_that_keep_their_word_are_kept_and_sleepers_are_fenced_off() {
+    let verdict = judged_locks(Mode::Correct, true).await;
+    assert_eq!(verdict.verdict, Judgement::Kept, "{}", verdict.text());
+    let locks = verdict.locks.expect("there were clients of locks");
+    assert!(locks.granted > 20 && locks.held > 0 && locks.writes > 20, "{}", verdict.text());
+    assert!(locks.fenced_off > 0, "nobody slept through its lease, so nothing is shown: {}", verdict.text());
+    let check = verdict.checks.iter().find(|check| check.name == "locks").expect("locks are judged");
+    assert!(check.decided && check.ops > 60, "{}", verdict.text());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_that_is_not_looked_at_is_found() {
+    assert_broken(&judged_locks(Mode::BlindFence, false).await, "(locks)");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_holders_are_found() {
+    assert_broken(&judged_locks(Mode::TwoHolders, false).await, "(locks)");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_given_twice_is_found() {
+    assert_broken(&judged_locks(Mode::SameToken, false).await, "(locks)");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stale_reads_are_found() {
     assert_broken(&judged(Mode::StaleReads, traffic(), false).await, "violate level strict");

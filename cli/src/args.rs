@@ -11,6 +11,7 @@ use client::consul::Address;
 
 use crate::cluster::ChaosArgs;
 use crate::duration::parse as parse_duration;
+use crate::lock;
 use crate::out::Form;
 use crate::people;
 use crate::ring;
@@ -52,6 +53,8 @@ pub enum Command {
     Del(people::DelArgs),
     /// Add to a record that holds a decimal integer.
     Add(people::AddArgs),
+    /// Hold a lock while a command runs; or take, renew or give one back.
+    Lock(lock::LockArgs),
     /// Show which node holds a key, and how that was found out.
     Route(people::RouteArgs),
     /// Show the members of the ring, or let some of them leave.
@@ -367,6 +370,14 @@ pub struct StorageNodeArgs {
     /// The size of the log's segments, in bytes. Without it: the store's own default.
     #[arg(long, env = "EVERRING_SEGMENT_BYTES", value_name = "BYTES")]
     pub segment_bytes: Option<u64>,
+    /// How much of its log it reads again to see whether the disk has spoiled it, in bytes a second; 0 never does.
+    #[arg(
+        long,
+        env = "EVERRING_SCRUB_BYTES_PER_SECOND",
+        value_name = "BYTES",
+        default_value_t = storage_node::BYTES_PER_SECOND_DEFAULT
+    )]
+    pub scrub_bytes_per_second: u64,
     /// How much it takes in at most while it copies what it is to hold, in bytes a second. Without it: 32 MiB.
     #[arg(
         long,

@@ -18,6 +18,7 @@ mod cluster;
 mod duration;
 mod lineage;
 mod load;
+mod lock;
 mod out;
 mod people;
 mod ring;
@@ -71,6 +72,7 @@ fn carry_out(command: Command, logs: Option<String>) -> anyhow::Result<u8> {
         Command::Put(args) => people::put(args),
         Command::Del(args) => people::del(args),
         Command::Add(args) => people::add(args),
+        Command::Lock(args) => lock::run(args),
         Command::Route(args) => people::route(args),
         Command::Ring(args) => ring::run(args),
         Command::Explain(args) => people::explain(args),

@@ -12,7 +12,7 @@ use clap::{Args, ValueEnum};
 use client::gateway::{Action, Answer, AskError, Condition, Failure, GatewayClient, Reply, Request, Seen};
 use serde_json::{Value, json};
 use tokio::runtime::Builder;
-use wire::http::RouteAnswer;
+use wire::http::{Problem, RouteAnswer};
 
 use crate::args::{GatewaysArgs, OutputArgs};
 use crate::out::{self, Form};
@@ -59,6 +59,9 @@ pub struct ConditionArgs {
     /// The id that makes a repeat of this very write harmless. Without it one is drawn.
     #[arg(long, env = "EVERRING_REQUEST_ID", value_name = "ID")]
     pub request_id: Option<String>,
+    /// Write only if no greater fencing token was seen on the key: that of the lock under which this is written.
+    #[arg(long, env = "EVERRING_FENCE")]
+    pub fence: Option<u64>,
 }
 
 /// `everring put`.
@@ -128,7 +131,7 @@ pub enum Lookup {
 /// # Errors
 /// No gateway can be asked.
 pub fn get(args: GetArgs) -> anyhow::Result<u8> {
-    let reply = send(&args.at, Action::Get, Condition::Always, None)?;
+    let reply = send(&args.at, request(&args.at, Action::Get))?;
     let Reply::Ok(answer) = reply else { return refused(&args.at, reply) };
     match (answer.seen, args.at.output.output) {
         (Seen::Found, Form::Table) => out::bytes(&answer.body)?,
@@ -247,8 +250,16 @@ fn write(at: &KeyArgs, action: Action, when: ConditionArgs) -> anyhow::Result<u8
         (false, None) => Condition::Always,
     };
     let adds = matches!(action, Action::Add(_));
-    let reply = send(at, action, condition, when.request_id)?;
+    let request = Request { condition, fence: when.fence, ..request(at, action) };
+    let request_id = when.request_id.unwrap_or(request.request_id);
+    let reply = send(at, Request { request_id, ..request })?;
     let Reply::Ok(answer) = reply else { return refused(at, reply) };
+    if answer.seen == Seen::FencedOff {
+        let problem = serde_json::from_slice::<Problem>(&answer.body);
+        let detail = problem.map_or_else(|_| "a greater token was seen".to_owned(), |problem| problem.detail);
+        eprintln!("everring: fenced-off: {detail}; nothing was changed: another holds the lock by now");
+        return Ok(EXIT_REFUSED);
+    }
     if answer.seen == Seen::ConditionFailed {
         let etag = answer.etag.as_deref().map_or("it has no value".to_owned(), |etag| format!("its version is {etag}"));
         eprintln!("everring: not written: the condition does not hold for `{}`, {etag}; read it, and decide", at.key);
@@ -275,10 +286,8 @@ fn request(at: &KeyArgs, action: Action) -> Request {
     Request { deadline: at.deadline, ..Request::new(&at.bucket, &at.key, action) }
 }
 
-fn send(at: &KeyArgs, action: Action, condition: Condition, id: Option<String>) -> anyhow::Result<Reply> {
+fn send(at: &KeyArgs, request: Request) -> anyhow::Result<Reply> {
     let client = client(&at.gateways)?;
-    let mut request = Request { condition, ..request(at, action) };
-    request.request_id = id.unwrap_or(request.request_id);
     block_on(async { client.send(&request).await })
 }
 
@@ -344,6 +353,9 @@ fn word(seen: Seen) -> &'static str {
         Seen::Replaced => "replaced",
         Seen::Deleted => "deleted",
         Seen::ConditionFailed => "condition-failed",
+        Seen::FencedOff => "fenced-off",
+        Seen::Granted => "granted",
+        Seen::Held => "held",
     }
 }
 

@@ -136,6 +136,7 @@ pub fn storage_node(args: StorageNodeArgs, logs: Option<String>) -> anyhow::Resu
         data_bytes_max: args.data_bytes_max,
         segment_bytes: args.segment_bytes,
         transfer_bytes_per_second: args.transfer_bytes_per_second,
+        scrub_bytes_per_second: args.scrub_bytes_per_second,
         grace: Some(args.grace).filter(|grace| !grace.is_zero()),
         rejoin: args.rejoin,
     };

@@ -4,6 +4,8 @@
 // Each test program uses another part of it.
 #![allow(dead_code)]
 
+mod locks;
+
 use std::collections::BTreeMap;
 use std::process::{Child, Command};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -34,6 +36,12 @@ pub enum Mode {
     CorruptBodies,
     /// Receipts name a replica that is dead.
     LyingReceipts,
+    /// Fencing tokens are not looked at.
+    BlindFence,
+    /// Now and then a lock is granted to a second owner.
+    TwoHolders,
+    /// Now and then a lock is granted under a token that was given away already.
+    SameToken,
 }
 
 /// The names of the fake fleet's nodes.
@@ -60,6 +68,7 @@ struct Inner {
     answered: BTreeMap<String, (u16, Option<String>)>,
     nodes: Vec<Node>,
     pipelines: BTreeMap<String, Pipeline>,
+    locks: locks::Locks,
 }
 
 #[derive(Clone, Default)]
@@ -86,6 +95,7 @@ impl FakeFleet {
             answered: BTreeMap::new(),
             nodes: NODES.map(node).into(),
             pipelines: BTreeMap::new(),
+            locks: locks::Locks::default(),
         };
         let fleet = Arc::new(FakeFleet { mode, inner: Mutex::new(inner), otlp, address: Mutex::default() });
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -99,6 +109,9 @@ impl FakeFleet {
                 .route("/v1/kv/{bucket}/{key}", web::get().to(get))
                 .route("/v1/kv/{bucket}/{key}", web::put().to(put))
                 .route("/v1/kv/{bucket}/{key}", web::delete().to(delete))
+                .route("/v1/locks/{name}", web::put().to(locks::acquire))
+                .route("/v1/locks/{name}", web::delete().to(locks::release))
+                .route("/v1/locks/{name}/renew", web::post().to(locks::renew))
                 .route("/v1/ring", web::get().to(ring))
                 .route("/v1/route/{bucket}/{key}", web::get().to(route))
                 .route("/node/{name}/status", web::get().to(status))
@@ -333,6 +346,11 @@ async fn write(fleet: Data<FakeFleet>, request: HttpRequest, key: String, body: 
     let request_id = text("everring-request-id").expect("our client always names its requests");
     if let Some((status, etag)) = inner.answered.get(&request_id).cloned() {
         return ended(&fleet, inner, &request, status, etag, &key);
+    }
+    if let Some(fence) = locks::fence_of(&request)
+        && inner.locks.passes(fleet.mode, &key, fence).is_err()
+    {
+        return problem(answer(&fleet, inner, &request, 412, &key), 412, "fenced-off");
     }
     let register = inner.keys.entry(key.clone()).or_default();
     let present = register.now.as_ref().map(|(etag, _)| etag.clone());

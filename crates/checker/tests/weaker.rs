@@ -365,6 +365,47 @@ fn a_lock_has_one_holder_and_growing_tokens() {
 }
 
 #[test]
+fn a_refusal_for_a_token_needs_a_greater_one_that_may_be_there() {
+    let verdict = |lines: &[(u8, &str, &str, &str)]| {
+        let line = |(process, kind, f, rest): &(u8, &str, &str, &str)| {
+            format!("{{\"process\":{process},\"type\":\"{kind}\",\"f\":\"{f}\",\"key\":\"l\",\"value\":{rest}}}\n")
+        };
+        let text: String = lines.iter().map(line).collect();
+        check(text.as_bytes(), &Options { model: Model::Lock, ..Options::default() }).expect("readable").verdict
+    };
+    let refused = [(0, "invoke", "use", "{\"fence\":1}"), (0, "ok", "use", "{\"fence\":1},\"applied\":false")];
+    let held = [(0, "invoke", "acquire", "null"), (0, "ok", "acquire", "1")];
+    let then =
+        |more: &[(u8, &'static str, &'static str, &'static str)]| verdict(&[&held[..], more, &refused[..]].concat());
+    assert_eq!(then(&[]), Verdict::Violated);
+    let released = [(0, "invoke", "release", "{\"fence\":1}"), (0, "ok", "release", "null")];
+    let again = [(1, "invoke", "acquire", "null"), (1, "ok", "acquire", "2")];
+    assert_eq!(then(&[&released[..], &again[..]].concat()), Verdict::Valid);
+    assert_eq!(then(&[&released[..], &[again[0]], &[(1, "info", "acquire", "null")]].concat()), Verdict::Valid);
+    assert_eq!(then(&[&[again[0]][..], &[(1, "fail", "acquire", "null")]].concat()), Verdict::Violated);
+}
+
+#[test]
+fn a_renewed_lease_lasts_longer_and_who_renews_still_holds() {
+    let line = |process: u8, kind: &str, f: &str, value: &str, ms: u64| {
+        let fields = format!("\"f\":\"{f}\",\"key\":\"l\",\"value\":{value},\"time\":{}", ms * 1_000_000);
+        format!("{{\"process\":{process},\"type\":\"{kind}\",{fields}}}\n")
+    };
+    let grant = |fence: u8| format!("{{\"fence\":{fence},\"ttl_ms\":10}}");
+    let acquired = |process: u8, ms: u64| {
+        line(process, "invoke", "acquire", "null", ms) + &line(process, "ok", "acquire", &grant(process + 1), ms)
+    };
+    let renewed = |ms: u64| line(0, "invoke", "renew", &grant(1), ms) + &line(0, "ok", "renew", &grant(1), ms);
+    let options = || Options { model: Model::Lock, ..Options::default() };
+    let verdict = |text: String| check(text.as_bytes(), &options()).expect("readable").verdict;
+    assert_eq!(verdict(acquired(0, 0) + &renewed(8) + &acquired(1, 12)), Verdict::Violated, "it lasts until 18");
+    assert_eq!(verdict(acquired(0, 0) + &renewed(8) + &acquired(1, 19)), Verdict::Valid);
+    assert_eq!(verdict(acquired(0, 0) + &acquired(1, 12) + &renewed(13)), Verdict::Violated, "another holds it");
+    let unknown = line(0, "invoke", "renew", &grant(1), 8) + &line(0, "info", "renew", "null", 9);
+    assert_eq!(verdict(acquired(0, 0) + &unknown + &acquired(1, 12)), Verdict::Valid, "it may never have acted");
+}
+
+#[test]
 fn a_lease_runs_out_by_time_and_not_before() {
     let line = |process: u8, kind: &str, value: &str, time: u64| {
         let fields = format!("\"f\":\"acquire\",\"key\":\"l\",\"value\":{value},\"time\":{time}");

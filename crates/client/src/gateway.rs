@@ -50,6 +50,22 @@ pub enum Action {
     Add(i64),
     /// `POST ?op=append`.
     Append(Bytes),
+    /// `PUT /v1/locks/{key}`: take the lock, or stand in its queue for a while.
+    Acquire {
+        /// Who asks; the same owner is granted what it holds already.
+        owner: String,
+        /// How long it holds the lock without renewing it.
+        ttl_ms: u64,
+        /// How long it waits in the queue; 0 does not wait.
+        wait_ms: u64,
+    },
+    /// `POST /v1/locks/{key}/renew`, of the grant that [`Request::fence`] names.
+    Renew {
+        /// How long the lock is held from now on.
+        ttl_ms: u64,
+    },
+    /// `DELETE /v1/locks/{key}`, of the grant that [`Request::fence`] names.
+    Release,
 }
 
 /// What a write demands of the value it replaces.
@@ -77,6 +93,8 @@ pub struct Request {
     pub action: Action,
     /// On which condition; writes only.
     pub condition: Condition,
+    /// The fencing token under which it is made (`If-Fence`); writes and lock calls only.
+    pub fence: Option<u64>,
     /// The id that makes retries harmless; see [`request_id`].
     pub request_id: String,
     /// How long the caller waits, over all attempts.
@@ -111,6 +129,21 @@ pub enum Seen {
     Deleted,
     /// 412: the condition did not hold; `etag` is what was there instead.
     ConditionFailed,
+    /// 412: the fencing token is lower than one that was seen already, or its grant is over.
+    FencedOff,
+    /// A lock was granted, or its lease renewed (200); the body has the grant.
+    Granted,
+    /// 409: another owner holds the lock.
+    Held,
+}
+
+/// A lock as it was granted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// The fencing token: greater than that of any grant before it.
+    pub fence: u64,
+    /// How much longer it is held unless it is renewed, by the clock of the gateway that answered.
+    pub expires_in_ms: u64,
 }
 
 /// A gateway's answer.
@@ -134,6 +167,14 @@ pub struct Answer {
     pub gateway: String,
     /// Attempts made at gateways, 1 when the first one answered.
     pub attempts: u32,
+}
+
+impl Answer {
+    /// The lock that was granted; none for any other answer, and for one of another form.
+    pub fn grant(&self) -> Option<Grant> {
+        let words: Value = serde_json::from_slice(&self.body).ok().filter(|_| self.seen == Seen::Granted)?;
+        Some(Grant { fence: words["fence"].as_u64()?, expires_in_ms: words["expires_in_ms"].as_u64()? })
+    }
 }
 
 /// Why a request was not answered.
@@ -195,6 +236,9 @@ const BACKOFF_MAX_MS: u64 = 100;
 /// Unreserved characters (RFC 3986) and the slash, which is a key's own.
 const KEY_PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
 
+/// The same for what is one segment of a path.
+const NAME_PLAIN: &AsciiSet = &KEY_PLAIN.add(b'/');
+
 /// A new request id: a UUIDv7, whose time tells the replicas when the request was first sent.
 pub fn request_id() -> String {
     uuid::Uuid::now_v7().to_string()
@@ -208,6 +252,7 @@ impl Request {
             key: key.to_owned(),
             action,
             condition: Condition::Always,
+            fence: None,
             request_id: request_id(),
             deadline: Duration::from_secs(1),
             context: TraceContext::NONE,
@@ -218,14 +263,25 @@ impl Request {
     pub fn method(&self) -> &'static str {
         match self.action {
             Action::Get => "GET",
-            Action::Put { .. } => "PUT",
-            Action::Delete => "DELETE",
-            Action::Add(_) | Action::Append(_) => "POST",
+            Action::Put { .. } | Action::Acquire { .. } => "PUT",
+            Action::Delete | Action::Release => "DELETE",
+            Action::Add(_) | Action::Append(_) | Action::Renew { .. } => "POST",
         }
     }
 
     fn is_read(&self) -> bool {
         self.action == Action::Get
+    }
+
+    /// The route, as the gateway's spans name it.
+    pub fn route(&self) -> &'static str {
+        match self.action {
+            Action::Get | Action::Put { .. } | Action::Delete | Action::Add(_) | Action::Append(_) => {
+                "/v1/kv/{bucket}/{key}"
+            }
+            Action::Acquire { .. } | Action::Release => "/v1/locks/{name}",
+            Action::Renew { .. } => "/v1/locks/{name}/renew",
+        }
     }
 
     fn path_and_query(&self) -> String {
@@ -235,6 +291,11 @@ impl Request {
             Action::Add(by) => format!("?op=add&by={by}"),
             Action::Append(_) => "?op=append".to_owned(),
             Action::Get | Action::Put { .. } | Action::Delete => String::new(),
+            Action::Acquire { .. } | Action::Renew { .. } | Action::Release => {
+                let name = utf8_percent_encode(&self.key, NAME_PLAIN);
+                let renew = if matches!(self.action, Action::Renew { .. }) { "/renew" } else { "" };
+                return format!("/v1/locks/{name}{renew}");
+            }
         };
         format!("/v1/kv/{bucket}/{key}{query}")
     }
@@ -460,15 +521,20 @@ impl GatewayClient {
         let url = format!("http://{gateway}{}", request.path_and_query());
         let method = match request.action {
             Action::Get => Method::GET,
-            Action::Put { .. } => Method::PUT,
-            Action::Delete => Method::DELETE,
-            Action::Add(_) | Action::Append(_) => Method::POST,
+            Action::Put { .. } | Action::Acquire { .. } => Method::PUT,
+            Action::Delete | Action::Release => Method::DELETE,
+            Action::Add(_) | Action::Append(_) | Action::Renew { .. } => Method::POST,
         };
         let mut call = self.http.request(method, url).headers(headers_of(request, number, left));
         match &request.action {
             Action::Put { value, .. } => call = call.body(value.clone()),
             Action::Append(tail) => call = call.body(tail.clone()),
-            Action::Get | Action::Delete | Action::Add(_) => {}
+            Action::Acquire { owner, ttl_ms, wait_ms } => {
+                let words = serde_json::json!({ "owner": owner, "ttl_ms": ttl_ms, "wait_ms": wait_ms });
+                call = call.body(words.to_string());
+            }
+            Action::Renew { ttl_ms } => call = call.body(serde_json::json!({ "ttl_ms": ttl_ms }).to_string()),
+            Action::Get | Action::Delete | Action::Add(_) | Action::Release => {}
         }
         let response = match call.send().await {
             Ok(response) => response,
@@ -548,6 +614,9 @@ fn headers_of(request: &Request, number: u32, left: Duration) -> HeaderMap {
         Condition::Exists => put("if-match", "*".to_owned()),
         Condition::Absent => put("if-none-match", "*".to_owned()),
     }
+    if let Some(fence) = request.fence {
+        put(header::FENCE, fence.to_string());
+    }
     if let Action::Put { content_type, .. } = &request.action {
         put("content-type", content_type.clone().unwrap_or_else(|| "application/octet-stream".to_owned()));
     }
@@ -566,13 +635,17 @@ fn read_answer(
     // A problem in JSON, whatever its media type says; a success has none.
     let problem = (!status.is_success()).then(|| serde_json::from_slice::<Problem>(&body).ok()).flatten();
     let code = problem.as_ref().map_or_else(|| format!("http-{}", status.as_u16()), |problem| problem.code.clone());
+    let takes = matches!(request.action, Action::Acquire { .. } | Action::Renew { .. });
     let seen = match (request.is_read(), status.as_u16(), code.as_str()) {
+        (_, 200, _) if takes => Some(Seen::Granted),
+        (_, 409, "held") if takes => Some(Seen::Held),
         (true, 200 | 206, _) => Some(Seen::Found),
         (true, 404, "no-such-key") => Some(Seen::Absent),
         (false, 201, _) => Some(Seen::Created),
         (false, 200, _) => Some(Seen::Replaced),
         (false, 204, _) => Some(Seen::Deleted),
         (false, 412, "condition-failed") => Some(Seen::ConditionFailed),
+        (false, 412, "fenced-off") => Some(Seen::FencedOff),
         _ => None,
     };
     let trace_id = text(header::TRACE_ID);

@@ -23,8 +23,10 @@ pub(crate) struct Register {
     pub accepted: Ballot,
     /// What was accepted.
     pub state: State,
-    /// Where the log holds it.
+    /// Where the log was first told of it: from its sync on it is safe.
     pub logged: LogPosition,
+    /// Where the log holds it now; behind `logged` once it was written again.
+    pub place: LogPosition,
     /// A ballot of our own that a majority promised with the accept of `accepted`: the next write may skip its prepare
     /// as long as `accepted` is still what that majority accepted, in the arc epoch in which it did.
     pub granted: Option<(Epoch, Ballot)>,
@@ -107,6 +109,7 @@ impl Acceptor {
                         accepted: ballot,
                         state,
                         logged: position,
+                        place: position,
                         granted: None,
                         chosen: Ballot::ZERO,
                     };
@@ -282,7 +285,8 @@ impl Acceptor {
         register.granted = None;
         self.live_bytes = self.live_bytes - before + size_of(key, state);
         let position = self.append(Record::Accepted { key: key.clone(), ballot, state: state.clone() }, persist);
-        self.registers.entry(key.clone()).or_default().logged = position;
+        let register = self.registers.entry(key.clone()).or_default();
+        (register.logged, register.place) = (position, position);
     }
 
     /// What is accepted, and how far the log must be synced before it may be told.
@@ -425,8 +429,29 @@ impl Acceptor {
     /// Writes those of `records` that are still current to the log again, so that their old place can be given up.
     pub fn rewrite(&mut self, records: Vec<Record>, persist: &mut Vec<(LogPosition, Record)>) {
         for record in records.into_iter().filter(|record| self.is_current(record)).collect::<Vec<_>>() {
-            self.append(record, persist);
+            let Record::Accepted { key, .. } = &record else { continue };
+            let key = key.clone();
+            let place = self.append(record, persist);
+            self.registers.entry(key).or_default().place = place;
         }
+        self.rewrite_marks(persist);
+    }
+
+    /// What the log holds at `through` or before and nowhere else, as records made from memory. Right for the log's
+    /// oldest part only.
+    pub fn held_through(&self, through: LogPosition) -> Vec<Record> {
+        let held =
+            self.registers.iter().filter(|(_, register)| register.accepted > Ballot::ZERO && register.place <= through);
+        held.map(|(key, register)| Record::Accepted {
+            key: key.clone(),
+            ballot: register.accepted,
+            state: register.state.clone(),
+        })
+        .collect()
+    }
+
+    /// What holds for the whole node is written again with every part that goes.
+    fn rewrite_marks(&mut self, persist: &mut Vec<(LogPosition, Record)>) {
         // The ceiling in force may have stood there. What is durable stays so until the copy is.
         self.append(Record::Ceiling(self.ceiling), persist);
         if self.epoch > Epoch(0) {

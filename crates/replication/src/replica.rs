@@ -228,6 +228,16 @@ impl<R: Rules> Replica<R> {
         self.acceptor.rewrite(records, &mut out.persist);
     }
 
+    /// Records, made from memory, of what the log holds at `through` or before and nowhere else, for
+    /// [`Replica::rewrite`]: that part, which must be the log's oldest, was found to be damaged.
+    ///
+    /// What is in memory was restored from a whole log or accepted since, so it is what the log had: nothing that was
+    /// promised is forgotten, and no peer is needed. Whoever *starts* on a damaged log has no such memory, and must not
+    /// come back as the one it was.
+    pub fn held_through(&self, through: LogPosition) -> Vec<Record> {
+        if self.rules.keeps(Rule::RewriteLost) { self.acceptor.held_through(through) } else { Vec::new() }
+    }
+
     /// What is accepted here: for explanations and for the simulator's invariants.
     pub fn inspect(&self, key: &RegisterKey) -> (crate::Ballot, crate::State) {
         let (ballot, state, _) = self.acceptor.accepted(key);

@@ -121,6 +121,10 @@ pub enum Rule {
     ///
     /// Broken: counts what was copied as a vote, chosen or not.
     CopyConfirmed,
+    /// What a damaged part of the log held is written again from memory before that part goes.
+    ///
+    /// Broken: gives up a damaged part of the log, and with it what only that part held.
+    RewriteLost,
 }
 
 /// Which of the safety rules the core keeps.

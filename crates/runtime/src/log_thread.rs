@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use replication::{LogPosition, Record};
 use stdx::error_chain;
-use store::{AppendError, DropError, Log, Poisoned, ReadError, SegmentId, Sizes};
+use store::{AppendError, Damage, DropError, Log, Poisoned, ReadError, ScrubStep, SegmentId, SegmentInfo, Sizes};
 use wire::codec;
 
 /// What the log's thread tells.
@@ -26,7 +26,25 @@ pub enum LogEvent {
     },
     /// The segment is gone; the next one may be cleaned.
     Dropped(SegmentId),
-    /// The disk failed or holds damage. The thread has ended and what waits is not durable: the process must end, with
+    /// The answer to [`LogThread::scrub`]: so many bytes were read again, and whether that was the end of a pass.
+    Scrubbed {
+        /// How many.
+        bytes: u64,
+        /// Whether all was read that was durable.
+        pass_ended: bool,
+    },
+    /// Something that was durable cannot be read any more. Until its segment is dropped, each [`LogThread::clean`]
+    /// works towards that.
+    Damaged(Damage),
+    /// The answer to [`LogThread::clean`] when the oldest segment is damaged: what it held is to be appended again from
+    /// memory, and then it is to be dropped.
+    LostSegment {
+        /// The segment, for [`LogThread::drop_segment`].
+        id: SegmentId,
+        /// Its last record.
+        through: LogPosition,
+    },
+    /// The disk failed. The thread has ended and what waits is not durable: the process must end, with
     /// this sentence.
     Failed(String),
 }
@@ -39,8 +57,10 @@ pub enum LogEvent {
 /// Cleaning is a conversation, because only the core knows what is current and only the core numbers records:
 /// [`LogThread::clean`] asks; [`LogEvent::OldestSegment`] shows what the oldest segment holds; the owner has the core
 /// persist the current ones again as ordinary records, hands those to [`LogThread::append`], and then calls
-/// [`LogThread::drop_segment`]. Copies need room before the segment gives any: on a full disk the owner compares them
-/// with [`LogThread::sizes`] first, and calls [`LogThread::keep_segment`] when they do not fit.
+/// [`LogThread::drop_segment`]. A segment that was found to be damaged goes the same way, but that the owner makes the
+/// copies from memory: [`LogEvent::LostSegment`] comes in place of its records. Copies need room before the segment
+/// gives any: on a full disk the owner compares them with [`LogThread::sizes`] first, and calls
+/// [`LogThread::keep_segment`] when they do not fit.
 pub struct LogThread {
     commands: Sender<Command>,
     shared: Arc<SharedState>,
@@ -52,6 +72,7 @@ enum Command {
     Clean { live_bytes: u64 },
     Drop { id: SegmentId, copied_through: LogPosition },
     Keep { id: SegmentId },
+    Scrub { bytes: u64 },
     Stop,
 }
 
@@ -121,6 +142,12 @@ impl LogThread {
         self.tell(Command::Keep { id });
     }
 
+    /// Reads about `bytes` of the log again and verifies them. Answered by [`LogEvent::Scrubbed`], or by
+    /// [`LogEvent::Damaged`] and that.
+    pub fn scrub(&self, bytes: u64) {
+        self.tell(Command::Scrub { bytes });
+    }
+
     /// Records that were handed over and are not durable yet.
     pub fn waiting(&self) -> u64 {
         self.shared.waiting.load(Ordering::Relaxed)
@@ -176,7 +203,7 @@ impl Worker {
                     Err(_) => return Ok(()),
                 }
             };
-            let mut clean = None;
+            let (mut clean, mut scrub) = (None, None);
             let mut stop = false;
             // Everything that waits joins the group.
             for command in first.into_iter().chain(commands.try_iter()) {
@@ -185,6 +212,7 @@ impl Worker {
                     Command::Clean { live_bytes } => clean = Some(live_bytes),
                     Command::Drop { id, copied_through } => self.drop = Some((id, copied_through)),
                     Command::Keep { id } => self.offered = self.offered.filter(|offered| *offered != id),
+                    Command::Scrub { bytes } => scrub = Some(bytes),
                     Command::Stop => stop = true,
                 }
             }
@@ -195,6 +223,9 @@ impl Worker {
             }
             if let Some(live_bytes) = clean {
                 self.offer_oldest(live_bytes)?;
+            }
+            if let Some(bytes) = scrub {
+                self.scrub(bytes)?;
             }
         }
     }
@@ -251,10 +282,20 @@ impl Worker {
     }
 
     fn offer_oldest(&mut self, live_bytes: u64) -> Result<(), String> {
+        let active = self.log.segments().last();
+        if active.is_some_and(|active| self.log.is_damaged(active.id)) {
+            // It can go only when another one is written to.
+            self.log.seal().map_err(|error| error_chain(&error))?;
+        }
         let Some(oldest) = self.log.oldest_segment() else { return Ok(()) };
         // While records wait for room there is none for copies, which would have to wait behind them.
         let is_settled = self.waiting.is_empty() && self.log.durable() >= oldest.last_sequence;
-        if self.offered.is_some() || !is_settled || !self.log.needs_cleaning(live_bytes) {
+        let is_due = self.log.has_damage() || self.log.needs_cleaning(live_bytes);
+        if self.offered.is_some() || !is_settled || !is_due {
+            return Ok(());
+        }
+        if self.log.is_damaged(oldest.id) {
+            self.offer_lost(oldest);
             return Ok(());
         }
         let mut records = Vec::new();
@@ -263,12 +304,39 @@ impl Worker {
             Ok(record) => records.push((LogPosition(sequence), record)),
             Err(error) => malformed = Some(format!("record {sequence} of the log: {}", error_chain(&error))),
         });
-        read.map_err(|error: ReadError| error_chain(&error))?;
+        match read {
+            Ok(()) => {}
+            Err(ReadError::Damaged { segment, offset }) => {
+                self.log.note_damaged(segment);
+                self.tell(LogEvent::Damaged(Damage { segment, offset, sequence: 0 }));
+                self.offer_lost(oldest);
+                return Ok(());
+            }
+            Err(error @ (ReadError::Unknown(_) | ReadError::Poisoned(_))) => return Err(error_chain(&error)),
+        }
         if let Some(malformed) = malformed {
             return Err(malformed);
         }
         self.offered = Some(oldest.id);
         self.tell(LogEvent::OldestSegment { id: oldest.id, records });
+        Ok(())
+    }
+
+    fn offer_lost(&mut self, oldest: SegmentInfo) {
+        self.offered = Some(oldest.id);
+        self.tell(LogEvent::LostSegment { id: oldest.id, through: LogPosition(oldest.last_sequence) });
+    }
+
+    fn scrub(&mut self, bytes: u64) -> Result<(), String> {
+        let (mut read, mut pass_ended) = (0, false);
+        while read < bytes && !pass_ended {
+            match self.log.scrub_step(bytes - read).map_err(|error| error_chain(&error))? {
+                ScrubStep::Whole { bytes } => read += bytes,
+                ScrubStep::PassEnded => pass_ended = true,
+                ScrubStep::Damaged(damage) => self.tell(LogEvent::Damaged(damage)),
+            }
+        }
+        self.tell(LogEvent::Scrubbed { bytes: read, pass_ended });
         Ok(())
     }
 

@@ -179,8 +179,8 @@ fn a_full_log_is_told_and_goes_on_when_cleaned() {
                 thread.clean(0);
             }
             LogEvent::Dropped(id) => dropped.push(id),
-            LogEvent::Failed(failure) => panic!("{failure}"),
             LogEvent::Synced(_) => {}
+            other => panic!("unexpected: {other:?}"),
         }
     }
     let in_order: Vec<_> = (1..=dropped.len() as u64).map(SegmentId).collect();
@@ -194,6 +194,83 @@ fn a_full_log_is_told_and_goes_on_when_cleaned() {
         newest.insert(key.position, (LogPosition(sequence), record));
     }
     assert_eq!(newest, core.current, "every current record outlived its segment");
+}
+
+/// Reads the whole log again, and asks for cleaning as soon as damage is told; gives back what is offered as lost.
+fn scrubbed_until_lost(thread: &LogThread, events: &Receiver<LogEvent>) -> (SegmentId, LogPosition) {
+    thread.scrub(1 << 20);
+    let mut told = None;
+    loop {
+        match next(events) {
+            LogEvent::Damaged(damage) => {
+                assert_eq!(told.replace(damage.segment), None, "damage is told once");
+                thread.clean(u64::MAX);
+            }
+            LogEvent::LostSegment { id, through } => {
+                assert_eq!(told, Some(id));
+                return (id, through);
+            }
+            LogEvent::Scrubbed { pass_ended, .. } => assert!(pass_ended, "a megabyte is all there is"),
+            LogEvent::Synced(_) => {}
+            other => panic!("unexpected: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_damaged_segment_is_told_and_goes_once_its_records_came_again_from_memory() {
+    // In a segment behind the active one, and in the active one itself.
+    for (records, spoiled) in [(60, 1), (5, 1)] {
+        let disk = SimDisk::new(9);
+        let (thread, events) = start(&disk);
+        let mut core = Core::default();
+        thread.append((1..=records).map(|n| core.persist(record(n, n))).collect());
+        synced(&events, records);
+        assert!(disk.flip(&SegmentId(spoiled).file_name(), 100, 8));
+        let (id, through) = scrubbed_until_lost(&thread, &events);
+        assert_eq!(id, SegmentId(spoiled));
+        let lost: Vec<_> = core.current.values().filter(|(at, _)| *at <= through).map(|(_, of)| of.clone()).collect();
+        assert!(!lost.is_empty());
+        thread.append(lost.into_iter().map(|record| core.persist(record)).collect());
+        thread.drop_segment(id, LogPosition(core.last));
+        while next(&events) != LogEvent::Dropped(id) {}
+        thread.stop();
+        let mut newest = BTreeMap::new();
+        for (sequence, record) in restored(&disk) {
+            let Record::Accepted { key, .. } = &record else { panic!("only registers were written") };
+            newest.insert(key.position, (LogPosition(sequence), record));
+        }
+        assert_eq!(newest, core.current, "nothing that was held is lost with the segment");
+    }
+}
+
+#[test]
+fn damage_that_cleaning_meets_is_told_like_any_other() {
+    let disk = SimDisk::new(10);
+    let (thread, events) = start(&disk);
+    thread.append(vec![(LogPosition(1), record(1, 1))]);
+    let mut last = 1;
+    loop {
+        match next(&events) {
+            // Full, so that cleaning pays.
+            LogEvent::Full(true) => {
+                last = 200;
+                assert!(disk.flip(&SegmentId(1).file_name(), 100, 8));
+                thread.clean(0);
+            }
+            LogEvent::Damaged(damage) => {
+                assert_eq!(damage.segment, SegmentId(1));
+                assert!(matches!(next(&events), LogEvent::LostSegment { id: SegmentId(1), .. }));
+                return;
+            }
+            LogEvent::Synced(_) => {}
+            other => panic!("unexpected: {other:?}"),
+        }
+        if last < 200 {
+            last += 1;
+            thread.append(vec![(LogPosition(last), record(last, last))]);
+        }
+    }
 }
 
 #[test]

@@ -282,6 +282,8 @@ impl fmt::Display for Summary {
             return self.write_speed(f);
         }
         writeln!(f, "{disks_full} full disks, {disk_refusals} refusals, {segments_cleaned} segments cleaned")?;
+        let Counts { bits_rotted, damage_scrubbed, damage_at_start, .. } = self.counts;
+        writeln!(f, "{bits_rotted} bits rotted, {damage_scrubbed} found by scrubbing, {damage_at_start} by a start")?;
         writeln!(f, "{ring_checks} checks of the ring, ideal {rings_healed} times, {second_rings} second rings")?;
         let Counts { changes_begun, changes_done, arcs_copied, arcs_confirmed, released, .. } = self.counts;
         let moved = self.counts.tokens_moved;

@@ -101,6 +101,13 @@ impl Registers {
         register.note_chosen(ballot, &self.reached, (Bound::Unbounded, Bound::Unbounded))
     }
 
+    /// Node `node` was started again, and its log gave back this as the newest of the register.
+    pub fn remembered(&self, key: &RegisterKey, node: NodeId, held: Option<Ballot>) -> Result<(), Violation> {
+        let durable = self.registers.get(key).map(|register| &register.durable);
+        let newest = durable.into_iter().flatten().rev().find(|(_, nodes)| nodes.contains(&node));
+        invariant_a_restart_remembers_what_was_durable(key, newest.map(|(ballot, _)| *ballot), held)
+    }
+
     /// Node `node`'s disk says that it acts on the view `epoch`, and so on no earlier one.
     pub fn reached(&mut self, node: NodeId, epoch: Epoch) -> Result<(), Violation> {
         let reached = self.reached.entry(node).or_default();
@@ -213,6 +220,19 @@ fn invariant_one_owner_set_per_arc_epoch(key: &RegisterKey, arc: &Arc, known: &R
     }
     let found = format!("epoch {} of {} has the sets {:?} and {known:?}", arc.epoch, key.position, arc.sets());
     Err(Violation { invariant: "one_owner_set_per_arc_epoch", found })
+}
+
+/// What a node's disk has held, its next start under the same identity finds.
+fn invariant_a_restart_remembers_what_was_durable(
+    key: &RegisterKey,
+    durable: Option<Ballot>,
+    held: Option<Ballot>,
+) -> Result<(), Violation> {
+    if durable <= held {
+        return Ok(());
+    }
+    let found = format!("the register at {} was durable at {durable:?}, and is found at {held:?}", key.position);
+    Err(Violation { invariant: "a_restart_remembers_what_was_durable", found })
 }
 
 /// Of the replicas in charge of an arc, a majority has its disk.

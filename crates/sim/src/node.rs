@@ -6,7 +6,10 @@ use chord::Config;
 use membership::{Epoch, NodeId, Position, View};
 use replication::{AllBut, Ballot, Effects, Input, LogPosition, Outbox, Record, RegisterKey, Replica};
 use stdx::{Instant, Prng};
-use store::{AppendError, DropError, Log, LogConfig, OpenError, SegmentId, SimDisk, framed_len};
+use store::{
+    AppendError, Damage, DropError, Log, LogConfig, OpenError, ReadError, ScrubStep, SegmentId, SegmentInfo, SimDisk,
+    framed_len,
+};
 
 use crate::ring_host::RingHost;
 
@@ -30,6 +33,8 @@ pub(crate) struct SimNode<C: chord::Rules> {
     pub gone: bool,
     /// Whether its disk will fail at one of the next calls.
     pub doomed: bool,
+    /// Whether it takes damage in the middle of its log for a torn tail: a planted bug.
+    pub cuts_damage: bool,
     /// The last view that it kept beside its log, which is not synced, and the one before.
     pub kept_views: [View; 2],
 }
@@ -88,7 +93,9 @@ pub(crate) struct DiskFailed;
 pub(crate) enum StartFailed {
     /// The disk failed in the middle of it.
     Disk,
-    /// The log does not open, though nothing but crashes befell it.
+    /// The log is damaged: something that was acknowledged cannot be read.
+    Damaged(String),
+    /// The log does not open, though neither crashes nor rot can have done that.
     Log(String),
 }
 
@@ -108,6 +115,7 @@ impl<C: chord::Rules> SimNode<C> {
             paused_until,
             gone: false,
             doomed: false,
+            cuts_damage: false,
             kept_views,
         }
     }
@@ -125,13 +133,16 @@ impl<C: chord::Rules> SimNode<C> {
         let mut replica = Replica::with_rules(self.id, view.clone(), prng.fork(), self.rules);
         replica.set_incarnation(self.incarnation);
         let config = LogConfig { segment_bytes, ..LogConfig::new(self.id.0) };
-        let mut restored: Vec<(u64, Record)> = Vec::new();
-        let log = Log::open(self.disk.clone(), config, &mut |sequence, body| {
-            let record = wire::codec::decode_record(body).expect("the log gives back what was appended");
-            restored.push((sequence, record));
-        });
+        let (log, restored) = match open(&self.disk, config.clone()) {
+            (Err(OpenError::Damaged { .. }), whole) if self.cuts_damage => {
+                self.cut_behind(&whole, config.clone(), prng);
+                open(&self.disk, config)
+            }
+            opened => opened,
+        };
         let log = log.map_err(|error| match error {
             OpenError::Disk(_) => StartFailed::Disk,
+            error @ OpenError::Damaged { .. } => StartFailed::Damaged(stdx::error_chain(&error)),
             error => StartFailed::Log(stdx::error_chain(&error)),
         })?;
         self.tokens = view.member(self.id).map(|member| member.tokens.clone()).unwrap_or_default();
@@ -156,6 +167,17 @@ impl<C: chord::Rules> SimNode<C> {
             unsynced: VecDeque::new(),
         });
         Ok((out.drain(), held))
+    }
+
+    /// The planted bug: what was read before the damage is taken for all there was.
+    fn cut_behind(&mut self, whole: &[(u64, Record)], config: LogConfig, prng: &mut Prng) {
+        self.disk = SimDisk::new(prng.next_u64());
+        let (log, _) = open(&self.disk, config);
+        let mut log = log.expect("an empty disk makes a new log");
+        for (_, record) in whole {
+            log.append(&wire::codec::encode_record(record)).expect("a new disk has room");
+        }
+        log.flush().expect("a new disk works");
     }
 
     /// Gives the replica one input.
@@ -198,6 +220,16 @@ impl<C: chord::Rules> SimNode<C> {
     pub fn is_working(&self) -> bool {
         self.running.is_some() && self.paused_until.is_none()
     }
+}
+
+/// Opens a log, and gives back what it restored up to where it could be read.
+fn open(disk: &SimDisk, config: LogConfig) -> (Result<Log, OpenError>, Vec<(u64, Record)>) {
+    let mut restored = Vec::new();
+    let log = Log::open(disk.clone(), config, &mut |sequence, body| {
+        let record = wire::codec::decode_record(body).expect("the log gives back what was appended");
+        restored.push((sequence, record));
+    });
+    (log, restored)
 }
 
 /// What the log's thread does in production.
@@ -249,21 +281,24 @@ impl<C: chord::Rules> Running<C> {
 
     /// Writes what is current of the oldest segment to the log again, if that pays and there is room for it.
     ///
-    /// As in production, but that production only begins when the log has grown by 64 MiB.
+    /// As in production, but that production only begins when the log has grown by 64 MiB. A damaged log is always
+    /// worth it: what cannot be read of it is in memory.
     pub fn clean(&mut self, segment_bytes: u64) -> Result<Option<Effects>, DiskFailed> {
+        let active = self.log.segments().last();
+        if active.is_some_and(|active| self.log.is_damaged(active.id)) {
+            self.log.seal().map_err(|_| DiskFailed)?;
+        }
         let (sizes, live) = (self.log.sizes(), self.replica.live_bytes() as u64);
         let spared = if self.log.is_full() { live } else { 2 * live };
         let Some(oldest) = self.log.oldest_segment() else { return Ok(None) };
         let settled = self.waiting.is_empty() && self.log.durable() >= oldest.last_sequence;
-        if self.dropping.is_some() || !settled || sizes.total_bytes <= spared + 2 * segment_bytes {
+        let is_due = self.log.has_damage() || sizes.total_bytes > spared + 2 * segment_bytes;
+        if self.dropping.is_some() || !settled || !is_due {
             return Ok(None);
         }
-        let (mut records, mut bytes) = (Vec::new(), framed_len(64));
-        let read = self.log.read_segment(oldest.id, &mut |_, body| {
-            bytes += framed_len(body.len() as u64);
-            records.push(wire::codec::decode_record(body).expect("the log gives back what was appended"));
-        });
-        read.map_err(|_| DiskFailed)?;
+        let records = self.records_of(oldest)?;
+        let sizes_of = records.iter().map(|record| framed_len(wire::codec::encode_record(record).len() as u64));
+        let bytes = framed_len(64) + sizes_of.sum::<u64>();
         // On a full disk copies need room before the segment gives any.
         if self.log.is_full() && bytes > sizes.room_bytes {
             return Ok(None);
@@ -274,5 +309,29 @@ impl<C: chord::Rules> Running<C> {
         let copied_through = effects.persist.last().map_or(self.log_end, |(position, _)| position.0);
         self.dropping = Some((oldest.id, copied_through));
         Ok(Some(effects))
+    }
+
+    /// What the oldest segment holds: as the disk has it, or from memory where the disk has spoiled it.
+    fn records_of(&mut self, oldest: SegmentInfo) -> Result<Vec<Record>, DiskFailed> {
+        if !self.log.is_damaged(oldest.id) {
+            let mut records = Vec::new();
+            let read = self.log.read_segment(oldest.id, &mut |_, body| {
+                records.push(wire::codec::decode_record(body).expect("the log gives back what was appended"));
+            });
+            match read {
+                Ok(()) => return Ok(records),
+                Err(ReadError::Damaged { segment, .. }) => self.log.note_damaged(segment),
+                Err(ReadError::Unknown(_) | ReadError::Poisoned(_)) => return Err(DiskFailed),
+            }
+        }
+        Ok(self.replica.held_through(LogPosition(oldest.last_sequence)))
+    }
+
+    /// Reads some of the log again; the damage, if there is some.
+    pub fn scrub(&mut self, budget_bytes: u64) -> Result<Option<Damage>, DiskFailed> {
+        match self.log.scrub_step(budget_bytes).map_err(|_| DiskFailed)? {
+            ScrubStep::Whole { .. } | ScrubStep::PassEnded => Ok(None),
+            ScrubStep::Damaged(damage) => Ok(Some(damage)),
+        }
     }
 }

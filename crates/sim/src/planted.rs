@@ -56,6 +56,10 @@ pub enum Planted {
     ConfirmationKept,
     /// Drops the promised floors when an arc changes.
     FloorsDropped,
+    /// Gives up a damaged part of the log without writing what it held again.
+    DamageDropped,
+    /// Takes damage in the middle of its log for a torn tail, and votes as if what followed had never been.
+    DamageCut,
     /// Keeps the ring by the Chord protocol as it was published in 2001.
     PublishedChord,
 }
@@ -70,7 +74,7 @@ pub struct UnknownPlanted {
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Planted; 25] = [
+    pub const ALL: [Planted; 27] = [
         Planted::AckBeforeSync,
         Planted::MinorityRead,
         Planted::RetryTwice,
@@ -95,6 +99,8 @@ impl Planted {
         Planted::ConfirmedByOldSet,
         Planted::ConfirmationKept,
         Planted::FloorsDropped,
+        Planted::DamageDropped,
+        Planted::DamageCut,
         Planted::PublishedChord,
     ];
 
@@ -125,6 +131,8 @@ impl Planted {
             Planted::ConfirmedByOldSet => "confirmed-by-old-set",
             Planted::ConfirmationKept => "confirmation-kept",
             Planted::FloorsDropped => "floors-dropped",
+            Planted::DamageDropped => "damage-dropped",
+            Planted::DamageCut => "damage-cut",
             Planted::PublishedChord => "published-chord",
         }
     }
@@ -155,7 +163,8 @@ impl Planted {
             Planted::ConfirmedByOldSet => Rule::ConfirmJointly,
             Planted::ConfirmationKept => Rule::ConfirmationsEndWithEpoch,
             Planted::FloorsDropped => Rule::FloorsOutliveEpoch,
-            Planted::Amnesia | Planted::PublishedChord => return None,
+            Planted::DamageDropped => Rule::RewriteLost,
+            Planted::Amnesia | Planted::DamageCut | Planted::PublishedChord => return None,
         })
     }
 }

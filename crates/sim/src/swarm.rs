@@ -59,6 +59,11 @@ pub struct Swarm {
     pub power_cut_every: Option<Duration>,
     /// Whether one node loses its disk for good.
     pub lose_disk: bool,
+    /// The mean time between bits that flip in what a disk holds; none for disks that spoil nothing. Of the nodes
+    /// at most one at a time is in trouble by it.
+    pub rot_every: Option<Duration>,
+    /// How often a node reads some of its log again.
+    pub scrub_every: Duration,
     /// The mean time between failing syncs; none for disks that never fail so.
     pub sync_failure_every: Option<Duration>,
     /// The mean time between disks filling up; none for never.
@@ -142,6 +147,8 @@ impl Swarm {
             one_way: prng.one_in(2),
             power_cut_every,
             lose_disk: prng.one_in(4),
+            rot_every: None,
+            scrub_every: Duration::ZERO,
             sync_failure_every,
             fill_every,
             segment_bytes: [32, 64, 128][prng.index(3)] * 1024,
@@ -171,6 +178,8 @@ impl Swarm {
             }
         }
         swarm.draw_subject(prng);
+        // From a generator of its own, so that seeds keep the meaning that they had before disks could rot.
+        swarm.draw_rot(&mut prng.clone().fork());
         swarm
     }
 
@@ -182,6 +191,15 @@ impl Swarm {
             self.make_churn(prng);
         } else if !self.sessions {
             self.draw_times(prng);
+        }
+    }
+
+    /// Disks that spoil what they hold. Not where a whole disk is lost: two replicas of an arc would be.
+    fn draw_rot(&mut self, prng: &mut Prng) {
+        let every = Duration::from_millis(20 + prng.below(300));
+        let scrub_every = Duration::from_millis(2 + prng.below(60));
+        if prng.one_in(4) && !self.lose_disk && !self.twin {
+            (self.rot_every, self.scrub_every) = (Some(every), scrub_every);
         }
     }
 
@@ -209,6 +227,7 @@ impl Swarm {
         self.tokens = 1;
         self.loss = self.loss.max(0.05);
         self.straggling = self.straggling.max(0.05);
+        self.rot_every = None;
         // Full disks are another subject, and take their time at the end for each key.
         self.fill_every = None;
     }
@@ -322,6 +341,7 @@ impl fmt::Display for Swarm {
         )?;
         writeln!(f, "failing sync {}, full disk {}", every(&self.sync_failure_every), every(&self.fill_every))?;
         writeln!(f, "segment_bytes={} cleaning {}", self.segment_bytes, every(&self.clean_every))?;
+        writeln!(f, "rot {} (scrubbing every {:?})", every(&self.rot_every), self.scrub_every)?;
         writeln!(
             f,
             "changes {} (abandoned 1 in {}), news up to {:?}, twin={}",

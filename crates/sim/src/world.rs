@@ -5,6 +5,7 @@ mod clients;
 mod endings;
 mod faults;
 mod nodes;
+mod rot;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -71,6 +72,8 @@ enum Happening {
     PeerFound { node: usize, found: usize },
     /// A node crashes.
     Crash { node: usize },
+    /// A node loses power.
+    LosePower { node: usize },
     /// A node starts.
     Start { node: usize },
     /// A node is stopped in its tracks, for this long.
@@ -101,6 +104,10 @@ enum Happening {
     Replace { gone: NodeId },
     /// One node's disk is lost.
     LoseDisk,
+    /// A bit flips in what a disk holds.
+    Rot,
+    /// A node reads some of its log again.
+    Scrub { node: usize, incarnation: u64 },
     /// A node's next sync fails.
     FailSync { node: usize },
     /// Some disks fill up.
@@ -129,6 +136,12 @@ pub struct Counts {
     pub faults: u64,
     /// Operations that were refused for a full disk.
     pub disk_refusals: u64,
+    /// Bits that flipped in what disks held.
+    pub bits_rotted: u64,
+    /// Times at which a running node found its log damaged.
+    pub damage_scrubbed: u64,
+    /// Times at which a start found its log damaged, so that the node was given up.
+    pub damage_at_start: u64,
     /// Segments of logs that were cleaned.
     pub segments_cleaned: u64,
     /// Times at which a node told its replica that the disk is full.
@@ -168,6 +181,9 @@ impl Counts {
         self.unknown += other.unknown;
         self.faults += other.faults;
         self.disk_refusals += other.disk_refusals;
+        self.bits_rotted += other.bits_rotted;
+        self.damage_scrubbed += other.damage_scrubbed;
+        self.damage_at_start += other.damage_at_start;
         self.segments_cleaned += other.segments_cleaned;
         self.disks_full += other.disks_full;
         self.ring_checks += other.ring_checks;
@@ -184,6 +200,23 @@ impl Counts {
         self.events += other.events;
         self.simulated_ms += other.simulated_ms;
     }
+}
+
+/// The nodes that the ring begins with.
+fn nodes_of<C: chord::Rules>(
+    swarm: &Swarm,
+    view: &View,
+    rules: AllBut,
+    planted: Option<Planted>,
+    prng: &mut Prng,
+) -> Vec<SimNode<C>> {
+    let mut nodes = Vec::with_capacity(swarm.nodes);
+    for id in 1..=swarm.nodes {
+        let mut node = SimNode::new(NodeId(id as u64), view, rules, prng);
+        node.cuts_damage = planted == Some(Planted::DamageCut);
+        nodes.push(node);
+    }
+    nodes
 }
 
 /// A run in progress.
@@ -219,6 +252,10 @@ pub(crate) struct World<C: chord::Rules> {
     rules: AllBut,
     /// Whether a node comes back under its old identity after its disk was lost: a planted bug.
     amnesia: bool,
+    /// Whether damage is cut off like a torn tail: a planted bug.
+    cuts_damage: bool,
+    /// The damage that is not mended yet; at most one at a time.
+    rotten: Option<rot::Rotten>,
     /// The litmus test that the clients run, if they do not draw what they do.
     litmus: Option<Running>,
     calm: bool,
@@ -260,7 +297,7 @@ impl<C: chord::Rules> World<C> {
             agenda: BTreeMap::new(),
             network: Network::new(prng.fork()),
             gateways: vec![view.ring(); swarm.clients],
-            nodes: (1..=swarm.nodes).map(|id| SimNode::new(NodeId(id as u64), &view, rules, &mut prng)).collect(),
+            nodes: nodes_of(&swarm, &view, rules, options.planted, &mut prng),
             view,
             backlog: vec![VecDeque::new(); swarm.nodes],
             clients: (0..swarm.clients).map(|at| Client::new(at as u64)).collect(),
@@ -277,6 +314,8 @@ impl<C: chord::Rules> World<C> {
             violation: None,
             rules,
             amnesia: options.planted == Some(Planted::Amnesia),
+            cuts_damage: options.planted == Some(Planted::DamageCut),
+            rotten: None,
             litmus,
             calm: true,
             ahead_ms,
@@ -346,6 +385,7 @@ impl<C: chord::Rules> World<C> {
         self.plan_fault(self.swarm.sync_failure_every, |world| Happening::FailSync { node: world.any_node() });
         self.plan_fault(self.swarm.fill_every, |_| Happening::Fill);
         self.plan_fault(self.swarm.changes_every, |_| Happening::Change);
+        self.plan_fault(self.swarm.rot_every, |_| Happening::Rot);
         if self.swarm.twin {
             self.plan_fault(Some(Duration::from_millis(200)), |_| Happening::Twin);
         }
@@ -385,12 +425,15 @@ impl<C: chord::Rules> World<C> {
             Happening::PeerLost { node, lost, incarnation } => self.peer_lost(node, lost, incarnation),
             Happening::PeerFound { node, found } => self.peer_found(node, found),
             Happening::Crash { node } => self.crash(node, true),
+            Happening::LosePower { node } => self.crash(node, false),
             Happening::Start { node } => self.start(node),
             Happening::Pause { node, length } => self.pause(node, length),
             Happening::Resume { node } => self.resume(node),
             Happening::Partition => self.partition(),
             Happening::Heal { links } => self.heal(&links),
             Happening::PowerCut => self.power_cut(),
+            Happening::Rot => self.rot(),
+            Happening::Scrub { node, incarnation } => self.scrub(node, incarnation),
             Happening::Change => self.change(),
             Happening::ViewNews { node } => self.view_news(node),
             Happening::GatewayNews { client } => self.gateways[client] = self.view.ring(),

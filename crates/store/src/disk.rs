@@ -26,6 +26,12 @@ pub trait Disk: Send {
     /// Fills `buffer` from `offset` on; returns fewer bytes only at the end of the file. Sees unsynced writes.
     fn read_at(&mut self, name: &str, offset: u64, buffer: &mut [u8]) -> Result<usize, DiskError>;
 
+    /// Lets the next read of this part come from the disk itself, as far as the operating system can be moved to that:
+    /// what it remembers of a part proves nothing about the disk. Does nothing where there is no such memory.
+    fn forget_cached(&mut self, _name: &str, _offset: u64, _len: u64) -> Result<(), DiskError> {
+        Ok(())
+    }
+
     /// Replaces a small file's contents whole, durably and atomically: after a crash it is the old file or the new one.
     fn replace(&mut self, name: &str, bytes: &[u8]) -> Result<(), DiskError>;
 

@@ -19,6 +19,8 @@
 //!   frame that vouches for it is *damage*, whereas one followed only by frames of its own batch is the *torn tail* of
 //!   a flush that nobody was told of: disks may write the sectors of one unsynced write in any order.
 //! - A full disk is met when the spare segment cannot be made, never in the middle of a record.
+//! - Damage that [`Log::scrub_step`] finds while the log is in use is told and remembered; nothing of that segment is
+//!   read again. What its owner still holds in memory is appended anew before the segment goes.
 //! - After a failed write or sync the log is poisoned: every call fails, and the process must stop and start again.
 //!
 //! What it cannot tell: bit rot within the very last batch of a log looks like a torn tail, and is cut. Checksums find
@@ -53,6 +55,7 @@ pub mod identity;
 mod log;
 mod real_disk;
 mod recovery;
+mod scrub;
 mod sim_disk;
 
 pub use clean::{CleanStep, Moved};
@@ -62,4 +65,5 @@ pub use error::{AppendError, CleanError, DropError, FlushError, OpenError, Poiso
 pub use frame::framed_len;
 pub use log::{CLEAN_SLACK_BYTES, Log, PENDING_BYTES_MAX, Recovery, SegmentId, SegmentInfo, Sizes};
 pub use real_disk::RealDisk;
+pub use scrub::{Damage, ScrubStep};
 pub use sim_disk::SimDisk;

@@ -1,4 +1,4 @@
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 
 use stdx::error_chain;
@@ -9,6 +9,7 @@ use crate::disk::{Disk, DiskError};
 use crate::error::{AppendError, DropError, FlushError, OpenError, Poisoned, ReadError};
 use crate::frame::{self, FORMAT_VERSION, FRAME_HEAD, SEGMENT_HEAD, SegmentHead, Stamp, framed_len};
 use crate::recovery;
+use crate::scrub::Scrubbing;
 
 /// A segment's number, from 1; never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -73,6 +74,11 @@ pub struct Log {
     pub(crate) next_sequence: u64,
     pub(crate) durable: u64,
     pub(crate) cleaning: Option<Cleaning>,
+    pub(crate) scrubbing: Option<Scrubbing>,
+    /// Segments that are known to hold damage, until they are dropped.
+    pub(crate) damaged: BTreeSet<SegmentId>,
+    /// What a later flush vouches for: see [`Log::vouched`].
+    pub(crate) vouched: u64,
     poison: Option<Poisoned>,
     recovery: Recovery,
 }
@@ -129,6 +135,9 @@ impl Log {
             next_sequence: restored.next_sequence,
             durable: restored.next_sequence - 1,
             cleaning: None,
+            scrubbing: None,
+            damaged: BTreeSet::new(),
+            vouched: 0,
             poison: None,
             recovery: restored.recovery,
         };
@@ -184,6 +193,9 @@ impl Log {
         self.scratch.clear();
         self.scratch.shrink_to(SCRATCH_BYTES_MAX);
         self.pending_bytes = 0;
+        if self.durable < self.next_sequence - 1 {
+            self.vouched = self.durable;
+        }
         self.durable = self.next_sequence - 1;
         Ok(self.durable)
     }
@@ -286,6 +298,7 @@ impl Log {
         }
         self.disk.remove(&id.file_name()).map_err(|error| self.poison(&error))?;
         self.segments.pop_front();
+        self.damaged.remove(&id);
         self.make_spare().map_err(|error| self.poison(&error))?;
         Ok(())
     }
@@ -305,7 +318,7 @@ impl Log {
     }
 
     /// Goes on in the spare segment, and makes the next spare.
-    fn switch(&mut self) -> Result<(), AppendError> {
+    pub(crate) fn switch(&mut self) -> Result<(), AppendError> {
         let Some(spare) = self.spare.take() else { return Err(AppendError::Full) };
         let head = SegmentHead {
             version: FORMAT_VERSION,

@@ -1,10 +1,11 @@
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
+use std::num::NonZeroU64;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::FallocateFlags;
+use rustix::fs::{Advice, FallocateFlags};
 use rustix::io::Errno;
 
 use crate::disk::{Disk, DiskError, FileEntry};
@@ -128,6 +129,13 @@ impl Disk for RealDisk {
             }
         }
         Ok(filled)
+    }
+
+    fn forget_cached(&mut self, name: &str, offset: u64, len: u64) -> Result<(), DiskError> {
+        let file = self.file(name)?;
+        // Advice: a file system that does not take it leaves the read as good as any other.
+        let _ = rustix::fs::fadvise(file, offset, NonZeroU64::new(len), Advice::DontNeed);
+        Ok(())
     }
 
     fn replace(&mut self, name: &str, bytes: &[u8]) -> Result<(), DiskError> {

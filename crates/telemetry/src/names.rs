@@ -173,6 +173,14 @@ names! {
         NODE_COPIED_REGISTERS = "everring_node_copied_registers", "gauge, registers";
         /// Bytes that a storage node has copied since its start.
         NODE_COPIED_BYTES = "everring_node_copied_bytes", "gauge, bytes";
+        /// Bytes of its log that a storage node has read again and verified since its start.
+        NODE_SCRUBBED_BYTES = "everring_node_scrubbed_bytes", "gauge, bytes";
+        /// Times at which a storage node had read all of its log again since its start.
+        NODE_SCRUB_PASSES = "everring_node_scrub_passes", "gauge, passes";
+        /// Places where a storage node found its log damaged since its start, that start included.
+        NODE_DAMAGE_FOUND = "everring_node_damage_found", "gauge, places";
+        /// Segments of a storage node's log that are damaged and not yet given up.
+        NODE_DAMAGED_SEGMENTS = "everring_node_damaged_segments", "gauge, segments";
         /// Whether a storage node holds all that it should.
         NODE_READY = "everring_node_ready", "gauge, 0 or 1";
         /// Whether two looks in a row found an invariant of the ring broken.

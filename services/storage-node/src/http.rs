@@ -68,6 +68,10 @@ impl Collector for StatusMetrics {
             (names::NODE_COPY_ARCS, "Arcs that are still to be copied", status.copying.left() as i64),
             (names::NODE_COPIED_REGISTERS, "Registers copied since the start", status.copying.registers as i64),
             (names::NODE_COPIED_BYTES, "Bytes copied since the start", status.copying.bytes as i64),
+            (names::NODE_SCRUBBED_BYTES, "Bytes of the log read again since the start", status.scrub.bytes as i64),
+            (names::NODE_SCRUB_PASSES, "Times at which all of the log had been read", status.scrub.passes as i64),
+            (names::NODE_DAMAGE_FOUND, "Places where the log was found damaged", status.scrub.damage_found as i64),
+            (names::NODE_DAMAGED_SEGMENTS, "Damaged segments still there", status.scrub.damaged_segments as i64),
             (names::NODE_READY, "1 when the node holds all that it should", ready),
         ];
         for (name, help, value) in gauges {

@@ -11,7 +11,7 @@ use membership::{ChangeError, NodeId, Position};
 use replication::{Answer, Effects, Event, Input, LogPosition, Record, Ticket};
 use runtime::{Clock, ConnectionId, LogEvent, LogThread, PeerEvent, Peers};
 use stdx::{Instant, TraceContext};
-use store::{SegmentId, framed_len};
+use store::{Damage, SegmentId, framed_len};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use wire::codec::encode_record;
@@ -19,6 +19,7 @@ use wire::node::{Frame, OperationCall, Payload, Sender};
 
 use crate::absences::Absences;
 use crate::host::Host;
+use crate::scrub::Scrub;
 use crate::span_book::SpanBook;
 use crate::status::{Board, Copying, Pointers, State, Status};
 
@@ -57,6 +58,8 @@ pub(crate) struct Parts {
     pub discovery: Discovery,
     pub board: Board,
     /// How long a member may be away and keep its place. None: for any time.
+    pub scrub_bytes_per_second: u64,
+    pub damaged_at_start: bool,
     pub grace: Option<Duration>,
 }
 
@@ -86,6 +89,7 @@ pub(crate) struct NodeLoop {
     absences: Absences,
     /// The taking out of a member that is away, while it is under way.
     giving_up: Option<JoinHandle<()>>,
+    scrub: Scrub,
     cleaned_at: Instant,
     seeded_at: Instant,
     ended_due_at: Instant,
@@ -130,6 +134,7 @@ impl NodeLoop {
             leaving: None,
             absences: Absences::new(parts.grace),
             giving_up: None,
+            scrub: Scrub::new(parts.scrub_bytes_per_second, parts.damaged_at_start, parts.clock.now()),
             cleaned_at: parts.clock.now(),
             seeded_at: parts.clock.now(),
             ended_due_at: parts.clock.now(),
@@ -282,8 +287,45 @@ impl NodeLoop {
                 let records = records.into_iter().map(|(_, record)| record);
                 self.clean(id, records.filter(|record| self.parts.host.replica.is_current(record)).collect());
             }
-            LogEvent::Dropped(id) => tracing::debug!(segment = id.0, "a segment of the log was cleaned"),
+            LogEvent::Dropped(id) => self.take_dropped(id),
+            LogEvent::Scrubbed { bytes, pass_ended } => {
+                self.scrub.read(bytes, pass_ended, self.parts.clock.now());
+            }
+            LogEvent::Damaged(damage) => self.take_damage(damage),
+            LogEvent::LostSegment { id, through } => {
+                let held = self.parts.host.replica.held_through(through);
+                let registers = held.len();
+                tracing::warn!(segment = id.0, registers, "what the damaged segment held is written again from memory");
+                self.clean(id, held);
+            }
             LogEvent::Failed(_) => {}
+        }
+    }
+
+    /// What was durable cannot be read any more. It is still in memory, so it is written again, and the segment
+    /// given up; a restart before that would make this node a new member, which copies all from its peers.
+    fn take_damage(&mut self, damage: Damage) {
+        let Damage { segment, offset, sequence } = damage;
+        tracing::error!(
+            segment = segment.0,
+            file = %segment,
+            offset,
+            record = sequence,
+            "the disk has spoiled the log; what it held is written again from memory; do not restart this node before \
+             that is done, and look at the disk"
+        );
+        self.scrub.found(segment);
+        self.parts.log.clean(self.parts.host.replica.live_bytes() as u64);
+    }
+
+    fn take_dropped(&mut self, id: SegmentId) {
+        if self.scrub.gone(id) {
+            tracing::info!(segment = id.0, "the damaged segment is gone; the log is whole again");
+        } else {
+            tracing::debug!(segment = id.0, "a segment of the log was cleaned");
+        }
+        if self.scrub.has_damage() {
+            self.parts.log.clean(self.parts.host.replica.live_bytes() as u64);
         }
     }
 
@@ -475,6 +517,9 @@ impl NodeLoop {
     fn keep_house(&mut self) {
         let now = self.parts.clock.now();
         self.spans.sweep(now);
+        if let Some(bytes) = self.scrub.due(now) {
+            self.parts.log.scrub(bytes);
+        }
         if now.since(self.cleaned_at) >= CLEANING_EVERY && !self.draining {
             self.cleaned_at = now;
             self.parts.log.clean(self.parts.host.replica.live_bytes() as u64);
@@ -526,6 +571,7 @@ impl NodeLoop {
             leaving: self.is_leaving(),
             waiting: replica.waiting(),
             disk_full: self.disk_full,
+            scrub: self.scrub.status(),
             successors: successors.map(|peer| self.name_of(peer.node)).collect(),
             predecessor: first.and_then(|member| member.predecessor()).map(|peer| self.name_of(peer.node)),
             tokens_joined: self.parts.host.members().filter(|member| member.is_member()).count(),

@@ -6,14 +6,16 @@ use client::consul::{Address, Consul, ConsulError};
 use client::fleet::{Directory, STORAGE_NODE_SERVICE};
 use client::registration::{Registration, ServiceRegistration};
 use client::ring_forming::EnterError;
-use membership::{NodeId, View};
+use membership::NodeId;
 use runtime::{Clock, LogThread, Peers};
+use store::Log;
+use store::identity::Identity;
 use tokio::sync::mpsc;
 use wire::node::{Hello, PROTOCOL, Sender};
 
 use crate::host::Host;
 use crate::node_loop::{Discovery, Ended, NodeLoop, Parting, Parts};
-use crate::start::Claim;
+use crate::start::{Claim, Opened};
 use crate::status::Board;
 use crate::{http, start};
 
@@ -48,6 +50,8 @@ pub struct Config {
     pub segment_bytes: Option<u64>,
     /// How much it takes in at most while it copies arcs that it is to hold, in bytes a second; none for the default.
     pub transfer_bytes_per_second: Option<u64>,
+    /// How much of its log it reads again to see whether the disk has spoiled it, in bytes a second; 0 never.
+    pub scrub_bytes_per_second: u64,
     /// How long a member may be away and keep its place in the ring. None: for any time.
     pub grace: Option<Duration>,
     /// Whether to enter as a new member on the data directory of a node that has left the ring, instead of refusing it.
@@ -144,8 +148,11 @@ pub struct Node {
     config: Config,
     consul: Consul,
     directory: Directory,
-    claimed: start::Claimed,
-    view: View,
+    identity: Identity,
+    host: Host,
+    log: Log,
+    /// Whether what the directory held was damaged, so that this is a new member.
+    damaged: bool,
     http: TcpListener,
     peer: TcpListener,
     /// Whether discovery answered; if not, the last known view has to do.
@@ -191,14 +198,31 @@ impl Node {
             claimed.note_start(&config)?;
             claim = start::claim_incarnation(&consul, &claimed.identity).await?;
         }
-        let view = start::enter(&config, &consul, &claimed.identity, last_view, address_of(&peer)?).await?;
-        directory.learn(view.clone());
-        Ok(Node { config, consul, directory, claimed, view, http, peer, met_discovery: claim == Claim::Latest })
+        let own = address_of(&peer)?;
+        let mut view = start::enter(&config, &consul, &claimed.identity, last_view.clone(), own).await?;
+        let mut damaged = false;
+        let (identity, host, log) = loop {
+            let identity = claimed.identity;
+            let mut host = Host::new(NodeId(identity.node), identity.incarnation, view.clone());
+            match claimed.open_log(&config, &mut host)? {
+                Opened::Whole(log) => break (identity, host, log),
+                Opened::Damaged(damage) => {
+                    claimed = start::give_up_damaged(&config, identity, &view, damage)?;
+                    damaged = true;
+                }
+            }
+            claimed.note_start(&config)?;
+            claim = start::claim_incarnation(&consul, &claimed.identity).await?;
+            view = start::enter(&config, &consul, &claimed.identity, last_view.clone(), own).await?;
+        };
+        directory.learn(view);
+        let met_discovery = claim == Claim::Latest;
+        Ok(Node { config, consul, directory, identity, host, log, damaged, http, peer, met_discovery })
     }
 
     /// The number of this start: greater than that of any earlier one.
     pub fn incarnation(&self) -> u64 {
-        self.claimed.identity.incarnation
+        self.identity.incarnation
     }
 
     /// Runs until `shutdown` is told, and ends as it says.
@@ -206,18 +230,16 @@ impl Node {
     /// # Errors
     /// See [`StartError`].
     pub async fn run(self, shutdown: impl Future<Output = Parting>) -> Result<Farewell, StartError> {
-        let Node { config, consul, directory, claimed, view, http, peer, met_discovery } = self;
+        let Node { config, consul, directory, identity, mut host, log, damaged, http, peer, met_discovery } = self;
         let (http_address, peer_address) = (address_of(&http)?, address_of(&peer)?);
         let cluster = start::cluster_of(&config.cluster_secret);
-        let (id, incarnation) = (NodeId(claimed.identity.node), claimed.identity.incarnation);
+        let (id, incarnation) = (NodeId(identity.node), identity.incarnation);
         if !met_discovery {
             tracing::warn!("discovery did not answer; started with the last known view");
         }
 
         let clock = Clock::start();
-        let mut host = Host::new(id, incarnation, view);
         host.replica.set_transfer_rate(config.transfer_bytes_per_second.unwrap_or(0));
-        let log = claimed.open_log(&config, &mut host)?;
         let first = host.begin(clock.now());
         let (log_sender, log_events) = mpsc::unbounded_channel();
         // The loop may be gone already when the last events come: then nobody needs them.
@@ -237,7 +259,7 @@ impl Node {
         let fleet = directory.watch();
         let name = config.name.clone();
         let discovery = Discovery { consul: consul.clone(), directory };
-        let grace = config.grace;
+        let (grace, scrub_bytes_per_second) = (config.grace, config.scrub_bytes_per_second);
         let parts = Parts {
             id,
             name,
@@ -252,6 +274,8 @@ impl Node {
             discovery,
             board,
             grace,
+            scrub_bytes_per_second,
+            damaged_at_start: damaged,
         };
         let ended = NodeLoop::new(parts, first).run(shutdown).await;
         if let Err(error) = registration.deregister().await {

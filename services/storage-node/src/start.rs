@@ -14,7 +14,7 @@ use replication::LogPosition;
 use runtime::{PeerEvent, Peers};
 use stdx::Prng;
 use store::identity::{self, Identity};
-use store::{Disk, Log, LogConfig, RealDisk};
+use store::{Disk, Log, LogConfig, OpenError, RealDisk};
 use wire::node::{Hello, PROTOCOL, Sender};
 
 use crate::host::Host;
@@ -113,35 +113,75 @@ impl Claimed {
 
     /// Sets the directory aside and makes an empty one, under a new identity. What was in it stays beside it.
     pub fn set_aside(self, config: &Config, cluster: ClusterId) -> Result<Claimed, StartError> {
-        let failed = |error: std::io::Error| data_error(config, error);
-        let directory = config.data.join("log");
-        let aside = config.data.join(format!("log.aside-{:016x}-{}", self.identity.node, self.identity.incarnation));
-        drop(self.disk);
-        std::fs::rename(&directory, &aside).map_err(failed)?;
-        std::fs::create_dir_all(&directory).map_err(failed)?;
-        let disk = RealDisk::open(&directory).map_err(|error| data_error(config, error))?;
+        let Claimed { disk, identity } = self;
+        drop(disk);
+        let (claimed, aside) = begin_anew(config, identity, cluster)?;
         tracing::warn!(
             aside = %aside.display(),
             "the data directory is a copy, or older than this node's last start, or of a node that the ring gave up \
              while it was away; it is set aside, and the node joins as a new member"
         );
-        first_start(config, cluster, &directory, disk)
+        Ok(claimed)
     }
 
-    /// Opens the log and gives each of its records back to the replica.
-    pub fn open_log(self, config: &Config, host: &mut Host) -> Result<Log, StartError> {
+    /// Opens the log and gives each of its records back to the replica. Where the log is damaged, nothing that was
+    /// given back may be used.
+    pub fn open_log(self, config: &Config, host: &mut Host) -> Result<Opened, StartError> {
         let log_config = LogConfig { may_create: false, ..log_config(config, self.identity.log) };
         let mut unreadable = None;
         let log = Log::open(self.disk, log_config, &mut |sequence, body| match wire::codec::decode_record(body) {
             Ok(record) => host.replica.restore(LogPosition(sequence), record),
             Err(error) => unreadable = Some(error),
         });
-        let log = log.map_err(|error| data_error(config, error))?;
-        match unreadable {
-            None => Ok(log),
-            Some(error) => Err(data_error(config, error)),
+        match (log, unreadable) {
+            (Ok(log), None) => Ok(Opened::Whole(log)),
+            (Err(damage @ OpenError::Damaged { .. }), _) => Ok(Opened::Damaged(damage)),
+            (Err(error), _) => Err(data_error(config, error)),
+            (Ok(_), Some(error)) => Err(data_error(config, error)),
         }
     }
+}
+
+/// A log as it was found.
+pub(crate) enum Opened {
+    /// Its records are given back.
+    Whole(Log),
+    /// Something that was acknowledged cannot be read.
+    Damaged(OpenError),
+}
+
+/// What is to become of a node whose log is damaged: it has forgotten a promise, and nobody knows which. It must not
+/// come back as the one it was; where others hold copies, it begins anew, and is filled from them.
+pub(crate) fn give_up_damaged(
+    config: &Config,
+    identity: Identity,
+    view: &View,
+    damage: OpenError,
+) -> Result<Claimed, StartError> {
+    if view.replication < 2 || view.members.len() < 2 {
+        // Nobody else has what is lost: whoever runs this must decide.
+        return Err(data_error(config, damage));
+    }
+    let (claimed, aside) = begin_anew(config, identity, cluster_of(&config.cluster_secret))?;
+    tracing::error!(
+        damage = stdx::error_chain(&damage),
+        aside = %aside.display(),
+        "the disk has spoiled the log, so that this node forgot something that it promised; the directory is set \
+         aside, and the node joins as a new member, which copies all that it is to hold from the others; look at the \
+         disk, and remove what was set aside once the copy is complete"
+    );
+    Ok(claimed)
+}
+
+/// Sets the log's directory aside and makes an empty one, under a new identity; also answers where the old one is.
+fn begin_anew(config: &Config, identity: Identity, cluster: ClusterId) -> Result<(Claimed, PathBuf), StartError> {
+    let failed = |error: std::io::Error| data_error(config, error);
+    let directory = config.data.join("log");
+    let aside = config.data.join(format!("log.aside-{:016x}-{}", identity.node, identity.incarnation));
+    std::fs::rename(&directory, &aside).map_err(failed)?;
+    std::fs::create_dir_all(&directory).map_err(failed)?;
+    let disk = RealDisk::open(&directory).map_err(|error| data_error(config, error))?;
+    Ok((first_start(config, cluster, &directory, disk)?, aside))
 }
 
 fn log_config(config: &Config, log_id: u64) -> LogConfig {

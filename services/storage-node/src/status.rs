@@ -6,6 +6,8 @@ use membership::Epoch;
 use serde::Serialize;
 use wire::http::{PointersAnswer, TokenPointers};
 
+use crate::scrub::ScrubStatus;
+
 /// How far a node is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -63,6 +65,8 @@ pub struct Status {
     pub waiting: usize,
     /// Whether the disk takes no more writes.
     pub disk_full: bool,
+    /// What reading the log again has found.
+    pub scrub: ScrubStatus,
     /// The next nodes on the ring, by name, after the first token.
     pub successors: Vec<String>,
     /// The node before the first token.

@@ -72,6 +72,7 @@ impl TestFleet {
             data_bytes_max: None,
             segment_bytes: Some(1 << 20),
             transfer_bytes_per_second: None,
+            scrub_bytes_per_second: storage_node::BYTES_PER_SECOND_DEFAULT,
             grace: None,
             rejoin: false,
         }

@@ -80,7 +80,9 @@ impl<C: chord::Rules> World<C> {
     /// Publishes the view in which a new node enters, and starts it.
     fn set_up(&mut self, id: NodeId, next: Result<View, ChangeError>) {
         let Ok(view) = next else { return self.publish(next) };
-        self.nodes.push(SimNode::new(id, &view, self.rules, &mut self.prng));
+        let mut node = SimNode::new(id, &view, self.rules, &mut self.prng);
+        node.cuts_damage = self.cuts_damage;
+        self.nodes.push(node);
         self.backlog.push(std::collections::VecDeque::new());
         self.publish(Ok(view));
         let node = self.nodes.len() - 1;
@@ -288,7 +290,8 @@ impl<C: chord::Rules> World<C> {
             let mut processes = self.nodes.iter().filter(|node| node.id == *id);
             processes.all(|node| node.gone)
         });
-        if let Some(gone) = lost.filter(|_| self.swarm.changes_every.is_some()) {
+        let replaced = self.swarm.changes_every.is_some() || self.swarm.rot_every.is_some();
+        if let Some(gone) = lost.filter(|_| replaced) {
             self.replace(gone);
         }
         let done = |world: &World<C>| {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use membership::NodeId;
-use replication::{Effects, Input, LogPosition, Message, Record};
+use replication::{Effects, Input, LogPosition, Message, Record, Rule, Rules as _};
 use stdx::TraceContext;
 use wire::node::Payload;
 
@@ -42,10 +42,12 @@ impl<C: chord::Rules> World<C> {
                 self.nodes[node].pull_plug(&mut self.prng);
                 return self.at(Duration::from_millis(5), Happening::Start { node });
             }
+            Err(StartFailed::Damaged(found)) => return self.found_damaged(node, found),
             Err(StartFailed::Log(found)) => {
                 return self.note(Err(Violation { invariant: "a_crash_leaves_a_log_that_opens", found }));
             }
         };
+        self.expect_remembered(node, &held);
         for durable in held {
             // What is found on the disk is on the disk, be it that nobody was told of its sync.
             self.note_durable(node, durable);
@@ -56,6 +58,9 @@ impl<C: chord::Rules> World<C> {
         let incarnation = self.nodes[node].incarnation;
         if let Some(every) = self.swarm.clean_every {
             self.at(every, Happening::Clean { node, incarnation });
+        }
+        if self.swarm.rot_every.is_some() {
+            self.at(self.swarm.scrub_every, Happening::Scrub { node, incarnation });
         }
         for other in (0..self.nodes.len()).filter(|other| *other != node) {
             let after = Duration::from_micros(100 + self.prng.below(3_000));
@@ -94,7 +99,7 @@ impl<C: chord::Rules> World<C> {
     }
 
     /// The same for what a node said to itself: it is also lost when the node was started anew since.
-    fn set_aside_own(&mut self, node: usize, incarnation: u64, happening: Happening) -> bool {
+    pub(super) fn set_aside_own(&mut self, node: usize, incarnation: u64, happening: Happening) -> bool {
         self.nodes[node].incarnation != incarnation || self.set_aside(node, || happening.clone())
     }
 
@@ -221,6 +226,24 @@ impl<C: chord::Rules> World<C> {
         self.drive_log(node, FULL_RETRY);
     }
 
+    /// A restart gives back what was durable. (Who was out of a set in between may have dropped it, so this looks
+    /// at rings that have not changed.)
+    fn expect_remembered(&mut self, node: usize, held: &[Durable]) {
+        if self.counts.changes_begun > 0 || self.amnesia || !self.rules.keeps(Rule::FenceTwins) {
+            return;
+        }
+        let id = self.nodes[node].id;
+        for (key, _) in &self.keys {
+            let remembered = held.iter().filter_map(|durable| match durable {
+                Durable::Accepted(of, ballot) if of == key => Some(*ballot),
+                Durable::Accepted(..) | Durable::Acting(_) => None,
+            });
+            if let Err(violation) = self.registers.remembered(key, id, remembered.max()) {
+                self.violation.get_or_insert(violation);
+            }
+        }
+    }
+
     pub(super) fn clean(&mut self, node: usize, incarnation: u64) {
         if self.set_aside_own(node, incarnation, Happening::Clean { node, incarnation }) {
             return;
@@ -232,6 +255,10 @@ impl<C: chord::Rules> World<C> {
             let wall_ms = self.wall_ms_of(node);
             self.handle(node, Input::EndDue { wall_ms });
         }
+        self.clean_log(node);
+    }
+
+    pub(super) fn clean_log(&mut self, node: usize) {
         let Some(running) = self.nodes[node].running.as_mut() else { return };
         match running.clean(self.swarm.segment_bytes) {
             Ok(None) => {}

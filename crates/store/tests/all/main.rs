@@ -3,6 +3,7 @@
 mod cleaning;
 mod crash;
 mod damage;
+mod scrubbing;
 mod suite;
 
 use store::{Disk, Log, LogConfig, OpenError, SimDisk};
