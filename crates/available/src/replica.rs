@@ -195,6 +195,11 @@ impl Replica {
         }
     }
 
+    /// The log ends at this position: others append to it too. Our records are numbered on from there.
+    pub fn note_log_end(&mut self, position: LogPosition) {
+        self.log_last = self.log_last.max(position);
+    }
+
     /// Begins to take part, once every record is restored.
     pub fn begin(&mut self, now: Instant, wall_ms: u64, out: &mut Outbox) {
         (self.now, self.wall_ms) = (now, wall_ms);

@@ -58,6 +58,7 @@ impl Collector for StatusMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let status = self.0.read();
         let ready = i64::from(status.is_ready());
+        let (disk, memory) = (status.available.disk, status.available.memory);
         let gauges = [
             (names::NODE_REGISTERS, "Registers held, deletions included", status.registers as i64),
             (names::NODE_LIVE_BYTES, "Bytes of current records", status.live_bytes as i64),
@@ -68,6 +69,10 @@ impl Collector for StatusMetrics {
             (names::NODE_COPY_ARCS, "Arcs that are still to be copied", status.copying.left() as i64),
             (names::NODE_COPIED_REGISTERS, "Registers copied since the start", status.copying.registers as i64),
             (names::NODE_COPIED_BYTES, "Bytes copied since the start", status.copying.bytes as i64),
+            (names::NODE_AVAILABLE_KEYS, "Available keys held on disk", disk.keys as i64),
+            (names::NODE_MEMORY_KEYS, "Available keys held in memory only", memory.keys as i64),
+            (names::NODE_AVAILABLE_WHOLE, "1 when its available keys are counted", i64::from(disk.whole && memory.whole)),
+            (names::NODE_HINTS, "Writes kept for other nodes", (disk.hints + memory.hints) as i64),
             (names::NODE_READY, "1 when the node holds all that it should", ready),
         ];
         for (name, help, value) in gauges {

@@ -17,6 +17,7 @@
 //! - when the disk fails, the process ends.
 
 mod absences;
+mod available_keys;
 mod host;
 mod http;
 mod node_loop;

@@ -215,10 +215,9 @@ impl Node {
         }
 
         let clock = Clock::start();
-        let mut host = Host::new(id, incarnation, view);
+        let mut host = Host::new(id, incarnation, view, config.cluster_secret.as_bytes());
         host.replica.set_transfer_rate(config.transfer_bytes_per_second.unwrap_or(0));
         let log = claimed.open_log(&config, &mut host)?;
-        let first = host.begin(clock.now());
         let (log_sender, log_events) = mpsc::unbounded_channel();
         // The loop may be gone already when the last events come: then nobody needs them.
         let log = LogThread::start(log, move |event| drop(log_sender.send(event))).map_err(StartError::Start)?;
@@ -253,7 +252,7 @@ impl Node {
             board,
             grace,
         };
-        let ended = NodeLoop::new(parts, first).run(shutdown).await;
+        let ended = NodeLoop::new(parts).run(shutdown).await;
         if let Err(error) = registration.deregister().await {
             tracing::warn!(%error, "could not be taken out of discovery; its check will turn critical by itself");
         }

@@ -128,12 +128,12 @@ impl Claimed {
         first_start(config, cluster, &directory, disk)
     }
 
-    /// Opens the log and gives each of its records back to the replica.
+    /// Opens the log and gives each of its records back to the replicas.
     pub fn open_log(self, config: &Config, host: &mut Host) -> Result<Log, StartError> {
         let log_config = LogConfig { may_create: false, ..log_config(config, self.identity.log) };
         let mut unreadable = None;
-        let log = Log::open(self.disk, log_config, &mut |sequence, body| match wire::codec::decode_record(body) {
-            Ok(record) => host.replica.restore(LogPosition(sequence), record),
+        let log = Log::open(self.disk, log_config, &mut |sequence, body| match wire::codec::decode_log_record(body) {
+            Ok(record) => host.restore(LogPosition(sequence), record),
             Err(error) => unreadable = Some(error),
         });
         let log = log.map_err(|error| data_error(config, error))?;

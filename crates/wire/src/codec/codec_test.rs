@@ -69,14 +69,17 @@ proptest! {
     /// Noise behind a right checksum, version and kind gets all the way to the bodies.
     #[test]
     fn noise_in_a_body_is_no_panic_and_what_decodes_is_canonical(
-        kind in 1u8..=10,
+        kind in 1u8..=13,
         tags in prop::collection::vec(0u8..18, 0..6),
         noise in prop::collection::vec(any::<u8>(), 0..200),
     ) {
         let covered = [&[1, kind], &[0; 25][..], &tags, &noise].concat();
         let bytes = sealed(&covered);
         if let Ok(frame) = decode(bytes.clone()) {
-            prop_assert_eq!(encoded(&frame), bytes, "two encodings of one message");
+            // Contexts of available keys are sets: noise may name them in another order.
+            let is_set = (10..=12).contains(&kind);
+            prop_assert!(is_set || encoded(&frame) == bytes, "two encodings of one message");
+            prop_assert_eq!(decode(encoded(&frame)), Ok(frame));
         }
         let _ = decode_record(&[&[1], &tags[..], &noise].concat());
     }
@@ -241,9 +244,9 @@ fn golden_bytes_of_control_frames() {
     check_golden("go away", Payload::GoAway, "");
     let hello = |sender| Payload::Hello(Hello { protocol: PROTOCOL, cluster: ClusterId(0xc1), sender });
     let node = Sender::Node { id: NodeId(0xa1), incarnation: 130, name: "n1".into() };
-    check_golden("hello of a node", hello(node), "04 c100000000000000 01 a100000000000000 8201 026e31");
+    check_golden("hello of a node", hello(node), "05 c100000000000000 01 a100000000000000 8201 026e31");
     let client = Sender::Client { name: "g".into() };
-    check_golden("hello of a client", hello(client), "04 c100000000000000 02 0167");
+    check_golden("hello of a client", hello(client), "05 c100000000000000 02 0167");
     let peer = chord::Peer { position: Position(7), node: NodeId(0xa1) };
     check_golden(
         "lookup",
