@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use client::gateway::{Action, Answer, Condition, Failure, GatewayClient, Reply, Request, Seen, request_id};
+use client::gateway::{Action, Answer, Condition, Failure, GatewayClient, Reply, Request, Seen, request_id, siblings};
 use stdx::TraceContext;
+use wire::http::Level;
 use telemetry::{KeyValue, SpanKind, names, spans};
 
 use crate::acknowledged::Held;
@@ -39,6 +40,29 @@ pub struct Conduct<'a> {
     pub body: Option<Bytes>,
     /// How long its client waits.
     pub deadline: Duration,
+    /// Where, and at which level.
+    pub place: Place<'a>,
+}
+
+/// Which bucket a request is about, at which level, and of which session.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// The bucket.
+    pub bucket: &'a str,
+    /// The level.
+    pub level: Level,
+    /// The session's token.
+    pub token: Option<&'a str>,
+}
+
+impl Place<'_> {
+    /// Strict requests, each by itself.
+    pub const STRICT: Place<'static> = Place { bucket: BUCKET, level: Level::Strict, token: None };
+
+    /// How the history names a key.
+    fn key(&self, key: &str) -> String {
+        if self.bucket == BUCKET { key.to_owned() } else { format!("{}/{key}", self.bucket) }
+    }
 }
 
 /// How it went.
@@ -49,6 +73,8 @@ pub struct Conducted {
     pub etag: Option<String>,
     /// The process number to go on with.
     pub process: u64,
+    /// The session's token from now on, as far as the answer told.
+    pub token: Option<String>,
     /// How long its client waited.
     pub latency: Duration,
     /// The size of the answer's body.
@@ -64,7 +90,10 @@ impl Shown for Plain {
 /// Sends one request and records it.
 pub async fn conduct(recorder: &Recorder, client: &GatewayClient, shown: &dyn Shown, what: Conduct<'_>) -> Conducted {
     let (kind, old, new, action, condition) = parts(what.ask, what.body);
-    let mut request = Request { condition, deadline: what.deadline, ..Request::new(BUCKET, what.key, action) };
+    let Place { bucket, level, token } = what.place;
+    let mut request = Request { condition, deadline: what.deadline, ..Request::new(bucket, what.key, action) };
+    request.level = (level != Level::Strict).then_some(level);
+    request.token = token.map(str::to_owned);
     let method = request.method();
     let attributes = [
         KeyValue::new(names::HTTP_REQUEST_METHOD, method),
@@ -76,7 +105,8 @@ pub async fn conduct(recorder: &Recorder, client: &GatewayClient, shown: &dyn Sh
     let asked = recorder.ask(Question {
         process: what.process,
         kind,
-        key: what.key.to_owned(),
+        level,
+        key: what.place.key(what.key),
         old,
         new,
         trace_id: telemetry::context::trace_id_hex(request.context),
@@ -91,7 +121,14 @@ pub async fn conduct(recorder: &Recorder, client: &GatewayClient, shown: &dyn Sh
         span.set(names::CHAOS_FAULT_ID, i64::try_from(fault).unwrap_or(i64::MAX));
     }
     span.end();
-    let finding = finding_of(kind, &reply, |answer| shown.shown(what.key, &answer.body));
+    let finding = match level {
+        Level::Strict | Level::Sequential => finding_of(kind, &reply, |answer| shown.shown(what.key, &answer.body)),
+        Level::Causal | Level::Eventual => side_by_side(kind, &reply),
+    };
+    let token = match &reply {
+        Reply::Ok(answer) => answer.token.clone(),
+        Reply::Failed(_) | Reply::Unknown(_) => None,
+    };
     let (etag, body_bytes, details) = match reply {
         Reply::Ok(answer) => {
             let details = Details { status: Some(answer.status), receipt: answer.receipt, ..details(what.deadline) };
@@ -102,7 +139,7 @@ pub async fn conduct(recorder: &Recorder, client: &GatewayClient, shown: &dyn Sh
         }
     };
     let process = recorder.answer(asked, &finding, details);
-    Conducted { finding, etag, process, latency, body_bytes }
+    Conducted { finding, etag, process, token, latency, body_bytes }
 }
 
 /// A request outside the history and outside every trace: its context is valid and not sampled, so that a tight loop
@@ -145,6 +182,25 @@ fn finding_of(kind: Kind, reply: &Reply, shown: impl Fn(&Answer) -> String) -> F
             (Kind::Read, Seen::Found) => Finding::Held(Some(shown(answer))),
             (Kind::Read, _) => Finding::Held(None),
             (_, Seen::ConditionFailed) => Finding::NotApplied,
+            (Kind::Write | Kind::Cas | Kind::Delete, _) => Finding::Applied,
+        },
+    }
+}
+
+/// What a request on a key found whose values stay side by side.
+fn side_by_side(kind: Kind, reply: &Reply) -> Finding {
+    let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
+    match reply {
+        Reply::Failed(_) => Finding::Failed,
+        Reply::Unknown(_) => Finding::Unknown,
+        Reply::Ok(answer) => match (kind, answer.seen) {
+            (Kind::Read, Seen::Found) => Finding::Shown(vec![text(&answer.body)]),
+            (Kind::Read, Seen::Siblings) => match siblings(&answer.body) {
+                Ok(siblings) => Finding::Shown(siblings.iter().map(|one| text(&one.value)).collect()),
+                // An answer that cannot be read has shown nothing; the count of failures has it.
+                Err(_) => Finding::Failed,
+            },
+            (Kind::Read, _) => Finding::Shown(Vec::new()),
             (Kind::Write | Kind::Cas | Kind::Delete, _) => Finding::Applied,
         },
     }

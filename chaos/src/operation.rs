@@ -1,11 +1,11 @@
 //! One request as the verifier saw it: what every part of the proof looks at.
 
-use wire::http::Receipt;
+use wire::http::{Level, Receipt};
 
 /// What a request did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
-    /// A strict read.
+    /// A read.
     Read,
     /// An unconditional write.
     Write,
@@ -31,7 +31,9 @@ pub enum End {
 pub struct Operation {
     /// What it did.
     pub kind: Kind,
-    /// Its key, in the bucket `records`.
+    /// At which level.
+    pub level: Level,
+    /// Its key: in the bucket `records`, unless it names another one before a slash.
     pub key: String,
     /// When it was sent, in nanoseconds since the run began.
     pub invoked_ns: u64,

@@ -9,10 +9,13 @@ use stdx::{Instant, Prng, error_chain};
 use telemetry::query::TraceQuery;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle};
+use wire::http::Level;
 
 use crate::conduct::{Plain, Shown, unsampled};
 use crate::control::{FleetControl, STORAGE_NODE};
 use crate::faults::FaultKind;
+use crate::level_ticks::{self, LevelTicks};
+use crate::levels::{self, LevelsConfig};
 use crate::metrics::Metrics;
 use crate::monkey::{Health, MonkeyConfig, MonkeyPlan};
 use crate::nemesis::{HaltSwitch, Nemesis, Shared, sight};
@@ -68,6 +71,9 @@ pub struct RunConfig {
     pub halt: HaltSwitch,
     /// What drives the requests.
     pub load: Load,
+    /// The sessions at levels causal and eventual that run beside the traffic; none leaves them out. Beside a replay
+    /// there are none.
+    pub levels: Option<LevelsConfig>,
     /// Whether the read-increment-write loops run, which measure the downtime.
     pub ticks: bool,
     /// What the run must have had, and may show; none derives it from the rest.
@@ -137,6 +143,7 @@ impl Default for RunConfig {
             dry_run: false,
             halt: HaltSwitch::default(),
             load: Load::Traffic(TrafficConfig::default()),
+            levels: Some(LevelsConfig::default()),
             ticks: true,
             demands: None,
             report: None,
@@ -236,6 +243,7 @@ async fn drive(
     let load = start_load(&fleet, &recorder, config, &prefix, &load_stopped).await;
     evidence.notes.extend(load.note.clone());
     let ticking = config.ticks.then(|| start_ticks(&fleet, &recorder, &ticks, &prefix, deadline, &load_stopped));
+    let levels = LevelLoad::start(&fleet, &recorder, config, &evidence.run_id, &load_stopped);
     let nemesis = start_nemesis(&fleet, &recorder, config, &shared, &faults_stopped);
     let traces = config.traces_url.as_ref().map(TraceQuery::new);
     let trace_check =
@@ -269,6 +277,9 @@ async fn drive(
         join(handle).await;
     }
     join_some(ticking).await;
+    if let Some(levels) = levels {
+        levels.end(&recorder, &fleet.gateway, evidence).await;
+    }
     let bodies = replay.as_ref().map(|replay| replay.bodies());
     let shown: &dyn Shown = bodies.as_ref().map_or(&Plain, |bodies| bodies.as_ref());
     evidence.final_read = final_read(&recorder, &fleet.gateway, shown).await;
@@ -292,7 +303,13 @@ async fn conclude(recorder: &Recorder, check_limit: Duration, evidence: &mut Evi
         evidence.notes.push(note);
     }
     let history = std::mem::take(&mut evidence.record.history);
-    evidence.check = Some(check(history, check_limit).await);
+    let named = [(Level::Strict, "registers"), (Level::Causal, "available keys"), (Level::Eventual, "available keys")];
+    for (level, name) in named {
+        // Strict requests are there in every run; of the other levels only what was asked for is judged.
+        if level == Level::Strict || evidence.levels.contains_key(&level) {
+            evidence.checks.push(check(&history, level, name, check_limit).await);
+        }
+    }
 }
 
 /// The loops that measure the downtime, in a task of their own.
@@ -307,6 +324,45 @@ fn start_ticks(
     let (ticks, recorder, gateway) = (Arc::clone(ticks), Arc::clone(recorder), fleet.gateway.clone());
     let deadline = deadline.min(Duration::from_secs(1));
     tokio::spawn(tick::run(ticks, recorder, gateway, prefix.to_owned(), deadline, stop.clone()))
+}
+
+/// The sessions below sequential as they run.
+struct LevelLoad {
+    config: LevelsConfig,
+    ticks: Arc<LevelTicks>,
+    traffic: JoinHandle<()>,
+    ticking: JoinHandle<()>,
+}
+
+impl LevelLoad {
+    fn start(
+        fleet: &Fleet,
+        recorder: &Arc<Recorder>,
+        config: &RunConfig,
+        run_id: &str,
+        stop: &watch::Receiver<bool>,
+    ) -> Option<LevelLoad> {
+        let Load::Traffic(_) = config.load else { return None };
+        let levels = config.levels.clone()?;
+        let levels = LevelsConfig { prefix: format!("{run_id}-{}", levels.prefix), ..levels };
+        // Drawn apart from the faults and from the other traffic.
+        let prng = Prng::from_seed(config.seed ^ 0x6c65_7665_6c73);
+        let gateway = || fleet.gateway.clone();
+        let traffic = levels::run(Arc::clone(recorder), gateway(), levels.clone(), prng, stop.clone());
+        let ticks = Arc::new(LevelTicks::default());
+        let (prefix, deadline) = (levels.prefix.clone(), levels.deadline);
+        let ticking =
+            level_ticks::run(Arc::clone(&ticks), Arc::clone(recorder), gateway(), prefix, deadline, stop.clone());
+        Some(LevelLoad { config: levels, ticks, traffic: tokio::spawn(traffic), ticking: tokio::spawn(ticking) })
+    }
+
+    async fn end(self, recorder: &Recorder, gateway: &GatewayClient, evidence: &mut Evidence) {
+        join(self.traffic).await;
+        join(self.ticking).await;
+        evidence.levels = self.ticks.record();
+        evidence.unread_levels = levels::final_reads(recorder, gateway, &self.config).await;
+        levels::clear(gateway, &self.config).await;
+    }
 }
 
 /// The load as it runs.
@@ -390,7 +446,7 @@ async fn become_steady(
 ) -> Result<usize, String> {
     let until = tokio::time::Instant::now() + config.steady_max;
     loop {
-        let why = match look_for_steadiness(control, gateway, http).await {
+        let why = match look_for_steadiness(control, gateway, http, config).await {
             Ok(members) => return Ok(members),
             Err(why) => why,
         };
@@ -405,6 +461,7 @@ async fn look_for_steadiness(
     control: Option<&dyn FleetControl>,
     gateway: &GatewayClient,
     http: &reqwest::Client,
+    config: &RunConfig,
 ) -> Result<usize, String> {
     let mut members = 0;
     if let Some(control) = control {
@@ -425,6 +482,16 @@ async fn look_for_steadiness(
         let request = unsampled(Action::Get, &format!("steady{at}"), Default::default(), Duration::from_secs(1));
         if let Reply::Failed(failure) | Reply::Unknown(failure) = gateway.send(&request).await {
             return Err(format!("a read is answered {}: {}", failure.code, failure.detail));
+        }
+    }
+    if config.levels.is_some() {
+        for at in 0..STEADY_REQUESTS {
+            let mut request =
+                unsampled(Action::Get, &format!("steady{at}"), Default::default(), Duration::from_secs(1));
+            levels::BUCKET.clone_into(&mut request.bucket);
+            if let Reply::Failed(failure) | Reply::Unknown(failure) = gateway.send(&request).await {
+                return Err(format!("a causal read is answered {}: {}", failure.code, failure.detail));
+            }
         }
     }
     Ok(members)

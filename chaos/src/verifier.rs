@@ -7,8 +7,9 @@ use checker::{Limit, Options};
 use client::gateway::GatewayClient;
 use futures_util::StreamExt;
 use history::History;
+use wire::http::Level;
 
-use crate::conduct::{Conduct, Shown, conduct};
+use crate::conduct::{Conduct, Place, Shown, conduct};
 use crate::recorder::{Finding, Recorder};
 use crate::verdict::Check;
 use crate::workload::Ask;
@@ -57,7 +58,7 @@ pub async fn final_read(recorder: &Arc<Recorder>, client: &GatewayClient, shown:
 async fn read_one(recorder: &Recorder, client: &GatewayClient, shown: &dyn Shown, key: &str) -> Option<u64> {
     let mut process = recorder.new_process();
     for _ in 0..READS_MAX {
-        let what = Conduct { process, key, ask: &Ask::Read, body: None, deadline: READ_DEADLINE };
+        let what = Conduct { process, key, ask: &Ask::Read, body: None, deadline: READ_DEADLINE, place: Place::STRICT };
         let done = conduct(recorder, client, shown, what).await;
         if let Finding::Held(held) = done.finding {
             return Some(recorder.lost(key, &held));
@@ -67,16 +68,19 @@ async fn read_one(recorder: &Recorder, client: &GatewayClient, shown: &dyn Shown
     None
 }
 
-/// Judges a history at level strict, in a thread of its own, within `limit`.
-pub async fn check(history: History, limit: Duration) -> Check {
+/// Judges what a history has of one level, in a thread of its own, within `limit`.
+pub async fn check(history: &History, level: Level, name: &str, limit: Duration) -> Check {
+    let of_level = |operation: &&history::Operation| operation.level.as_deref() == Some(level.name());
+    let operations: Vec<_> = history.operations.iter().filter(of_level).cloned().collect();
+    let history = History { operations, faults: history.faults.clone(), events: history.events };
     let ops = history.operations.len() as u64;
     let judged = tokio::task::spawn_blocking(move || {
         let start = Instant::now();
-        let options = Options { limit: Limit::time(limit, move || start.elapsed()), ..Options::default() };
-        checker::check_operations(&history.operations, &options)
+        let limit = Limit::time(limit, move || start.elapsed());
+        checker::check_history(&history, &Options { level: judged_as(level), limit, ..Options::default() })
     })
     .await;
-    let base = Check { name: "registers".to_owned(), level: "strict".to_owned(), ops, ..Check::default() };
+    let base = Check { name: name.to_owned(), level: level.name().to_owned(), ops, ..Check::default() };
     match judged {
         Ok(Ok(report)) => {
             let examples = report.violations.iter().take(EXAMPLES_MAX).map(|violation| {
@@ -92,5 +96,14 @@ pub async fn check(history: History, limit: Duration) -> Check {
         }
         Ok(Err(error)) => Check { examples: vec![stdx::error_chain(&error)], ..base },
         Err(error) => Check { examples: vec![format!("the check did not come to an end: {error}")], ..base },
+    }
+}
+
+fn judged_as(level: Level) -> checker::Level {
+    match level {
+        Level::Strict => checker::Level::Strict,
+        Level::Sequential => checker::Level::Sequential,
+        Level::Causal => checker::Level::Causal,
+        Level::Eventual => checker::Level::Eventual,
     }
 }

@@ -306,7 +306,7 @@ fn failure_of(error: CallError) -> Failure {
 /// Why an attempt failed, one word for spans and metrics; none when it was answered.
 fn word_of<Q: Question>(result: &CallResult<Q::Outcome>) -> Option<&'static str> {
     match result {
-        Ok((outcome, _)) if outcome.told() == dispatch::Told::Unknown => Some("unknown"),
+        Ok((outcome, _)) if matches!(outcome.told(), dispatch::Told::Unknown) => Some("unknown"),
         Ok((outcome, _)) => Q::refusal_word(outcome),
         Err(CallError::NotConnected) => Some("not-connected"),
         Err(CallError::Reset) => Some("reset"),

@@ -25,6 +25,7 @@ mod serve;
 mod span_book;
 mod start;
 mod status;
+mod sweep;
 
 pub use node_loop::Parting;
 pub use serve::{Config, Farewell, Node, StartError, run};

@@ -22,6 +22,7 @@ use crate::absences::Absences;
 use crate::host::Host;
 use crate::span_book::SpanBook;
 use crate::status::{Board, Copying, Pointers, State, Status};
+use crate::sweep::Sweep;
 
 mod available_keys;
 
@@ -91,6 +92,8 @@ pub(crate) struct NodeLoop {
     cleaned_at: Instant,
     seeded_at: Instant,
     ended_due_at: Instant,
+    /// How far each table of available keys is gone through: on disk, in memory.
+    sweeps: [Sweep; 2],
 }
 
 /// What a node that is told to end is to do first.
@@ -134,6 +137,7 @@ impl NodeLoop {
             cleaned_at: parts.clock.now(),
             seeded_at: parts.clock.now(),
             ended_due_at: parts.clock.now(),
+            sweeps: Default::default(),
             parts,
         };
         let first = node.parts.host.begin(node.parts.clock.now());
@@ -513,6 +517,7 @@ impl NodeLoop {
             self.ended_due_at = now;
             let effects = self.parts.host.replica(now, Input::EndDue { wall_ms: self.parts.clock.wall_ms() });
             self.carry_out(effects);
+            self.sweep_available();
         }
         self.note_copied();
         self.give_up_absent(now);

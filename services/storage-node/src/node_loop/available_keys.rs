@@ -14,6 +14,9 @@ use super::{NodeLoop, name_in};
 use crate::available_keys::DURABILITIES;
 use crate::status::{AvailableStatus, AvailableStatuses};
 
+/// How long the deletion of a value whose time is up may take.
+const SWEEP_DEADLINE: Duration = Duration::from_secs(1);
+
 impl NodeLoop {
     pub(super) fn begin_available(&mut self) {
         for durability in DURABILITIES {
@@ -84,6 +87,25 @@ impl NodeLoop {
         }
         for event in effects.events {
             self.note_available(durability, event);
+        }
+    }
+
+    /// Proposes the end of values whose time is up. Nobody waits for the answers: what was refused is proposed again.
+    pub(super) fn sweep_available(&mut self) {
+        if self.draining {
+            return;
+        }
+        let (me, wall_ms) = (self.parts.id, self.parts.clock.wall_ms());
+        let ring = std::sync::Arc::clone(&self.parts.fleet.borrow().ring);
+        for (at, durability) in DURABILITIES.into_iter().enumerate() {
+            let table = self.parts.host.available.of(durability).table();
+            let due = self.sweeps[at].next(table, me, |position| ring.replicas_of(position), wall_ms);
+            for operation in due {
+                self.ticket_last += 1;
+                let (ticket, deadline) = (Ticket(self.ticket_last), self.parts.clock.now() + SWEEP_DEADLINE);
+                let context = TraceContext::NONE;
+                self.tell_available_of(durability, Input::Operation { ticket, operation, deadline, wall_ms, context });
+            }
         }
     }
 
