@@ -40,6 +40,10 @@ impl Replica {
         let mut questions: BTreeMap<NodeId, Vec<(RegisterKey, VersionVector)>> = BTreeMap::new();
         for key in some {
             let homes = self.homes(key.position);
+            // While homes change, it is not settled who all are.
+            if self.sets_of(key.position).next.is_some() {
+                continue;
+            }
             let ours = homes.iter().min() == Some(&self.me);
             let Some(vector) = self.held_tombstone(&key).filter(|_| ours) else { continue };
             if !self.may_bury(&key, &vector) {
@@ -62,14 +66,14 @@ impl Replica {
         // A client that had seen the key before its last tombstone was dropped still names what that buried. Our
         // marks are
         // past it, so it needs no tombstone to stay gone.
-        let lone_are_gone = state.context.dots().iter().all(|dot| self.is_gone(*dot));
+        let lone_are_gone = state.context.dots().iter().all(|dot| self.is_gone(key.position, *dot));
         (state.is_tombstone() && lone_are_gone).then(|| state.context.vector.clone())
     }
 
     /// Whether we hold exactly this tombstone, all that could bring back what it buries, and no request that may come
     /// again.
     fn may_bury(&self, key: &RegisterKey, vector: &VersionVector) -> bool {
-        let known = |(actor, counter): (Actor, u64)| actor == self.actor || counter <= self.mark(actor);
+        let known = |(actor, counter): (Actor, u64)| self.is_known(key.position, actor, counter);
         let hints_from_ms = self.hints_from_ms();
         let old = |first_sent_ms: u64| {
             first_sent_ms.saturating_add(self.config.memory_ms) < self.wall_ms && first_sent_ms < hints_from_ms
@@ -97,7 +101,8 @@ impl Replica {
         let mut wait = LogPosition(0);
         let mut yes = Vec::new();
         for (key, vector) in keys {
-            if self.may_bury(&key, &vector) {
+            let settled = self.sets_of(key.position).next.is_none() && self.is_home(key.position);
+            if settled && self.may_bury(&key, &vector) {
                 wait = wait.max(self.log_marks_of(&key, &vector, out)).max(self.logged(&key));
                 yes.push((key, vector));
             }
@@ -137,7 +142,7 @@ impl Replica {
     pub(crate) fn handle_drop(&mut self, keys: Vec<(RegisterKey, VersionVector)>, out: &mut Outbox) {
         let mut count = 0;
         for (key, vector) in keys {
-            let known = |(actor, counter): (Actor, u64)| actor == self.actor || counter <= self.mark(actor);
+            let known = |(actor, counter): (Actor, u64)| self.is_known(key.position, actor, counter);
             let covered = !self.rules.keep(Rule::BuriedEarly) || vector.iter().all(known);
             if !covered || self.held_tombstone(&key).as_ref() != Some(&vector) {
                 continue;

@@ -20,6 +20,19 @@ pub struct Config {
     pub hints_max: usize,
     /// Bytes of hints at most, about.
     pub hint_bytes_max: usize,
+    /// What a write's place is, once it is acknowledged.
+    pub durability: Durability,
+}
+
+/// Where a replica keeps what it has taken: the choice of its buckets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// In its log: it still has it after a restart.
+    #[default]
+    Disk,
+    /// Nowhere else: nothing is written. A home that restarts is empty and somebody new, and is not counted until it has
+    /// got back from the other homes what they hold.
+    Memory,
 }
 
 impl Default for Config {
@@ -32,6 +45,7 @@ impl Default for Config {
             limits: Limits::default(),
             hints_max: 4_096,
             hint_bytes_max: 16 << 20,
+            durability: Durability::Disk,
         }
     }
 }

@@ -16,9 +16,8 @@
 //! potential causality; one counter is enough to bound it.)
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
-use membership::NodeId;
+use membership::{NodeId, Position, ReplicaSets};
 use replication::{LogPosition, RegisterKey, RequestId, Ticket};
 use stdx::{Instant, TraceContext};
 
@@ -31,6 +30,7 @@ use crate::replica::{Later, OPERATIONS_MAX, Replica, Timer};
 use crate::rules::Rule;
 use crate::state::State;
 use crate::version::{Actor, Context, Dot, VersionVector};
+use crate::view_change::is_majority;
 
 /// Who waits for an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,10 +50,11 @@ pub(crate) enum Asker {
 #[derive(Debug)]
 pub(crate) struct Waiting {
     asker: Asker,
-    key: RegisterKey,
-    homes: Arc<[NodeId]>,
-    need: usize,
-    have: BTreeSet<NodeId>,
+    pub(crate) key: RegisterKey,
+    /// Whose votes decide on the key.
+    pub(crate) sets: ReplicaSets,
+    level: Level,
+    pub(crate) have: BTreeSet<NodeId>,
     outcome: Outcome,
 }
 
@@ -75,7 +76,7 @@ pub(crate) struct Round {
     asker: Asker,
     key: RegisterKey,
     kind: Kind,
-    homes: Arc<[NodeId]>,
+    sets: ReplicaSets,
     then: Then,
     /// What each home is known to hold, by half of its digest, and whether it counts.
     reports: BTreeMap<NodeId, (u128, bool)>,
@@ -112,7 +113,6 @@ impl Replica {
         }
         self.open.insert(ticket, deadline);
         self.at(deadline, Timer::Deadline(ticket));
-        let homes = self.homes(operation.key.position);
         let asker = Asker::Client(ticket);
         let is_write = matches!(operation.action, Action::Write(_));
         let refusal = if self.is_draining() {
@@ -129,14 +129,14 @@ impl Replica {
         if let Some(refusal) = refusal {
             return self.refuse(asker, refusal, out);
         }
-        if !homes.contains(&self.me) {
+        if !self.is_home(operation.key.position) {
             return self.stand_in(ticket, operation, out);
         }
         match operation.action {
-            Action::Read { kind } => self.begin_read(ticket, kind, operation, homes, context, out),
+            Action::Read { kind } => self.begin_read(ticket, kind, operation, context, out),
             Action::Outcome { request } => {
                 let then = Then::Remember(request);
-                self.begin_round(asker, operation.key, Kind::Value, homes, then, context, out);
+                self.begin_round(asker, operation.key, Kind::Value, then, context, out);
             }
             Action::Write(write) => self.begin_write(asker, write, operation.level, operation.past, context, out),
         }
@@ -147,18 +147,17 @@ impl Replica {
         ticket: Ticket,
         kind: Kind,
         operation: Operation,
-        homes: Arc<[NodeId]>,
         context: TraceContext,
         out: &mut Outbox,
     ) {
         let key = operation.key;
         let local = match operation.level {
-            Level::Eventual if self.whole_at(&homes) => true,
+            Level::Eventual if self.counts_at(key.position) => true,
             Level::Eventual => return self.refuse(Asker::Client(ticket), Refusal::Refilling, out),
-            Level::Causal => self.is_covered(&homes, &operation.past) && self.is_stable(&key, &homes),
+            Level::Causal => self.is_covered(key.position, &operation.past) && self.is_stable(&key),
         };
         if !local {
-            return self.begin_round(Asker::Client(ticket), key, kind, homes, Then::Read, context, out);
+            return self.begin_round(Asker::Client(ticket), key, kind, Then::Read, context, out);
         }
         let state = self.state_of(&key, kind);
         let receipt = Receipt { epoch: self.view.epoch, voters: vec![self.me], rounds: 0 };
@@ -175,20 +174,19 @@ impl Replica {
         context: TraceContext,
         out: &mut Outbox,
     ) {
-        let homes = self.homes(write.key.position);
         if self.rules.keep(Rule::StampedBelow) {
             // The later writer of two is the one that has seen the other: who sees this one's dot sees its order too.
             self.clock = self.clock.max(write.rank(&past).0);
         }
-        if !self.whole_at(&homes) {
+        if !self.counts_at(write.key.position) {
             return self.refuse(asker, Refusal::Refilling, out);
         }
         let known = self.rules.keep(Rule::RetryTwice) && self.remembers(&write);
-        let rests = rests_on_state(&write, past.session) && !self.is_covered(&homes, &past);
+        let rests = rests_on_state(&write, past.session) && !self.is_covered(write.key.position, &past);
         if level == Level::Causal && (known || rests || !self.knows_seen(&write)) {
             let (key, kind) = (write.key.clone(), write.kind);
             let then = Then::Write { write, past, context };
-            return self.begin_round(asker, key, kind, homes, then, context, out);
+            return self.begin_round(asker, key, kind, then, context, out);
         }
         self.make_write(asker, write, level, past, context, out);
     }
@@ -247,12 +245,11 @@ impl Replica {
         out: &mut Outbox,
     ) {
         let key = write.key.clone();
-        let homes = self.homes(key.position);
         let counter = self.next_counter(out);
         let dot = Dot { counter, actor: self.actor };
         let fixed = self.rules.keep(Rule::OrderByAttempt);
         let write = if fixed { write } else { Write { order: counter, ..write } };
-        let everywhere = self.everywhere(&homes);
+        let everywhere = self.everywhere(key.position);
         let oldest_kept_ms = self.wall_ms.saturating_sub(self.config.memory_ms);
         let ages = (oldest_kept_ms, self.hints_from_ms());
         state.put_away(self.actor, everywhere, ages, self.config.limits);
@@ -260,11 +257,9 @@ impl Replica {
         let outcome = done(&state, &write, dot, effect);
         let position = self.put(&key, state.clone(), out);
         self.unsynced.insert(counter);
-        let need = match level {
-            Level::Causal if self.rules.keep(Rule::AckAlone) => Self::majority(&homes),
-            _ => 1,
-        };
-        let waiting = Waiting { asker, key: key.clone(), homes, need, have: BTreeSet::new(), outcome };
+        let level = if self.rules.keep(Rule::AckAlone) { level } else { Level::Eventual };
+        let sets = self.sets_of(key.position);
+        let waiting = Waiting { asker, key: key.clone(), sets, level, have: BTreeSet::new(), outcome };
         self.waiting.insert(counter, waiting);
         let stamped = Later::Stamped { counter, key, state: Box::new(state), context };
         let wait = if self.rules.keep(Rule::SentUnsynced) { position } else { LogPosition(0) };
@@ -272,25 +267,35 @@ impl Replica {
     }
 
     /// Up to which of our stamps every other home of these keys has said that it has them, with all of its own before.
-    fn everywhere(&self, homes: &[NodeId]) -> u64 {
-        let others = homes.iter().filter(|home| **home != self.me);
-        others.map(|home| self.peers.get(home).map_or(0, |peer| peer.confirmed)).min().unwrap_or(u64::MAX)
+    fn everywhere(&self, position: Position) -> u64 {
+        let sets = self.sets_of(position);
+        // What a home has said of our stamps, it has said of the arcs that it and we had before.
+        let up_to = |home: NodeId| match self.peers.get(&home) {
+            Some(peer) if self.is_compared(position, home) => peer.confirmed,
+            _ => 0,
+        };
+        sets.iter().filter(|home| *home != self.me).map(up_to).min().unwrap_or(u64::MAX)
     }
 
     /// A home has our stamp on disk.
     pub(crate) fn written(&mut self, counter: u64, home: NodeId, out: &mut Outbox) {
         let Some(waiting) = self.waiting.get_mut(&counter) else { return };
-        if !waiting.homes.contains(&home) {
-            return;
-        }
         waiting.have.insert(home);
-        if waiting.have.len() < waiting.need
-            || (self.rules.keep(Rule::SentUnsynced) && !waiting.have.contains(&self.me))
-        {
+        self.written_enough(counter, out);
+    }
+
+    /// Answers a write if enough homes have it.
+    pub(crate) fn written_enough(&mut self, counter: u64, out: &mut Outbox) {
+        let Some(waiting) = self.waiting.get(&counter) else { return };
+        let enough = match waiting.level {
+            Level::Causal => self.is_quorum(&waiting.sets, |home| waiting.have.contains(&home)),
+            Level::Eventual => waiting.have.iter().any(|home| waiting.sets.contains(*home)),
+        };
+        if !enough || (self.rules.keep(Rule::SentUnsynced) && !waiting.have.contains(&self.me)) {
             return;
         }
         let Some(waiting) = self.waiting.remove(&counter) else { return };
-        let rounds = u32::from(waiting.need > 1);
+        let rounds = u32::from(waiting.level == Level::Causal);
         let receipt = Receipt { epoch: self.view.epoch, voters: waiting.have.into_iter().collect(), rounds };
         self.answer_asker(waiting.asker, waiting.outcome, receipt, LogPosition(0), out);
     }
@@ -329,25 +334,28 @@ impl Replica {
     }
 
     /// Whether nothing is missing here that the session has seen of these homes' keys, or that led to it.
-    fn is_covered(&self, homes: &[NodeId], past: &Past) -> bool {
+    fn is_covered(&self, position: Position, past: &Past) -> bool {
         if !self.rules.keep(Rule::LaggingRead) {
             return true;
         }
-        if !self.whole_at(homes) {
+        if !self.counts_at(position) || past.epoch > self.view.epoch {
             return false;
         }
-        let others = homes.iter().filter(|home| **home != self.me);
-        let all_there = others.into_iter().all(|home| {
-            let Some(peer) = self.peers.get(home) else { return false };
-            let Some(actor) = self.actor_of(*home) else { return false };
+        let sets = self.sets_of(position);
+        let mut others = sets.iter().filter(|home| *home != self.me);
+        let all_there = others.all(|home| {
+            let Some(peer) = self.peers.get(&home) else { return false };
+            let Some(actor) = self.actor_of(home) else { return false };
+            if !self.is_compared(position, home) && self.rules.keep(Rule::MarksOfNewArcs) {
+                return false;
+            }
             let need = past.bound.max(past.seen.get(actor));
             peer.passed >= self.generation && self.mark(actor) >= need
         });
         // Of a node that began a new log, what it stamped before is here since the comparison that followed; of one
         // that began a log which we have not heard of, nothing is known.
         let heard = |(actor, _): (Actor, u64)| {
-            !homes.contains(&actor.node)
-                || self.actor_of(actor.node).is_some_and(|present| actor.birth <= present.birth)
+            !sets.contains(actor.node) || self.actor_of(actor.node).is_some_and(|present| actor.birth <= present.birth)
         };
         all_there && past.seen.iter().all(heard)
     }
@@ -364,26 +372,23 @@ impl Replica {
     }
 
     /// Whether a majority of the homes is known to hold what we hold of the key.
-    fn is_stable(&self, key: &RegisterKey, homes: &[NodeId]) -> bool {
+    fn is_stable(&self, key: &RegisterKey) -> bool {
+        let sets = self.sets_of(key.position);
         let Some(held) = self.table.get(key) else { return true };
         if held.stable || !self.rules.keep(Rule::UnstableShown) {
             return true;
         }
         held.state.context.vector.iter().all(|(actor, counter)| {
-            let holders = if actor == self.actor {
-                // One that is not on our disk yet has not left, and so is owed to nobody so far.
-                if self.unsynced.contains(&counter) {
-                    return false;
-                }
-                1 + homes
-                    .iter()
-                    .filter(|home| self.peers.get(home).is_some_and(|peer| peer.holds(key, counter)))
-                    .count()
-            } else {
-                // A stamp is on its own replica's disk before it leaves.
-                1 + usize::from(homes.contains(&actor.node) && self.actor_of(actor.node) == Some(actor))
+            // One that is not on our disk yet has not left, and so is owed to nobody so far.
+            if actor == self.actor && self.unsynced.contains(&counter) {
+                return false;
+            }
+            // A stamp is on its own replica's disk before it leaves.
+            let has = |home: NodeId| match self.peers.get(&home) {
+                Some(peer) if actor == self.actor => peer.holds(key, counter),
+                _ => home == actor.node && self.actor_of(home) == Some(actor),
             };
-            holders >= Self::majority(homes)
+            self.is_quorum(&sets, |home| home == self.me || (self.is_compared(key.position, home) && has(home)))
         })
     }
 
@@ -393,14 +398,13 @@ impl Replica {
         asker: Asker,
         key: RegisterKey,
         kind: Kind,
-        homes: Arc<[NodeId]>,
         then: Then,
         context: TraceContext,
         out: &mut Outbox,
     ) {
         let number = self.next_number();
-        let reports = BTreeMap::new();
-        let round = Round { asker, key, kind, homes, then, reports, asked: 0, settled: None, context };
+        let (reports, sets) = (BTreeMap::new(), self.sets_of(key.position));
+        let round = Round { asker, key, kind, sets, then, reports, asked: 0, settled: None, context };
         self.rounds.insert(number, round);
         let wait = self.config.resend / 2;
         let again = self.now + self.jittered(wait);
@@ -415,7 +419,7 @@ impl Replica {
         round.asked = digest;
         let (key, context) = (round.key.clone(), round.context);
         let silent: Vec<NodeId> =
-            round.homes.iter().copied().filter(|home| *home != self.me && !round.reports.contains_key(home)).collect();
+            round.sets.iter().filter(|home| *home != self.me && !round.reports.contains_key(home)).collect();
         for home in silent {
             let body = Body::Read { round: number, key: key.clone(), digest };
             self.tell(home, body, LogPosition(0), context, out);
@@ -431,15 +435,14 @@ impl Replica {
         context: TraceContext,
         out: &mut Outbox,
     ) {
-        let homes = self.homes(key.position);
-        if !homes.contains(&self.me) {
+        if !self.is_home(key.position) {
             return;
         }
         let held = self.table.get(key);
         let same = held.map_or(0, |held| held.digest().half()) == digest;
         let state = held.filter(|_| !same).map(|held| held.state.clone());
         let state = if same { None } else { Some(state.unwrap_or_default()) };
-        let (whole, wait) = (self.whole_at(&homes), self.logged(key));
+        let (whole, wait) = (self.counts_at(key.position), self.logged(key));
         self.tell(from, Body::Report { round, whole, state }, wait, context, out);
     }
 
@@ -452,7 +455,7 @@ impl Replica {
         out: &mut Outbox,
     ) {
         let Some(round) = self.rounds.get(&number) else { return };
-        if !round.homes.contains(&from) || round.reports.contains_key(&from) {
+        if !round.sets.contains(from) || round.reports.contains_key(&from) {
             return;
         }
         let (key, asked) = (round.key.clone(), round.asked);
@@ -473,9 +476,12 @@ impl Replica {
     /// Once a majority has spoken, settles what it holds together, and sends it to those that lack some of it.
     fn round_settle(&mut self, number: u64, out: &mut Outbox) {
         let Some(round) = self.rounds.get(&number) else { return };
-        let votes =
-            round.reports.values().filter(|(_, whole)| *whole).count() + usize::from(self.whole_at(&round.homes));
-        if round.settled.is_some() || votes < Self::majority(&round.homes) {
+        let counts = |home: NodeId| match round.reports.get(&home) {
+            Some((_, whole)) => *whole,
+            None => home == self.me && self.counts_at(round.key.position),
+        };
+        // The set in charge has everything; the next one only what is new.
+        if round.settled.is_some() || !is_majority(&round.sets.current, counts) {
             return;
         }
         let (key, kind) = (round.key.clone(), round.kind);
@@ -494,12 +500,12 @@ impl Replica {
     fn send_settled(&mut self, number: u64, out: &mut Outbox) {
         let Some(round) = self.rounds.get(&number) else { return };
         let Some(settled) = &round.settled else { return };
-        let enough = settled.holders.len() + 1 >= Self::majority(&round.homes);
+        let enough = self.is_quorum(&round.sets, |home| home == self.me || settled.holders.contains(&home));
         if enough || settled.state.is_blank() || !self.rules.keep(Rule::UnstableShown) {
             return;
         }
         let lacking: Vec<NodeId> =
-            round.homes.iter().copied().filter(|home| *home != self.me && !settled.holders.contains(home)).collect();
+            round.sets.iter().filter(|home| *home != self.me && !settled.holders.contains(home)).collect();
         let (key, state) = (round.key.clone(), settled.state.clone());
         let (position, context) = (settled.position, round.context);
         for home in lacking {
@@ -536,7 +542,8 @@ impl Replica {
         let Some(round) = self.rounds.get(&number) else { return };
         let Some(settled) = &round.settled else { return };
         let blank = settled.state.is_blank() || !self.rules.keep(Rule::UnstableShown);
-        let enough = settled.ours && settled.holders.len() + 1 >= Self::majority(&round.homes);
+        let held = |home: NodeId| home == self.me || settled.holders.contains(&home);
+        let enough = settled.ours && self.is_quorum(&round.sets, held);
         if !(enough || (blank && settled.ours)) {
             return;
         }
@@ -571,8 +578,35 @@ impl Replica {
         // Of a key that is absent it is not known whether something led to that.
         let deps = if state.is_blank() { self.buried_max } else { state.deps };
         let time = state.context.counter_max();
-        let seen = Seen { context: state.context.clone(), vector: state.context.vector.clone(), deps, time };
+        let (context, vector) = (state.context.clone(), state.context.vector.clone());
+        let seen = Seen { context, vector, deps, time, ..Seen::default() };
         Outcome::Read { shown: show(state), seen }
+    }
+
+    /// The homes have changed: what waits for them begins again with the present ones, or ends.
+    pub(crate) fn restart_rounds(&mut self, out: &mut Outbox) {
+        let numbers: Vec<u64> = self.rounds.keys().copied().collect();
+        for number in numbers {
+            let Some(round) = self.rounds.get_mut(&number) else { continue };
+            let sets = self.ring.sets_of(round.key.position);
+            if sets == round.sets {
+                continue;
+            }
+            if !sets.contains(self.me) {
+                let asker = round.asker;
+                self.rounds.remove(&number);
+                self.refuse(asker, Refusal::NotReplica(self.view.epoch), out);
+                continue;
+            }
+            (round.sets, round.settled) = (sets, None);
+            round.reports.clear();
+            self.ask_homes(number, out);
+            self.round_settle(number, out);
+        }
+        let counters: Vec<u64> = self.waiting.keys().copied().collect();
+        for counter in counters {
+            self.written_enough(counter, out);
+        }
     }
 
     /// Asks those again that have not answered.
@@ -619,5 +653,5 @@ fn done(state: &State, write: &Write, dot: Dot, effect: Effect) -> Outcome {
     };
     let number = (write.kind == Kind::Counter).then(|| state.total());
     let time = state.context.counter_max().max(dot.counter);
-    Outcome::Done { effect, number, seen: Seen { context, vector, deps, time } }
+    Outcome::Done { effect, number, seen: Seen { context, vector, deps, time, ..Seen::default() } }
 }

@@ -130,7 +130,8 @@ impl Replica {
 
     /// No node of the view brings a hint of a write that was first received before this time, as far as all have said.
     pub(crate) fn hints_from_ms(&self) -> u64 {
-        let others = self.peers.values().map(|peer| peer.hints_from_ms);
+        let members = self.peers.iter().filter(|(node, _)| self.view.member(**node).is_some());
+        let others = members.map(|(_, peer)| peer.hints_from_ms);
         others.fold(self.own_hints_from_ms(), u64::min)
     }
 

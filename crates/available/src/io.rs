@@ -1,6 +1,6 @@
 //! The core's two faces: what it is told, and what it wants done.
 
-use membership::{NodeId, View};
+use membership::{NodeId, Position, View};
 use replication::{LogPosition, Ticket};
 use stdx::{Instant, TraceContext};
 
@@ -98,6 +98,18 @@ pub enum Event {
     EpochDiffers {
         /// The peer.
         peer: NodeId,
+    },
+    /// A newer view came from a peer, and is in force here.
+    ViewLearned(View),
+    /// An arc that a change makes us a home of is copied.
+    ArcCopied {
+        /// The token at its end.
+        high: Position,
+    },
+    /// Keys were dropped that other nodes are in charge of now.
+    Released {
+        /// How many.
+        keys: usize,
     },
 }
 

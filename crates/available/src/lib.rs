@@ -37,12 +37,14 @@ mod session;
 mod state;
 mod stream;
 mod table;
+mod tenure;
 mod version;
+mod view_change;
 
 #[doc(hidden)]
 pub use apply::make_for_tests;
 pub use apply::{ELEMENTS_MAX, SIBLINGS_MAX, STATE_BYTES_MAX, fits, show};
-pub use config::Config;
+pub use config::{Config, Durability};
 pub use io::{Answer, Effects, Envelope, Event, Input, Outbox};
 pub use kind::{Kind, UnknownKind};
 pub use message::{Body, Claim, Message, Record};
@@ -55,4 +57,6 @@ pub use rules::{Rule, Rules, UnknownRule};
 pub use session::{BadSession, Session};
 pub use state::{Body as EntryBody, Entry, Ledger, Limits, Merged, Past as PastRequest, State};
 pub use table::{Digest, DigestKey, Held, Table};
+pub use tenure::Tenure;
 pub use version::{Actor, Context, Dot, VersionVector};
+pub use view_change::CopyStatus;

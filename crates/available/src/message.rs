@@ -2,12 +2,15 @@
 //!
 //! Every message may be lost, repeated, delayed and overtaken; every one may be sent again.
 
-use membership::Epoch;
+use std::sync::Arc;
+
+use membership::{Epoch, View};
 use replication::{RegisterKey, RequestId};
 
 use crate::operation::{Refusal, Write};
 use crate::reconcile::{Answer, Question, Wanted};
 use crate::state::State;
+use crate::tenure::Tenure;
 use crate::version::{Actor, VersionVector};
 
 /// "Of what I stamped for you, nothing lies after `low` and up to `high` but what this message brings, or what you have
@@ -23,7 +26,7 @@ pub struct Claim {
 /// A message between two replicas.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// The sender's epoch. A receiver with another epoch does not act on the body.
+    /// The sender's epoch. A receiver with an older one does not act on the body before it has that view.
     pub epoch: Epoch,
     /// The sender's Lamport counter.
     pub clock: u64,
@@ -128,6 +131,10 @@ pub enum Body {
         question: u32,
         /// An answer to each range, in order.
         answers: Vec<Answer>,
+        /// Whether the sender has all that it is to hold of what it is in charge of.
+        whole: bool,
+        /// In the ranges that were asked about, everything that an actor stamped up to here is with the sender, or gone.
+        marks: VersionVector,
     },
     /// Send what you hold under these hashes.
     Want {
@@ -162,8 +169,11 @@ pub enum Body {
         /// The tombstones.
         keys: Vec<(RegisterKey, VersionVector)>,
     },
-    /// The sender holds another view. Sent instead of acting.
-    OtherEpoch,
+    /// The sender holds another view: this one, or it asks for the receiver's.
+    OtherEpoch {
+        /// The sender's view, if it is the newer one.
+        view: Option<Arc<View>>,
+    },
 }
 
 /// What a replica keeps on disk, in the order in which it was made.
@@ -208,5 +218,12 @@ pub enum Record {
         id: u64,
         /// Its request, which may come again.
         request: RequestId,
+    },
+    /// The view that is acted on, and what is known of the arcs that it makes us a home of. The last one holds.
+    Homes {
+        /// The view's epoch.
+        epoch: Epoch,
+        /// The arcs.
+        tenures: Vec<Tenure>,
     },
 }

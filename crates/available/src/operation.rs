@@ -26,6 +26,9 @@ pub struct Past {
     pub bound: u64,
     /// What it has seen itself, by actor.
     pub seen: VersionVector,
+    /// The newest view's epoch in which it was answered: a home that does not know that view may lack what a later home
+    /// took.
+    pub epoch: Epoch,
 }
 
 impl Past {
@@ -158,6 +161,8 @@ pub struct Seen {
     pub deps: u64,
     /// All that it shows or did has its place among other writes up to here: the session's next write goes above it.
     pub time: u64,
+    /// The epoch of the view in which it was answered.
+    pub epoch: Epoch,
 }
 
 /// How a write acted.

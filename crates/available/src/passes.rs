@@ -1,6 +1,6 @@
 //! Reconciliation with peers, pass by pass: at each start, after a peer lost its log, and now and then as a safety net.
 
-use membership::NodeId;
+use membership::{Epoch, NodeId};
 use replication::{LogPosition, RegisterKey};
 use stdx::TraceContext;
 
@@ -10,11 +10,12 @@ use crate::reconcile::{Answer, Next, PAGE_BYTES_MAX, Pass, Question, ShortHash, 
 use crate::replica::{Later, Replica};
 use crate::rules::Rule;
 use crate::state::State;
+use crate::version::VersionVector;
 
 impl Replica {
     /// Begins a pass with the peer if one is due, or asks again what was not answered.
     pub(crate) fn pass_on(&mut self, node: NodeId, out: &mut Outbox) {
-        if self.shared_with_none(node) {
+        if self.has_nothing_with(node) {
             return;
         }
         let (now, generation) = (self.now, self.generation);
@@ -29,9 +30,9 @@ impl Replica {
         }
         if peer.pass.is_none() {
             if peer.pass_at <= now {
-                let ranges = self.shared_with(node);
+                let (shared, handed) = self.arcs_to_compare(node);
                 let id = self.prng.next_u64() >> 1;
-                let pass = Pass::new(id, generation, &self.table, &ranges);
+                let pass = Pass::new((id, generation, self.view.epoch), (&shared, &handed), &self.table);
                 if let Some(peer) = self.peers.get_mut(&node) {
                     peer.pass = Some(pass);
                 }
@@ -105,6 +106,7 @@ impl Replica {
         let Some(pass) = peer.pass.take() else { return };
         peer.passed = peer.passed.max(pass.generation);
         peer.pass_at = next;
+        self.compared_with(node, &pass, out);
         out.events.push(Event::Reconciled { peer: node, fetched: pass.fetched, sent: pass.sent });
         self.become_whole(out);
     }
@@ -114,7 +116,8 @@ impl Replica {
         if self.whole || !self.view.is_formed() || self.view.member(self.me).is_none() {
             return;
         }
-        let all = self.peers.iter().all(|(node, peer)| peer.passed > 0 || self.shared_with_none(*node));
+        let nothing_there = |node| self.shared_with_none(node) || self.is_gone_for_good(node);
+        let all = self.peers.iter().all(|(node, peer)| peer.passed > 0 || nothing_there(*node));
         if all {
             self.whole = true;
             let position = self.log(Record::Whole, out);
@@ -125,15 +128,27 @@ impl Replica {
 
     pub(crate) fn handle_ask(&mut self, from: NodeId, pass: u64, question: u32, ranges: &[Question], out: &mut Outbox) {
         let answers: Vec<Answer> = ranges.iter().map(|question| answer(&self.table, pass, question)).collect();
-        let body = Body::Tell { pass, question, answers };
-        self.tell(from, body, LogPosition(0), TraceContext::NONE, out);
+        let (whole, marks) = self.standing(ranges);
+        let body = Body::Tell { pass, question, answers, whole, marks };
+        // Who is told that we hold the same takes it for safe here.
+        let wait = self.log_end();
+        self.tell(from, body, wait, TraceContext::NONE, out);
     }
 
-    pub(crate) fn handle_tell(&mut self, from: NodeId, id: u64, question: u32, answers: Vec<Answer>, out: &mut Outbox) {
+    pub(crate) fn handle_tell(
+        &mut self,
+        (from, epoch): (NodeId, Epoch),
+        (id, question): (u64, u32),
+        (whole, marks): (bool, VersionVector),
+        answers: Vec<Answer>,
+        out: &mut Outbox,
+    ) {
         let Some(pass) = self.peers.get_mut(&from).and_then(|peer| peer.pass.as_mut()) else { return };
-        if pass.id != id {
+        // Who acts on an older view may take writes, after it has told, of which we never hear.
+        if pass.id != id || (epoch < pass.epoch && self.rules.keep(Rule::CopiedFromOldView)) {
             return;
         }
+        pass.heard(whole, marks);
         pass.told(question, answers, &self.table, !self.rules.keep(Rule::RangeSkipped));
         self.drive(from, out);
     }
@@ -162,7 +177,7 @@ impl Replica {
             entries.iter().map(|(key, state)| self.digests.digest(key, state).short(id)).collect();
         self.take_states(from, entries, out);
         if let Some(pass) = self.peers.get_mut(&from).and_then(|peer| peer.pass.as_mut()) {
-            pass.had(question, &got);
+            pass.had(question, &got, !self.rules.keep(Rule::ChangedSkipped));
         }
         self.drive(from, out);
     }

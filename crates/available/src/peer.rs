@@ -135,6 +135,13 @@ impl Peer {
         self.owed.remove(key);
     }
 
+    /// Owes it nothing any more of the keys that `still` is false for.
+    pub fn stop_owing(&mut self, still: impl Fn(&RegisterKey) -> bool) {
+        self.owed.retain(|key, _| still(key));
+        let owed = &self.owed;
+        self.by_latest.retain(|_, key| owed.contains_key(key));
+    }
+
     /// Whether the peer is known to hold our stamp of the key.
     pub fn holds(&self, key: &RegisterKey, counter: u64) -> bool {
         self.known && (self.acked >= counter || self.owed.get(key).is_none_or(|owed| owed.oldest > counter))

@@ -6,10 +6,11 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use membership::{Position, Ring};
+use membership::{Epoch, Position};
 use replication::RegisterKey;
 
 use crate::table::Table;
+use crate::version::VersionVector;
 
 /// Parts that a range is cut into.
 pub const PARTS: u64 = 16;
@@ -67,6 +68,11 @@ pub struct Wanted {
 }
 
 impl Range {
+    /// Whether they have a position in common.
+    pub(crate) fn meets(self, other: Range) -> bool {
+        self.first <= other.last && other.first <= self.last
+    }
+
     /// The range cut into [`PARTS`] parts of equal size, or into single positions if it has fewer.
     pub fn parts(self) -> Vec<Range> {
         let width = u128::from(self.last - self.first) + 1;
@@ -78,21 +84,24 @@ impl Range {
     }
 }
 
-/// The ranges whose keys both nodes are homes of, in ring order, joined where they touch.
-pub(crate) fn shared_ranges(ring: &Ring, both: impl Fn(Position) -> bool) -> Vec<Range> {
-    let mut ranges: Vec<Range> = Vec::new();
-    for arc in ring.arcs().iter().filter(|arc| both(arc.high)) {
-        let (low, high) = (arc.low.0, arc.high.0);
-        let first = low.wrapping_add(1);
-        if ring.arcs().len() == 1 {
-            ranges.push(Range { first: 0, last: u64::MAX });
-        } else if first <= high {
-            ranges.push(Range { first, last: high });
-        } else {
-            ranges.push(Range { first, last: u64::MAX });
-            ranges.push(Range { first: 0, last: high });
-        }
+/// The arc (`low`, `high`] as ranges, of which it is two if it reaches over the end of the numbers.
+pub(crate) fn ranges_of(low: Position, high: Position) -> Vec<Range> {
+    let first = low.0.wrapping_add(1);
+    if low == high {
+        vec![Range { first: 0, last: u64::MAX }]
+    } else if first <= high.0 {
+        vec![Range { first, last: high.0 }]
+    } else {
+        vec![Range { first: 0, last: high.0 }, Range { first, last: u64::MAX }]
     }
+}
+
+/// An arc by its ends: (`low`, `high`].
+pub(crate) type Extent = (Position, Position);
+
+/// The ranges of arcs, in ring order, joined where they touch.
+pub(crate) fn joined_ranges(arcs: &[Extent]) -> Vec<Range> {
+    let mut ranges: Vec<Range> = arcs.iter().flat_map(|(low, high)| ranges_of(*low, *high)).collect();
     ranges.sort_unstable();
     let mut joined: Vec<Range> = Vec::new();
     for range in ranges {
@@ -144,6 +153,17 @@ pub(crate) struct Pass {
     pub generation: u64,
     /// The number of the step that is under way.
     pub question: u32,
+    /// The epoch of the view that it began in: who acts on an older one answers nothing that counts.
+    pub epoch: Epoch,
+    /// The arcs that it is about, by the tokens at their ends.
+    pub arcs: Vec<Position>,
+    /// Of these, ranges that we only hand on.
+    foreign: Vec<Range>,
+    /// Whether the other has always said that it is whole.
+    pub whole: bool,
+    /// How far the other had come when it began to answer.
+    pub marks: VersionVector,
+    heard: bool,
     /// Ranges still to be asked about.
     queue: VecDeque<Question>,
     /// What is under way.
@@ -185,12 +205,27 @@ pub(crate) enum Next {
 }
 
 impl Pass {
-    pub fn new(id: u64, generation: u64, table: &Table, ranges: &[Range]) -> Pass {
+    /// A pass about `shared` arcs, and about `handed` ones, of which nothing is fetched.
+    pub fn new(
+        (id, generation, epoch): (u64, u64, Epoch),
+        (shared, handed): (&[Extent], &[Extent]),
+        table: &Table,
+    ) -> Pass {
+        let arcs = shared.iter().chain(handed).map(|(_, high)| *high).collect();
+        let foreign = joined_ranges(handed);
+        let mut ranges = joined_ranges(shared);
+        ranges.extend(&foreign);
         let question = |range: &Range| Question { range: *range, print: Some(table.print(*range, id).0) };
         Pass {
             id,
             generation,
             question: 0,
+            epoch,
+            arcs,
+            foreign,
+            whole: true,
+            marks: VersionVector::new(),
+            heard: false,
             queue: ranges.iter().map(question).collect(),
             step: Step::Ready,
             leaves: Vec::new(),
@@ -240,7 +275,8 @@ impl Pass {
         }
         let (mut wanted, mut surplus) = (Vec::new(), Vec::new());
         for (range, theirs) in &self.leaves {
-            let mut lacking = theirs.clone();
+            let handed_on = self.foreign.iter().any(|foreign| foreign.meets(*range));
+            let mut lacking = if handed_on { Vec::new() } else { theirs.clone() };
             lacking.retain(|hash| !self.answered.contains(hash));
             for (key, held) in table.range(*range) {
                 let short = held.digest().short(self.id);
@@ -255,6 +291,14 @@ impl Pass {
             }
         }
         Some((wanted, surplus))
+    }
+
+    /// The other says whether it is whole, and how far it has come. What it has told of is at least as new as the first
+    /// such word.
+    pub fn heard(&mut self, whole: bool, marks: VersionVector) {
+        self.whole &= whole;
+        self.marks = if self.heard { self.marks.common(&marks) } else { marks };
+        self.heard = true;
     }
 
     /// Takes the answers to a question in. `skip_last` is a planted bug.
@@ -286,15 +330,18 @@ impl Pass {
     }
 
     /// The wanted states have come, with these hashes, and are in the table; none if the other no longer holds any.
-    pub fn had(&mut self, question: u32, got: &[ShortHash]) {
+    /// `skip_changed` is a planted bug.
+    pub fn had(&mut self, question: u32, got: &[ShortHash], skip_changed: bool) {
         let Step::Wanted(wanted) = &self.step else { return };
         if question != self.question {
             return;
         }
-        // What was left out of a full page is wanted again; what is not there any more has become another state, and is
-        // found by the next pass.
+        // What was left out of a full page is wanted again. What is not there any more has become another state: the
+        // pass is not through before it has seen that one.
         if got.is_empty() {
             self.answered.extend(wanted.iter().flat_map(|wanted| &wanted.hashes));
+            let again = wanted.iter().filter(|_| !skip_changed);
+            self.queue.extend(again.map(|wanted| Question { range: wanted.range, print: None }));
         }
         self.answered.extend(got);
         self.fetched += got.len();

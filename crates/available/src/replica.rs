@@ -6,22 +6,22 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use membership::{NodeId, Position, Ring, View};
+use membership::{Epoch, NodeId, Position, ReplicaSets, Ring, View};
 use replication::{LogPosition, RegisterKey, Ticket};
 use stdx::{Instant, Prng, TraceContext};
 
-use crate::config::Config;
+use crate::config::{Config, Durability};
 use crate::coordinate::{Asker, Round, Waiting};
 use crate::hints::Hint;
-use crate::io::{Answer, Envelope, Event, Input, Outbox};
+use crate::io::{Answer, Envelope, Input, Outbox};
 use crate::message::{Body, Message, Record};
 use crate::operation::{Outcome, Receipt, Refusal};
 use crate::peer::Peer;
-use crate::reconcile::{Range, shared_ranges};
 use crate::rules::{Rule, Rules};
 use crate::state::{Merged, State};
 use crate::table::{DigestKey, Table};
 use crate::version::{Actor, Dot};
+use crate::view_change::Homes;
 
 /// Operations that may wait at one node; past it the answer is [`Refusal::Overloaded`].
 pub const OPERATIONS_MAX: usize = 8_192;
@@ -67,6 +67,7 @@ pub struct Replica {
     pub(crate) config: Config,
     pub(crate) view: View,
     pub(crate) ring: Ring,
+    pub(crate) homes: Homes,
     pub(crate) prng: Prng,
     pub(crate) now: Instant,
     pub(crate) wall_ms: u64,
@@ -123,6 +124,7 @@ impl Replica {
             start: incarnation,
             config,
             ring: view.ring(),
+            homes: Homes::default(),
             view,
             prng,
             now: Instant::ZERO,
@@ -192,6 +194,7 @@ impl Replica {
             Record::Whole => self.whole = true,
             Record::Hint { id, write, session, deps } => self.keep_hint(id, Hint::new(write, session, deps)),
             Record::HintGone { id, .. } => self.forget_hint(id),
+            Record::Homes { epoch, tenures } => self.restore_homes(position, epoch, tenures),
         }
     }
 
@@ -225,6 +228,7 @@ impl Replica {
         let tombstones = self.table.iter().filter(|(_, held)| held.state.is_tombstone());
         self.graves = tombstones.map(|(key, _)| key.clone()).collect();
         self.meet_peers();
+        self.begin_in_view(out);
         self.timers.insert((now, Timer::Beat));
         self.handle_timers(out);
     }
@@ -246,7 +250,9 @@ impl Replica {
                 }
             }
             Input::PeerFound(node) => self.handle_found(node, out),
-            Input::View(view) => self.handle_view(view),
+            Input::View(view) => {
+                self.handle_view(view, out);
+            }
             Input::Tick { wall_ms } => self.wall_ms = self.wall_ms.max(wall_ms),
             Input::Drain => self.draining = true,
         }
@@ -275,7 +281,7 @@ impl Replica {
 
     /// Whether our data was never lost, or is back: else we are not counted, and stamp nothing.
     pub fn is_whole(&self) -> bool {
-        self.whole
+        self.whole && self.counts_everywhere()
     }
 
     /// Hints that are kept here for homes that could not be reached, and how many were taken by a home since the start.
@@ -317,6 +323,7 @@ impl Replica {
             Record::Ceiling(ceiling) => *ceiling == self.ceiling_logged,
             Record::Mark { actor, counter } => self.marks_logged.get(actor) == Some(counter),
             Record::Hint { id, .. } => self.hints.contains_key(id),
+            Record::Homes { .. } => self.are_current_homes(position),
         }
     }
 
@@ -328,19 +335,26 @@ impl Replica {
                 continue;
             }
             let at = self.log(record.clone(), out);
-            if let Record::Held { key, state } = record {
-                self.table.put(&key, state, at);
+            match record {
+                Record::Held { key, state } => self.table.put(&key, state, at),
+                Record::Homes { .. } => self.homes_moved(at),
+                _ => {}
             }
         }
     }
 
-    /// The homes of a key: those that hold it.
+    /// Whose votes decide on a key: the homes in charge, and while that changes the next ones.
+    pub(crate) fn sets_of(&self, position: Position) -> ReplicaSets {
+        self.ring.sets_of(position)
+    }
+
+    /// The homes that are in charge of a key.
     pub(crate) fn homes(&self, position: Position) -> Arc<[NodeId]> {
         self.ring.replicas_of(position)
     }
 
     pub(crate) fn is_home(&self, position: Position) -> bool {
-        self.homes(position).contains(&self.me)
+        self.sets_of(position).contains(self.me)
     }
 
     /// How many of a key's homes are a majority.
@@ -348,10 +362,9 @@ impl Replica {
         homes.len() / 2 + 1
     }
 
-    /// Whether what we hold of these homes' keys is all that we ever told anybody we hold.
-    pub(crate) fn whole_at(&self, homes: &[NodeId]) -> bool {
-        let passed = |home: &NodeId| *home == self.me || self.peers.get(home).is_some_and(|peer| peer.passed > 0);
-        self.whole || homes.iter().all(passed)
+    /// Where the log ends.
+    pub(crate) fn log_end(&self) -> LogPosition {
+        self.log_last
     }
 
     /// A number that was not used before, in this start or an earlier one.
@@ -362,7 +375,11 @@ impl Replica {
 
     pub(crate) fn log(&mut self, record: Record, out: &mut Outbox) -> LogPosition {
         self.log_last = LogPosition(self.log_last.0 + 1);
-        out.persist.push((self.log_last, record));
+        match self.config.durability {
+            Durability::Disk => out.persist.push((self.log_last, record)),
+            // What nobody writes has nothing to wait for.
+            Durability::Memory => self.synced = self.log_last,
+        }
         self.log_last
     }
 
@@ -402,6 +419,7 @@ impl Replica {
     /// Says `body` to `to`, once the log is synced to `wait`.
     pub(crate) fn tell(&mut self, to: NodeId, body: Body, wait: LogPosition, context: TraceContext, out: &mut Outbox) {
         let envelope = Envelope { to, message: self.message(body), context };
+        let wait = wait.max(self.view_logged());
         self.after(wait, Later::Send(envelope), out);
     }
 
@@ -421,7 +439,7 @@ impl Replica {
     pub(crate) fn merge(&mut self, key: &RegisterKey, incoming: &State, out: &mut Outbox) -> Merged {
         let held = self.table.get(key).map(|held| &held.state);
         let mut state = held.cloned().unwrap_or_else(|| State::absent(incoming.kind));
-        let merged = state.merge(incoming, self.rules, |dot| self.is_gone(dot));
+        let merged = state.merge(incoming, self.rules, |dot| self.is_gone(key.position, dot));
         self.clock = self.clock.max(incoming.context.vector.counter_max());
         if merged.changed {
             self.put(key, state, out);
@@ -430,8 +448,8 @@ impl Replica {
     }
 
     /// Whether a dot that our state does not have is known to be gone: everything its actor stamped up to it was here.
-    pub(crate) fn is_gone(&self, dot: Dot) -> bool {
-        dot.actor == self.actor || dot.counter <= self.mark(dot.actor)
+    pub(crate) fn is_gone(&self, position: Position, dot: Dot) -> bool {
+        self.is_known(position, dot.actor, dot.counter)
     }
 
     /// What is held of a key, or that nothing is.
@@ -468,7 +486,10 @@ impl Replica {
         self.after(position, Later::Ceiling(ceiling), out);
     }
 
-    pub(crate) fn answer(&mut self, ticket: Ticket, outcome: Outcome, receipt: Receipt, out: &mut Outbox) {
+    pub(crate) fn answer(&mut self, ticket: Ticket, mut outcome: Outcome, receipt: Receipt, out: &mut Outbox) {
+        if let Outcome::Read { seen, .. } | Outcome::Done { seen, .. } = &mut outcome {
+            seen.epoch = self.view.epoch;
+        }
         if let Some(deadline) = self.open.remove(&ticket) {
             self.timers.remove(&(deadline, Timer::Deadline(ticket)));
             out.answers.push(Answer { ticket, outcome, receipt });
@@ -498,33 +519,6 @@ impl Replica {
         self.timers.insert((at, timer));
     }
 
-    fn handle_view(&mut self, view: View) {
-        // Membership is fixed once the ring has formed: this takes the first formed view only.
-        if self.view.is_formed() || !view.is_formed() || view.validate().is_err() {
-            return;
-        }
-        self.ring = view.ring();
-        self.view = view;
-        self.meet_peers();
-    }
-
-    /// Those with whom we share keys, and the ones that may take our hints.
-    fn meet_peers(&mut self) {
-        for member in &self.view.members {
-            if member.id != self.me {
-                self.peers.entry(member.id).or_insert_with(Peer::new);
-            }
-        }
-    }
-
-    /// The ranges whose keys both this node and the peer are homes of.
-    pub(crate) fn shared_with(&self, peer: NodeId) -> Vec<Range> {
-        shared_ranges(&self.ring, |position| {
-            let homes = self.homes(position);
-            homes.contains(&self.me) && homes.contains(&peer)
-        })
-    }
-
     fn handle_timers(&mut self, out: &mut Outbox) {
         while let Some((at, timer)) = self.timers.first().copied() {
             if at > self.now {
@@ -544,17 +538,12 @@ impl Replica {
         }
     }
 
-    fn handle_message(&mut self, from: NodeId, message: Message, context: TraceContext, out: &mut Outbox) {
-        if from == self.me || !self.peers.contains_key(&from) {
+    pub(crate) fn handle_message(&mut self, from: NodeId, message: Message, context: TraceContext, out: &mut Outbox) {
+        if from == self.me || !self.is_in_time(from, &message, context, out) {
             return;
         }
-        if message.epoch != self.view.epoch {
-            out.events.push(Event::EpochDiffers { peer: from });
-            if message.body != Body::OtherEpoch {
-                self.tell(from, Body::OtherEpoch, LogPosition(0), context, out);
-            }
-            return;
-        }
+        // Who has left may still have something to hand on.
+        self.peers.entry(from).or_insert_with(Peer::new);
         if !self.meet(from, message.actor, message.start) {
             return;
         }
@@ -562,10 +551,17 @@ impl Replica {
         if let Some(peer) = self.peers.get_mut(&from) {
             peer.clock = message.clock;
         }
-        self.handle_body(from, message.actor, message.body, context, out);
+        self.handle_body((from, message.epoch), message.actor, message.body, context, out);
     }
 
-    fn handle_body(&mut self, from: NodeId, actor: Actor, body: Body, context: TraceContext, out: &mut Outbox) {
+    fn handle_body(
+        &mut self,
+        (from, epoch): (NodeId, Epoch),
+        actor: Actor,
+        body: Body,
+        context: TraceContext,
+        out: &mut Outbox,
+    ) {
         match body {
             Body::Store { id, claim, entries } => self.handle_store(from, actor, (id, claim), entries, context, out),
             Body::Stored { id, mark, of } => self.handle_stored(from, id, mark, of, out),
@@ -578,13 +574,15 @@ impl Replica {
             Body::Taken { hint, refused } => self.handle_taken(hint, refused, out),
             Body::Hints { from_ms } => self.handle_hints(from, from_ms),
             Body::Ask { pass, question, ranges } => self.handle_ask(from, pass, question, &ranges, out),
-            Body::Tell { pass, question, answers } => self.handle_tell(from, pass, question, answers, out),
+            Body::Tell { pass, question, answers, whole, marks } => {
+                self.handle_tell((from, epoch), (pass, question), (whole, marks), answers, out);
+            }
             Body::Want { pass, question, wanted } => self.handle_want(from, pass, question, &wanted, out),
             Body::Have { pass, question, entries } => self.handle_have(from, pass, question, entries, out),
             Body::Bury { keys } => self.handle_bury(from, keys, out),
             Body::Buried { keys } => self.handle_buried(from, keys, out),
             Body::Drop { keys } => self.handle_drop(keys, out),
-            Body::OtherEpoch => out.events.push(Event::EpochDiffers { peer: from }),
+            Body::OtherEpoch { view } => self.handle_other_epoch(from, epoch, view, out),
         }
     }
 }

@@ -44,10 +44,26 @@ pub enum Rule {
     RangeSkipped,
     /// A write's order is the same in all its attempts.
     OrderByAttempt,
+    /// While an arc changes, a majority of both its sets holds what is acknowledged or shown.
+    OldMajorityOnly,
+    /// A new home has copied once it has been through with a majority of those in charge.
+    CopiedFromOne,
+    /// A new home counts once it has copied.
+    CountedBeforeCopy,
+    /// Only what acts on the change tells a new home what there is to copy.
+    CopiedFromOldView,
+    /// A mark says nothing of an arc that became ours after the stamps were made.
+    MarksOfNewArcs,
+    /// Who leaves an arc drops its keys when others are in charge, and not before.
+    DroppedBeforeSwitch,
+    /// A pass is through once it has seen what became another state under it.
+    ChangedSkipped,
+    /// Who is a home no more hands on what it holds before it drops it.
+    DroppedUnhanded,
 }
 
 impl Rule {
-    const NAMES: [(Rule, &'static str); 18] = [
+    const NAMES: [(Rule, &'static str); 26] = [
         (Rule::DotReused, "dot-reused"),
         (Rule::SiblingDropped, "sibling-dropped"),
         (Rule::MergeByArrival, "merge-by-arrival"),
@@ -66,6 +82,14 @@ impl Rule {
         (Rule::StampedBelow, "stamped-below"),
         (Rule::RangeSkipped, "range-skipped"),
         (Rule::OrderByAttempt, "order-by-attempt"),
+        (Rule::OldMajorityOnly, "old-majority-only"),
+        (Rule::CopiedFromOne, "copied-from-one"),
+        (Rule::CountedBeforeCopy, "counted-before-copy"),
+        (Rule::CopiedFromOldView, "copied-from-old-view"),
+        (Rule::MarksOfNewArcs, "marks-of-new-arcs"),
+        (Rule::DroppedBeforeSwitch, "dropped-before-switch"),
+        (Rule::ChangedSkipped, "changed-skipped"),
+        (Rule::DroppedUnhanded, "dropped-unhanded"),
     ];
 
     /// All of them.

@@ -8,7 +8,7 @@
 
 use std::collections::VecDeque;
 
-use membership::NodeId;
+use membership::{Epoch, NodeId};
 use replication::RequestId;
 
 use crate::operation::{Past, Seen};
@@ -53,6 +53,7 @@ impl Session {
     /// After a write, `wrote`, what was kept as a hint before has its place taken.
     pub fn observe(&mut self, key: u32, seen: &Seen, causal: bool, wrote: bool) {
         self.time = self.time.max(seen.time);
+        self.past.epoch = self.past.epoch.max(seen.epoch);
         if causal {
             self.past.bound = self.past.bound.max(seen.deps);
             self.past.seen.merge(&seen.vector);
@@ -113,6 +114,7 @@ impl Session {
         let mut out = self.past.session.to_le_bytes().to_vec();
         push(&mut out, self.past.bound);
         push(&mut out, self.time);
+        push(&mut out, self.past.epoch.0);
         push(&mut out, actors.len() as u64);
         for actor in &actors {
             out.extend_from_slice(&actor.node.0.to_le_bytes());
@@ -141,7 +143,7 @@ impl Session {
     pub fn decode(bytes: &[u8]) -> Result<Session, BadSession> {
         let mut input = Input(bytes);
         let session = input.fixed_u64()?;
-        let (bound, time) = (input.varint()?, input.varint()?);
+        let (bound, time, epoch) = (input.varint()?, input.varint()?, Epoch(input.varint()?));
         let mut actors = Vec::new();
         for _ in 0..input.count()? {
             let node = NodeId(input.fixed_u64()?);
@@ -166,7 +168,7 @@ impl Session {
         if !input.0.is_empty() {
             return Err(BadSession);
         }
-        Ok(Session { past: Past { session, bound, seen }, time, recent })
+        Ok(Session { past: Past { session, bound, seen, epoch }, time, recent })
     }
 }
 
@@ -261,7 +263,8 @@ mod tests {
             let dot = Dot { counter: 1_000_000 + node, actor: actor(node) };
             let vector: VersionVector = [(dot.actor, dot.counter)].into_iter().collect();
             for key in 0..keys {
-                let seen = Seen { context: Context::of(dot), vector: vector.clone(), deps: node, time: dot.counter };
+                let (vector, epoch) = (vector.clone(), Epoch(node));
+                let seen = Seen { context: Context::of(dot), vector, deps: node, time: dot.counter, epoch };
                 session.observe(key, &seen, true, false);
             }
         }
@@ -285,7 +288,7 @@ mod tests {
             for (actor, counter) in session.past.seen.iter() {
                 assert!(kept.past.seen.get(actor).max(kept.past.bound) >= counter, "{actor} is no longer covered");
             }
-            assert_eq!(kept.order(), session.order());
+            assert_eq!((kept.order(), kept.past.epoch), (session.order(), session.past.epoch));
         }
     }
 

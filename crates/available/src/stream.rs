@@ -11,7 +11,7 @@
 //! A stamp is synced before it leaves. So nothing is known anywhere of a stamp that its own replica could still lose
 //! with a crash, and after a restart it knows from its log what it stamped, and from each peer's mark what it owes.
 
-use membership::NodeId;
+use membership::{NodeId, Position};
 use replication::{LogPosition, RegisterKey};
 use stdx::TraceContext;
 
@@ -70,8 +70,8 @@ impl Replica {
         out: &mut Outbox,
     ) {
         self.unsynced.remove(&counter);
-        let (homes, me) = (self.homes(key.position), self.me);
-        for home in homes.iter().copied().filter(|home| *home != me) {
+        let (sets, me) = (self.sets_of(key.position), self.me);
+        for home in sets.iter().filter(|home| *home != me) {
             let id = self.next_number();
             let ceiling = self.ceiling();
             let now = self.now;
@@ -126,7 +126,7 @@ impl Replica {
     ) -> LogPosition {
         let (mut wait, mut outdated, mut buried) = (LogPosition(0), Vec::new(), Vec::new());
         for (key, incoming) in entries {
-            if self.table.get(&key).is_none() && self.is_all_gone(&incoming) {
+            if self.table.get(&key).is_none() && self.is_all_gone(key.position, &incoming) {
                 // We held that once, and it went everywhere. The sender is behind: its entries are gone, or its
                 // tombstone may be dropped.
                 if incoming.is_tombstone() {
@@ -157,13 +157,13 @@ impl Replica {
     }
 
     /// Whether all that the state knows of was here before, so that of a key that is absent here nothing is left.
-    fn is_all_gone(&self, incoming: &State) -> bool {
-        let known = |(actor, counter): (Actor, u64)| actor == self.actor || counter <= self.mark(actor);
+    fn is_all_gone(&self, position: Position, incoming: &State) -> bool {
+        let known = |(actor, counter): (Actor, u64)| self.is_known(position, actor, counter);
         self.rules.keep(Rule::GoneForgotten)
             && !incoming.is_blank()
             && incoming.context.vector.iter().all(known)
-            && incoming.context.dots().iter().all(|dot| self.is_gone(*dot))
-            && incoming.entries.iter().all(|entry| self.is_gone(entry.dot))
+            && incoming.context.dots().iter().all(|dot| self.is_gone(position, *dot))
+            && incoming.entries.iter().all(|entry| self.is_gone(position, entry.dot))
     }
 
     pub(crate) fn handle_stored(&mut self, from: NodeId, id: u64, mark: u64, of: Actor, out: &mut Outbox) {
@@ -246,7 +246,7 @@ impl Replica {
             .table
             .iter()
             .map(|(key, held)| (key, held.state.context.vector.get(me)))
-            .filter(|(key, own)| *own > mark && self.homes(key.position).contains(&from))
+            .filter(|(key, own)| *own > mark && self.sets_of(key.position).contains(from))
             .map(|(key, own)| (key.clone(), own))
             .collect();
         let (now, said) = (self.now, self.clock);
@@ -297,10 +297,11 @@ impl Replica {
         self.tell_of_hints(out);
         self.bury(out);
         self.become_whole(out);
+        self.release(out);
     }
 
     fn look_after(&mut self, node: NodeId, out: &mut Outbox) {
-        if self.shared_with_none(node) {
+        if self.shared_with_none(node) && self.peers.get(&node).is_none_or(|peer| !peer.owes()) {
             return;
         }
         let (now, resend) = (self.now, self.config.resend);
@@ -332,7 +333,7 @@ impl Replica {
     }
 
     pub(crate) fn shared_with_none(&self, node: NodeId) -> bool {
-        !self.ring.arcs().iter().any(|arc| arc.replicas.contains(&self.me) && arc.replicas.contains(&node))
+        !self.ring.arcs().iter().any(|arc| arc.is_held_by(self.me) && arc.is_held_by(node))
     }
 
     /// Sends what a peer lacks again, a page of it.

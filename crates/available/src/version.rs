@@ -64,6 +64,11 @@ impl VersionVector {
         }
     }
 
+    /// What both include.
+    pub fn common(&self, other: &VersionVector) -> VersionVector {
+        self.0.iter().map(|(actor, counter)| (*actor, (*counter).min(other.get(*actor)))).collect()
+    }
+
     /// Whether the dot is included.
     pub fn covers(&self, dot: Dot) -> bool {
         dot.counter <= self.get(dot.actor)

@@ -54,7 +54,9 @@ impl World {
 
     /// The nodes that a gateway asks for a key, the first one last: any home first, and now and then a stand-in.
     fn plan(&mut self, at: usize, write: bool) -> Vec<NodeId> {
-        let homes = self.ring.replicas_of(self.keys[at].key.position);
+        let late = self.swarm.changes_every.is_some() && self.prng.one_in(3);
+        let ring = if late { &self.ring_before } else { &self.ring };
+        let homes = ring.replicas_of(self.keys[at].key.position);
         let mut order: Vec<NodeId> = homes.to_vec();
         for left in (1..order.len()).rev() {
             order.swap(left, self.prng.index(left + 1));

@@ -4,6 +4,7 @@
 //! taken, and tombstones must go away.
 
 mod asks;
+mod changes;
 mod client;
 mod network;
 mod node;

@@ -49,12 +49,12 @@ impl Network {
     }
 
     /// Cuts a random set of nodes off from the rest; the links that were cut.
-    pub fn partition(&mut self, swarm: &Swarm) -> Vec<(usize, usize)> {
-        let side: Vec<bool> = (0..swarm.nodes).map(|_| self.prng.one_in(2)).collect();
+    pub fn partition(&mut self, swarm: &Swarm, nodes: usize) -> Vec<(usize, usize)> {
+        let side: Vec<bool> = (0..nodes).map(|_| self.prng.one_in(2)).collect();
         let one_way = swarm.one_way && self.prng.one_in(2);
         let mut links = Vec::new();
-        for a in 0..swarm.nodes {
-            for b in (0..swarm.nodes).filter(|b| side[a] && !side[*b]) {
+        for a in 0..nodes {
+            for b in (0..nodes).filter(|b| side[a] && !side[*b]) {
                 links.push((a, b));
                 if !one_way {
                     links.push((b, a));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use available::{Config, Effects, Limits, Outbox, Record, Replica, Rule};
+use available::{Config, Durability, Effects, Limits, Outbox, Record, Replica, Rule};
 use membership::{NodeId, View};
 use replication::LogPosition;
 use stdx::{Instant, Prng};
@@ -14,6 +14,8 @@ const SECRET: &[u8] = b"simulated";
 pub(super) struct Times {
     pub pass_every: Duration,
     pub memory_ms: u64,
+    /// Whether nothing is written: a restart loses all.
+    pub volatile: bool,
 }
 
 /// A node.
@@ -35,10 +37,14 @@ pub(super) struct Node {
     pub skew_ms: i64,
     /// Whether its disk was lost, and it has not got its data back.
     pub emptied: bool,
+    /// Whether it has left, or is lost for good.
+    pub gone: bool,
+    /// The view that it acted on last, as its shell keeps it.
+    pub kept: View,
 }
 
 impl Node {
-    pub fn new(id: NodeId, planted: Option<Rule>, skew_ms: i64) -> Node {
+    pub fn new(id: NodeId, view: &View, planted: Option<Rule>, skew_ms: i64) -> Node {
         Node {
             id,
             planted,
@@ -51,6 +57,8 @@ impl Node {
             tick_at: None,
             skew_ms,
             emptied: false,
+            gone: false,
+            kept: view.clone(),
         }
     }
 
@@ -65,6 +73,7 @@ impl Node {
             memory_ms: times.memory_ms,
             limits: Limits { remembered: 24, remembered_max: 512, alive_max: 512 },
             hints_max: 64,
+            durability: if times.volatile { Durability::Memory } else { Durability::Disk },
             ..Config::default()
         };
         let mut replica = Replica::new(self.id, self.incarnation, view.clone(), SECRET, config, prng.fork());

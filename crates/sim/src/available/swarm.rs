@@ -69,6 +69,8 @@ pub struct Swarm {
     pub stand_ins: bool,
     /// The longest partition.
     pub partition_max: Duration,
+    /// The mean time between changes of membership; none for never.
+    pub changes_every: Option<Duration>,
     /// What is made denser.
     pub theme: Theme,
 }
@@ -84,15 +86,24 @@ pub enum Theme {
     Hasty,
     /// Nodes that do not hear each other for long, few keys, and clients that ask everywhere at once.
     Torn,
+    /// Nodes join and leave.
+    Moving,
+    /// Nodes join and leave, and others take the places of those whose disks are lost.
+    Replaced,
+    /// Nothing is written to disks: who restarts is empty. Now and then nodes join and leave.
+    Volatile,
 }
 
 impl Theme {
-    /// The theme of a seed: half of all are plain.
+    /// The theme of a seed: a quarter of all are plain.
     pub fn of(seed: u64) -> Theme {
-        match seed % 8 {
-            1 => Theme::Crowded,
-            2 | 5 => Theme::Hasty,
-            4 => Theme::Torn,
+        match seed % 16 {
+            1 | 9 => Theme::Crowded,
+            2 | 5 | 10 | 13 => Theme::Hasty,
+            4 | 12 => Theme::Torn,
+            3 | 15 => Theme::Moving,
+            6 => Theme::Replaced,
+            8 => Theme::Volatile,
             _ => Theme::Plain,
         }
     }
@@ -157,6 +168,7 @@ impl Swarm {
             memory_ms: 4_000,
             stand_ins: true,
             partition_max: Duration::from_millis(1_500),
+            changes_every: None,
             theme: Theme::Plain,
         }
     }
@@ -194,6 +206,27 @@ impl Swarm {
                 self.partition_every = every(prng, 30, 100);
                 self.partition_max = Duration::from_millis(600);
             }
+            Theme::Moving | Theme::Replaced => {
+                self.changes_every = every(prng, 50, 500);
+                self.crash_every = self.crash_every.or(every(prng, 200, 1_000));
+                self.pass_every = Duration::from_secs(30);
+                self.operations = 400;
+                self.think_max = Duration::from_millis(20);
+                self.lose_disk_every = None;
+                if theme == Theme::Replaced {
+                    self.lose_disk_every = every(prng, 150, 500);
+                    self.keys[1] = [0; 4];
+                }
+            }
+            Theme::Volatile => {
+                self.changes_every = if prng.one_in(2) { every(prng, 200, 800) } else { None };
+                self.crash_every = every(prng, 40, 200);
+                self.downtime_max = Duration::from_millis(20 + prng.below(200));
+                (self.power_cut_every, self.lose_disk_every, self.fill_every) = (None, None, None);
+                self.operations = 400;
+                // What only one node had acknowledged goes with its memory.
+                self.keys[1] = [0; 4];
+            }
         }
     }
 
@@ -205,7 +238,7 @@ impl Swarm {
         self.tokens = 1;
         self.loss = self.loss.max(0.05);
         self.straggling = self.straggling.max(0.05);
-        (self.lose_disk_every, self.fill_every) = (None, None);
+        (self.lose_disk_every, self.fill_every, self.changes_every) = (None, None, None);
         self.context_one_in = 1;
     }
 }
@@ -226,6 +259,7 @@ impl fmt::Display for Swarm {
         writeln!(f, "resets={} stand-ins 1 in {}", self.resets, self.stand_in_one_in)?;
         writeln!(f, "contexts 1 in {}, deletions 1 in {}", self.context_one_in, self.delete_one_in)?;
         writeln!(f, "passes every {:?}, patience {:?}, memory {} ms", self.pass_every, self.patience, self.memory_ms)?;
+        writeln!(f, "changes {}", every(&self.changes_every))?;
         writeln!(f, "theme {:?}, thinking up to {:?}, stand-ins {}", self.theme, self.think_max, self.stand_ins)
     }
 }

@@ -66,6 +66,14 @@ pub(super) enum Happening {
     PowerCut,
     /// A node's disk is lost, and it starts anew.
     LoseDisk,
+    /// Somebody changes the membership.
+    Change,
+    /// A node hears of the newest view.
+    ViewNews { node: usize },
+    /// A node's shell looks what is to be done for changes.
+    KeepHouse { node: usize },
+    /// Discovery hears that a node has copied what a change makes it a home of.
+    NoteCopied { node: NodeId, change: Epoch },
     /// A disk fills up, or has room again.
     Fill { node: usize, full: bool },
 }
@@ -95,6 +103,10 @@ pub struct Counts {
     pub passes: u64,
     /// Disks that were lost and got their data back.
     pub refilled: u64,
+    /// Changes of membership that were completed or abandoned.
+    pub changes: u64,
+    /// Keys that were dropped by those who were no homes any more.
+    pub released: u64,
     /// Events simulated.
     pub events: u64,
     /// Virtual time that passed, in milliseconds.
@@ -115,6 +127,8 @@ impl Counts {
         self.stale_refused += other.stale_refused;
         self.passes += other.passes;
         self.refilled += other.refilled;
+        self.changes += other.changes;
+        self.released += other.released;
         self.events += other.events;
         self.simulated_ms += other.simulated_ms;
     }
@@ -130,10 +144,13 @@ pub(super) struct World {
     agenda: BTreeMap<(Instant, u64), Happening>,
     pub(super) prng: Prng,
     pub(super) network: Network,
-    view: View,
+    pub(super) view: View,
     pub(super) ring: Ring,
+    /// The ring before the last change of view: some gateways have not heard.
+    pub(super) ring_before: Ring,
+    pub(super) planted: Option<Rule>,
     pub(super) nodes: Vec<Node>,
-    backlog: Vec<VecDeque<Happening>>,
+    pub(super) backlog: Vec<VecDeque<Happening>>,
     pub(super) clients: Vec<Client>,
     pub(super) keys: Vec<Key>,
     /// Operations at their coordinators: who asked, and how.
@@ -143,10 +160,12 @@ pub(super) struct World {
     pub(super) process_last: u64,
     pairing: Pairing,
     line: u64,
-    violation: Option<Violation>,
+    pub(super) violation: Option<Violation>,
     pub(super) litmus: Option<Running>,
     pub(super) calm: bool,
-    disks_lost: u64,
+    pub(super) disks_lost: u64,
+    /// Attempts on their way to a node.
+    attempts: usize,
 }
 
 impl World {
@@ -169,7 +188,9 @@ impl World {
             agenda: BTreeMap::new(),
             network: Network::new(prng.fork()),
             ring: view.ring(),
-            nodes: (1..=swarm.nodes).map(|id| Node::new(NodeId(id as u64), planted, skew(&mut prng))).collect(),
+            ring_before: view.ring(),
+            planted,
+            nodes: (1..=swarm.nodes).map(|id| Node::new(NodeId(id as u64), &view, planted, skew(&mut prng))).collect(),
             backlog: vec![VecDeque::new(); swarm.nodes],
             clients: (0..swarm.clients).map(|at| Client::new(at as u64, skew(&mut prng))).collect(),
             keys: keys(&swarm, &hasher),
@@ -184,6 +205,7 @@ impl World {
             litmus: litmus.map(|(running, _)| running),
             calm: true,
             disks_lost: 0,
+            attempts: 0,
             prng,
             swarm,
         }
@@ -209,6 +231,9 @@ impl World {
         self.run_until(|world| world.idle() && world.is_out_of_work(), FAULTS_MAX)?;
         self.settle();
         self.expect("every operation ends", World::idle)?;
+        self.expect("every change is completed, and who left has nothing", World::changes_are_over)?;
+        // A client that has its answer may have asked elsewhere, too: replicas need not be equal before that is over.
+        self.expect("every attempt ends", |world| world.attempts == 0 && world.running().all(|r| r.waiting() == 0))?;
         self.expect("what lost its data gets it back", |world| world.all_whole())?;
         self.expect("every hint is taken", |world| world.running().all(|replica| replica.hints().0 == 0))?;
         self.expect("replicas become equal", |world| world.differing().is_none())?;
@@ -226,10 +251,11 @@ impl World {
         self.plan_fault(self.swarm.partition_every, |_| Happening::Partition);
         self.plan_fault(self.swarm.power_cut_every, |_| Happening::PowerCut);
         self.plan_fault(self.swarm.lose_disk_every, |_| Happening::LoseDisk);
+        self.plan_fault(self.swarm.changes_every, |_| Happening::Change);
         self.plan_fault(self.swarm.fill_every, |world| Happening::Fill { node: world.any_node(), full: true });
     }
 
-    fn plan_fault(&mut self, every: Option<Duration>, what: impl Fn(&mut World) -> Happening) {
+    pub(super) fn plan_fault(&mut self, every: Option<Duration>, what: impl Fn(&mut World) -> Happening) {
         let Some(mean) = every else { return };
         let wait = mean.mul_f64(0.2 + 1.6 * self.prng.unit());
         let happening = what(self);
@@ -267,6 +293,7 @@ impl World {
 
     pub(super) fn at(&mut self, after: Duration, happening: Happening) {
         self.order += 1;
+        self.attempts += usize::from(matches!(happening, Happening::Ask { .. }));
         self.agenda.insert((self.now + after, self.order), happening);
     }
 
@@ -274,6 +301,7 @@ impl World {
         match happening {
             Happening::Arrive { from, to, bytes } => self.arrive(from, to, bytes),
             Happening::Ask { client, serial, to, operation, deadline } => {
+                self.attempts -= 1;
                 self.ask((client, serial), to, operation, deadline);
             }
             Happening::Answer { client, serial, outcome } => self.take_answer(client, serial, *outcome),
@@ -304,6 +332,10 @@ impl World {
             Happening::Heal { links } => self.network.heal(&links),
             Happening::PowerCut => self.power_cut(),
             Happening::LoseDisk => self.lose_disk(),
+            Happening::Change => self.change(),
+            Happening::ViewNews { node } => self.view_news(node),
+            Happening::KeepHouse { node } => self.keep_house(node),
+            Happening::NoteCopied { node, change } => self.note_copied(node, change),
             Happening::Fill { node, full } => self.fill(node, full),
         }
     }
@@ -331,7 +363,8 @@ impl World {
     }
 
     fn all_whole(&self) -> bool {
-        self.running().count() == self.nodes.len() && self.running().all(Replica::is_whole)
+        let present = self.nodes.iter().filter(|node| !node.gone).count();
+        self.running().count() == present && self.running().all(Replica::is_whole)
     }
 
     /// A key that two of its homes hold differently, or that one cannot tell of because it is down.
@@ -368,15 +401,18 @@ impl World {
     // ---- Nodes.
 
     fn start(&mut self, node: usize) {
-        if self.nodes[node].running.is_some() {
+        if self.nodes[node].running.is_some() || self.nodes[node].gone {
             return;
         }
         self.log.push(self.now, format_args!("start node {}", node + 1));
         let wall_ms = self.wall_ms().saturating_add_signed(self.nodes[node].skew_ms);
         let now = self.now;
-        let times = Times { pass_every: self.swarm.pass_every, memory_ms: self.swarm.memory_ms };
-        let effects = self.nodes[node].start(now, wall_ms, &self.view, times, &mut self.prng);
+        let volatile = self.swarm.theme == Theme::Volatile;
+        let times = Times { pass_every: self.swarm.pass_every, memory_ms: self.swarm.memory_ms, volatile };
+        let view = self.view_at_start(node);
+        let effects = self.nodes[node].start(now, wall_ms, &view, times, &mut self.prng);
         self.carry_out(node, effects);
+        self.at(Duration::from_millis(1), Happening::KeepHouse { node });
         if self.swarm.resets || self.calm {
             for other in (0..self.nodes.len()).filter(|other| *other != node) {
                 self.at(Duration::from_millis(1), Happening::PeerFound { node: other, found: node });
@@ -385,7 +421,9 @@ impl World {
     }
 
     fn crash(&mut self, node: usize) {
-        if self.calm || self.nodes[node].running.is_none() {
+        // With memory alone, what a majority forgets is lost.
+        let spared = self.swarm.theme == Theme::Volatile && !self.all_whole();
+        if self.calm || self.nodes[node].running.is_none() || spared {
             return;
         }
         self.counts.faults += 1;
@@ -395,7 +433,7 @@ impl World {
         self.at(away, Happening::Start { node });
     }
 
-    fn stop(&mut self, node: usize) {
+    pub(super) fn stop(&mut self, node: usize) {
         self.nodes[node].crash(&mut self.prng);
         self.backlog[node].clear();
         let id = NodeId(node as u64 + 1);
@@ -436,6 +474,9 @@ impl World {
             return;
         }
         self.plan_fault(self.swarm.lose_disk_every, |_| Happening::LoseDisk);
+        if self.swarm.theme == Theme::Replaced {
+            return self.replace_one();
+        }
         let refilling =
             self.nodes.iter().any(|node| node.emptied && !node.running.as_ref().is_some_and(Replica::is_whole));
         if refilling {
@@ -480,7 +521,7 @@ impl World {
             return;
         }
         self.counts.faults += 1;
-        let links = self.network.partition(&self.swarm);
+        let links = self.network.partition(&self.swarm, self.nodes.len());
         self.log.push(self.now, format_args!("partition {links:?}"));
         let length = Duration::from_millis(20 + self.prng.below(self.swarm.partition_max.as_millis() as u64));
         self.at(length, Happening::Heal { links });
@@ -549,7 +590,7 @@ impl World {
     }
 
     /// Whether the node is stopped in its tracks: then what comes waits.
-    fn held_back(&mut self, node: usize, what: impl FnOnce() -> Happening) -> bool {
+    pub(super) fn held_back(&mut self, node: usize, what: impl FnOnce() -> Happening) -> bool {
         if self.nodes[node].paused {
             self.backlog[node].push_back(what());
         }
@@ -597,9 +638,14 @@ impl World {
                 available::Event::StaleRefused => self.counts.stale_refused += 1,
                 available::Event::Reconciled { .. } => self.counts.passes += 1,
                 available::Event::Whole if !self.calm => self.counts.refilled += 1,
-                available::Event::Whole | available::Event::EpochDiffers { .. } => {}
+                available::Event::Released { keys } => self.counts.released += keys as u64,
+                available::Event::Whole
+                | available::Event::EpochDiffers { .. }
+                | available::Event::ViewLearned(_)
+                | available::Event::ArcCopied { .. } => {}
             }
         }
+        self.note_view_of(node);
         let next = self.nodes[node].running.as_ref().and_then(Replica::next_timeout);
         if let Some(at) = next
             && self.nodes[node].tick_at.is_none_or(|planned| at < planned)
@@ -650,7 +696,11 @@ impl World {
     /// that all was
     /// received.
     fn bury_everything(&mut self) -> Result<(), Violation> {
-        if self.disks_lost > 0 || self.litmus.is_some() {
+        if self.disks_lost > 0
+            || self.litmus.is_some()
+            || self.view.epoch > Epoch(1)
+            || self.swarm.theme == Theme::Volatile
+        {
             return Ok(());
         }
         let over = self.now + Duration::from_millis(2 * self.swarm.memory_ms);

@@ -1,16 +1,18 @@
 //! What replicas of available keys say to each other, what they keep on disk, and the operations on such keys.
 
+use std::collections::BTreeSet;
+
 use available::{
     Action, Actor, Body, Change, Claim, Context, Dot, Effect, Entry, EntryBody, Kind, Ledger, Level, Message,
     Operation, Outcome, Past, PastRequest, Print, Question, Range, RangeAnswer, Receipt, Record, Refusal, Seen,
-    ShortHash, Shown, State, VersionVector, Wanted, Write,
+    ShortHash, Shown, State, Tenure, VersionVector, Wanted, Write,
 };
-use membership::{Epoch, NodeId};
+use membership::{Epoch, NodeId, Position};
 use replication::{RegisterKey, RequestId, Value};
 
 use super::bytes_io::{Reader, Writer};
 use super::error::CodecError;
-use super::registers::{read_key, write_key};
+use super::registers::{read_key, read_view, write_key, write_view};
 
 /// The shortest key: position, bucket, empty key.
 const KEY_BYTES_MIN: usize = 8 + 1 + 1;
@@ -20,6 +22,8 @@ const ACTOR_BYTES_MIN: usize = 8 + 1;
 const ENTRY_BYTES_MIN: usize = ACTOR_BYTES_MIN + 1 + 16 + 1 + 1 + 8 + 1 + 1;
 /// The shortest remembered request: dot, request, time, flag.
 const PAST_BYTES_MIN: usize = ACTOR_BYTES_MIN + 1 + 16 + 1 + 1;
+/// The shortest tenure of an arc: its ends, epoch, two flags, three sets of nodes, a vector.
+const TENURE_BYTES_MIN: usize = 16 + 1 + 2 + 3 + 1;
 
 fn write_actor(w: &mut Writer<'_>, actor: Actor) {
     w.fixed_u64(actor.node.0);
@@ -291,6 +295,7 @@ pub(super) fn write_operation(w: &mut Writer<'_>, operation: &Operation) {
         Level::Causal => 1,
     });
     w.fixed_u64(operation.past.session);
+    w.varint(operation.past.epoch.0);
     w.varint(operation.past.bound);
     write_vector(w, &operation.past.seen);
     w.bool(operation.stand_in);
@@ -317,7 +322,8 @@ pub(super) fn read_operation(r: &mut Reader) -> Result<Operation, CodecError> {
         1 => Level::Causal,
         tag => return Err(CodecError::UnknownTag { noun: "level", tag }),
     };
-    let past = Past { session: r.fixed_u64()?, bound: r.varint()?, seen: read_vector(r)? };
+    let (session, epoch) = (r.fixed_u64()?, Epoch(r.varint()?));
+    let past = Past { session, bound: r.varint()?, seen: read_vector(r)?, epoch };
     let stand_in = r.bool()?;
     let action = match r.u8()? {
         1 => Action::Read { kind: read_kind(r)? },
@@ -394,10 +400,12 @@ fn write_seen(w: &mut Writer<'_>, seen: &Seen) {
     write_vector(w, &seen.vector);
     w.varint(seen.deps);
     w.varint(seen.time);
+    w.varint(seen.epoch.0);
 }
 
 fn read_seen(r: &mut Reader) -> Result<Seen, CodecError> {
-    Ok(Seen { context: read_context(r)?, vector: read_vector(r)?, deps: r.varint()?, time: r.varint()? })
+    let (context, vector) = (read_context(r)?, read_vector(r)?);
+    Ok(Seen { context, vector, deps: r.varint()?, time: r.varint()?, epoch: Epoch(r.varint()?) })
 }
 
 fn write_shown(w: &mut Writer<'_>, shown: &Shown) {
@@ -618,9 +626,11 @@ fn write_body(w: &mut Writer<'_>, body: &Body) {
                 w.option(question.print.as_ref(), write_print);
             });
         }
-        Body::Tell { pass, question, answers } => {
+        Body::Tell { pass, question, answers, whole, marks } => {
             step(w, 9, *pass, *question);
             w.list(answers, write_range_answer);
+            w.bool(*whole);
+            write_vector(w, marks);
         }
         Body::Want { pass, question, wanted } => {
             step(w, 10, *pass, *question);
@@ -636,7 +646,10 @@ fn write_body(w: &mut Writer<'_>, body: &Body) {
         Body::Bury { keys } => graves(w, 12, keys),
         Body::Buried { keys } => graves(w, 13, keys),
         Body::Drop { keys } => graves(w, 14, keys),
-        Body::OtherEpoch => w.u8(15),
+        Body::OtherEpoch { view } => {
+            w.u8(15);
+            w.option(view.as_ref(), write_view);
+        }
         Body::Hints { from_ms } => begin(w, 16, *from_ms),
     }
 }
@@ -681,7 +694,13 @@ fn read_body(r: &mut Reader) -> Result<Body, CodecError> {
             question: r.varint_u32()?,
             ranges: r.list(10, |r| Ok(Question { range: read_range(r)?, print: r.option(read_print)? }))?,
         },
-        9 => Body::Tell { pass: r.fixed_u64()?, question: r.varint_u32()?, answers: r.list(1, read_range_answer)? },
+        9 => Body::Tell {
+            pass: r.fixed_u64()?,
+            question: r.varint_u32()?,
+            answers: r.list(1, read_range_answer)?,
+            whole: r.bool()?,
+            marks: read_vector(r)?,
+        },
         10 => Body::Want {
             pass: r.fixed_u64()?,
             question: r.varint_u32()?,
@@ -691,10 +710,45 @@ fn read_body(r: &mut Reader) -> Result<Body, CodecError> {
         12 => Body::Bury { keys: read_graves(r)? },
         13 => Body::Buried { keys: read_graves(r)? },
         14 => Body::Drop { keys: read_graves(r)? },
-        15 => Body::OtherEpoch,
+        15 => Body::OtherEpoch { view: r.option(read_view)? },
         16 => Body::Hints { from_ms: r.varint()? },
         tag => return Err(CodecError::UnknownTag { noun: "message", tag }),
     })
+}
+
+fn write_tenure(w: &mut Writer<'_>, tenure: &Tenure) {
+    w.fixed_u64(tenure.low.0);
+    w.fixed_u64(tenure.high.0);
+    w.varint(tenure.epoch.0);
+    w.bool(tenure.gained);
+    w.bool(tenure.copied);
+    for nodes in [&tenure.sources, &tenure.compared, &tenure.known] {
+        write_nodes(w, nodes);
+    }
+    write_vector(w, &tenure.inherited);
+}
+
+fn read_tenure(r: &mut Reader) -> Result<Tenure, CodecError> {
+    Ok(Tenure {
+        low: Position(r.fixed_u64()?),
+        high: Position(r.fixed_u64()?),
+        epoch: Epoch(r.varint()?),
+        gained: r.bool()?,
+        copied: r.bool()?,
+        sources: read_nodes(r)?,
+        compared: read_nodes(r)?,
+        known: read_nodes(r)?,
+        inherited: read_vector(r)?,
+    })
+}
+
+fn write_nodes(w: &mut Writer<'_>, nodes: &BTreeSet<NodeId>) {
+    w.varint(nodes.len() as u64);
+    nodes.iter().for_each(|node| w.fixed_u64(node.0));
+}
+
+fn read_nodes(r: &mut Reader) -> Result<BTreeSet<NodeId>, CodecError> {
+    Ok(r.list(8, |r| r.fixed_u64().map(NodeId))?.into_iter().collect())
 }
 
 pub(super) fn write_record(w: &mut Writer<'_>, record: &Record) {
@@ -732,6 +786,10 @@ pub(super) fn write_record(w: &mut Writer<'_>, record: &Record) {
             begin(w, 8, *id);
             w.fixed_u128(request.0);
         }
+        Record::Homes { epoch, tenures } => {
+            begin(w, 9, epoch.0);
+            w.list(tenures, write_tenure);
+        }
     }
 }
 
@@ -745,6 +803,7 @@ pub(super) fn read_record(r: &mut Reader) -> Result<Record, CodecError> {
         6 => Record::Whole,
         7 => Record::Hint { id: r.varint()?, write: read_write(r)?, session: r.fixed_u64()?, deps: r.varint()? },
         8 => Record::HintGone { id: r.varint()?, request: RequestId(r.fixed_u128()?) },
+        9 => Record::Homes { epoch: Epoch(r.varint()?), tenures: r.list(TENURE_BYTES_MIN, read_tenure)? },
         tag => return Err(CodecError::UnknownTag { noun: "record", tag }),
     })
 }

@@ -4,6 +4,8 @@
 //! variants are one tag byte. Tags are only appended, never reused.
 
 mod available;
+#[cfg(test)]
+mod available_test;
 mod bytes_io;
 mod chords;
 #[cfg(test)]

@@ -73,7 +73,7 @@ pub(super) fn write_message(w: &mut Writer<'_>, message: &Message) {
         Body::OtherEpoch { view: None } => w.u8(11),
         Body::OtherEpoch { view: Some(view) } => {
             w.u8(14);
-            w.bytes(crate::view::to_json(view).as_bytes());
+            write_view(w, view);
         }
         Body::Fenced { incarnation } => {
             w.u8(19);
@@ -216,7 +216,11 @@ fn read_copying(r: &mut Reader, tag: u8) -> Result<Body, CodecError> {
 }
 
 /// A view travels in the form in which discovery holds it.
-fn read_view(r: &mut Reader) -> Result<Arc<View>, CodecError> {
+pub(super) fn write_view(w: &mut Writer<'_>, view: &Arc<View>) {
+    w.bytes(crate::view::to_json(view).as_bytes());
+}
+
+pub(super) fn read_view(r: &mut Reader) -> Result<Arc<View>, CodecError> {
     let text = r.text()?;
     crate::view::from_json(&text).map(Arc::new).map_err(|_| CodecError::View)
 }
