@@ -5,8 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use client::gateway::{Action, Answer, Condition, Failure, GatewayClient, Reply, Request, Seen, request_id, siblings};
 use stdx::TraceContext;
-use wire::http::Level;
 use telemetry::{KeyValue, SpanKind, names, spans};
+use wire::http::Level;
 
 use crate::acknowledged::Held;
 use crate::operation::Kind;

@@ -360,7 +360,8 @@ impl Replay {
             Op::Delete => (Ask::Delete, None),
         };
         let written = body.as_ref().map_or(0, Bytes::len) as u64;
-        let what = Conduct { process, key: &entry.key, ask: &ask, body, deadline: self.config.deadline, place: Place::STRICT };
+        let what =
+            Conduct { process, key: &entry.key, ask: &ask, body, deadline: self.config.deadline, place: Place::STRICT };
         let done = conduct(&self.recorder, client, self.bodies.as_ref(), what).await;
         let us = u64::try_from(done.latency.as_micros()).unwrap_or(u64::MAX);
         let mut figures = self.figures.lock().unwrap_or_else(PoisonError::into_inner);

@@ -106,7 +106,8 @@ impl Evidence {
         let spans = self.fault_spans(end_ns);
         let longest = |level: Level| {
             let record = self.levels.get(&level)?;
-            let within = |(from, to): &(u64, u64)| record.reads.longest_ms(*from, *to).max(record.writes.longest_ms(*from, *to));
+            let within =
+                |(from, to): &(u64, u64)| record.reads.longest_ms(*from, *to).max(record.writes.longest_ms(*from, *to));
             let steady = record.reads.longest_outside_ms(&spans).max(record.writes.longest_outside_ms(&spans));
             Some((spans.iter().map(within).max().unwrap_or(0), steady))
         };

@@ -9,7 +9,8 @@ const RUN_START_US: u64 = 1_700_000_000_000_000;
 /// A write sent at 1,000 ms and answered at 1,020 ms, coordinated by n2.
 fn write() -> Operation {
     Operation {
-        kind: Kind::Write, level: wire::http::Level::Strict,
+        kind: Kind::Write,
+        level: wire::http::Level::Strict,
         key: "k1".to_owned(),
         invoked_ns: 1_000 * MS,
         ended_ns: 1_020 * MS,

@@ -102,7 +102,8 @@ impl Client {
     async fn ask_once(&mut self, process: u64) -> u64 {
         let (at, ask) = self.workload.next_ask();
         let key = self.config.key(at);
-        let what = Conduct { process, key: &key, ask: &ask, body: None, deadline: self.config.deadline, place: Place::STRICT };
+        let what =
+            Conduct { process, key: &key, ask: &ask, body: None, deadline: self.config.deadline, place: Place::STRICT };
         let done = conduct(&self.recorder, &self.gateway, &Plain, what).await;
         match (done.finding, ask) {
             (Finding::Held(held), _) => self.workload.saw(at, done.etag, held),

@@ -49,8 +49,7 @@ fn shown(answer: &Value) -> Vec<String> {
         return vec![body.to_owned()];
     }
     let siblings = client::gateway::siblings(body.as_bytes()).expect("siblings");
-    let mut values: Vec<String> =
-        siblings.iter().map(|one| String::from_utf8_lossy(&one.value).into_owned()).collect();
+    let mut values: Vec<String> = siblings.iter().map(|one| String::from_utf8_lossy(&one.value).into_owned()).collect();
     values.sort();
     values
 }
@@ -169,9 +168,8 @@ fn sets_and_maps_are_changed_from_the_command_line() {
         assert_eq!(put(&up, &format!("/v1/buckets/{kind}s"), &definition), 201);
     }
     let mut session = Session::default();
-    let parsed = |answer: &Value| -> Value {
-        serde_json::from_str(answer["value"].as_str().expect("a value")).expect("JSON")
-    };
+    let parsed =
+        |answer: &Value| -> Value { serde_json::from_str(answer["value"].as_str().expect("a value")).expect("JSON") };
     session.ask(&up, &["add", "tags", "--element", "a", "--bucket", "sets"]);
     session.ask(&up, &["add", "tags", "--element", "b", "--bucket", "sets"]);
     signal(up.pid("n1"), Signal::KILL);

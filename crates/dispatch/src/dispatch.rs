@@ -192,7 +192,13 @@ impl<O: Answer> Dispatch<O> {
     }
 
     /// Takes one input, and says what to do about it. Inputs after the end change nothing.
-    pub fn handle(&mut self, now: Instant, input: Input<O, O::Receipt>, budget: &mut RetryBudget, out: &mut Vec<Answers<O>>) {
+    pub fn handle(
+        &mut self,
+        now: Instant,
+        input: Input<O, O::Receipt>,
+        budget: &mut RetryBudget,
+        out: &mut Vec<Answers<O>>,
+    ) {
         if self.finished {
             return;
         }

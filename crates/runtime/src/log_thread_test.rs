@@ -84,7 +84,10 @@ fn a_stop_flushes_first_and_a_later_start_counts_on() {
     thread.append(vec![(LogPosition(2), LogRecord::Register(Record::Ceiling(20)))]);
     synced(&events, 2);
     thread.stop();
-    assert_eq!(restored(&disk), [(1, LogRecord::Register(Record::Ceiling(10))), (2, LogRecord::Register(Record::Ceiling(20)))]);
+    assert_eq!(
+        restored(&disk),
+        [(1, LogRecord::Register(Record::Ceiling(10))), (2, LogRecord::Register(Record::Ceiling(20)))]
+    );
 }
 
 #[test]
@@ -140,7 +143,9 @@ struct Core {
 impl Core {
     fn persist(&mut self, record: Record) -> (LogPosition, Record) {
         self.last += 1;
-        let LogRecord::Register(Record::Accepted { key, .. }) = &record else { panic!("only registers are written here") };
+        let LogRecord::Register(Record::Accepted { key, .. }) = &record else {
+            panic!("only registers are written here")
+        };
         self.current.insert(key.position, (LogPosition(self.last), record.clone()));
         (LogPosition(self.last), record)
     }

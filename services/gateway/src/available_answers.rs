@@ -144,9 +144,7 @@ fn one_value(value: &Value, etag: &str, reading: &Reading<'_>) -> Result<HttpRes
     let len = value.body.len();
     let range = reading.range.filter(|_| reading.if_range.is_none_or(|wanted| wanted == etag));
     match range::part(range, len) {
-        Part::Whole => {
-            Ok(answers::with_content(StatusCode::OK, etag, content_type).body(value.body.clone()))
-        }
+        Part::Whole => Ok(answers::with_content(StatusCode::OK, etag, content_type).body(value.body.clone())),
         Part::Bytes(bytes) => {
             let content_range = format!("bytes {}-{}/{len}", bytes.start, bytes.end - 1);
             let mut response = answers::with_content(StatusCode::PARTIAL_CONTENT, etag, content_type);

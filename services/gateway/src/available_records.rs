@@ -223,6 +223,7 @@ impl Incoming<'_> {
         }
         // What ordered buckets showed the session led to what it does here.
         session.raise(seen.time.counter);
+        session.past.epoch = session.past.epoch.max(seen.epoch);
         session
     }
 
@@ -273,7 +274,9 @@ impl Incoming<'_> {
             (Some("add"), Kind::Map, Some(name)) => Ok(Change::Set { name, value: self.body(body, bucket).await? }),
             (Some("remove"), Kind::Map, Some(name)) => Ok(Change::Unset(name)),
             (Some("add" | "remove" | "append"), _, _) => Err(available_answers::other_kind(target.kind)),
-            (Some("touch"), _, _) => Err(Refuse::not_offered("touch", "a PUT with `?ttl=` says how long a value lasts")),
+            (Some("touch"), _, _) => {
+                Err(Refuse::not_offered("touch", "a PUT with `?ttl=` says how long a value lasts"))
+            }
             _ => Err(Refuse::bad_request("`op` must say what to do: add or remove")),
         }
     }

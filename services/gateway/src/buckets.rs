@@ -265,7 +265,8 @@ mod tests {
     fn what_is_not_offered_says_so() {
         let of = |json: &str| Made::default().put("b", &read_definition(json.as_bytes()).expect("JSON"), 3);
         assert!(of("{}").is_ok() && of("").is_ok());
-        for (durability, kind) in [("disk", "value"), ("memory", "counter"), ("disk", "map"), ("memory", "last-writer")] {
+        for (durability, kind) in [("disk", "value"), ("memory", "counter"), ("disk", "map"), ("memory", "last-writer")]
+        {
             let json = format!(r#"{{"contract":"available","durability":"{durability}","type":"{kind}"}}"#);
             assert!(of(&json).is_ok(), "{json}");
         }

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use client::fleet::Fleet;
-use membership::{ClusterId, NodeId};
 use dispatch::Answer;
+use membership::{ClusterId, NodeId};
 use replication::{Operation, Outcome};
 use runtime::{CallError, Peers};
 use stdx::TraceContext;

@@ -3,9 +3,9 @@
 use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::web::Payload;
 use actix_web::{HttpRequest, HttpResponse};
+use available::Session;
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
-use available::Session;
 use replication::{Ballot, Change, Condition, Effect, Operation, Outcome, Value, Write};
 use stdx::{Instant, TraceContext};
 use telemetry::names;

@@ -129,7 +129,12 @@ mod tests {
             let vector: VersionVector =
                 [(actor(2 * key), 1 << 40), (actor(2 * key + 1), 1 << 41)].into_iter().collect();
             let context = Context::new(vector.clone(), []);
-            session.observe(key, &available::Seen { context, vector, deps: 5, time: 1 << 41 }, true, false);
+            session.observe(
+                key,
+                &available::Seen { context, vector, deps: 5, time: 1 << 41, epoch: Epoch(3) },
+                true,
+                false,
+            );
         }
         session
     }

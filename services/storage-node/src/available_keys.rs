@@ -1,11 +1,10 @@
 //! The two replicas of a node's available keys: those kept on disk, and those kept in memory only.
 //!
-//! Both are the same core. What the second one wants persisted is forgotten and said to be synced at once; it begins a
-//! new log with each start, so that it stamps nothing and is not counted before its peers have given it back what it
-//! held. So a bucket in memory needs no rule of its own.
+//! Both are the same core, set up otherwise (decision 0067): the second one appends nothing, and is somebody new with
+//! each start, who stamps nothing and is not counted before its peers have given it back what it held.
 
 use available::{Config, Effects, Input, Outbox, Record, Replica};
-use membership::{NodeId, View};
+use membership::{Epoch, NodeId, View};
 use replication::LogPosition;
 use stdx::{Instant, Prng};
 use wire::http::Durability;
@@ -22,9 +21,11 @@ pub(crate) struct AvailableKeys {
 impl AvailableKeys {
     /// Replicas that have restored nothing yet.
     pub fn new(me: NodeId, incarnation: u64, view: &View, secret: &[u8], prng: &mut Prng) -> AvailableKeys {
-        let mut replica =
-            || Replica::new(me, incarnation, view.clone(), secret, Config::default(), prng.fork());
-        AvailableKeys { disk: replica(), memory: replica() }
+        let mut replica = |durability| {
+            let config = Config { durability, ..Config::default() };
+            Replica::new(me, incarnation, view.clone(), secret, config, prng.fork())
+        };
+        AvailableKeys { disk: replica(available::Durability::Disk), memory: replica(available::Durability::Memory) }
     }
 
     /// Takes a record back from the log, in log order.
@@ -47,19 +48,17 @@ impl AvailableKeys {
 
     /// Begins, once every record of the log is restored.
     pub fn begin(&mut self, durability: Durability, now: Instant, wall_ms: u64) -> Effects {
-        self.drive(durability, now, |replica, out| replica.begin(now, wall_ms, out))
+        self.drive(durability, |replica, out| replica.begin(now, wall_ms, out))
     }
 
     /// Gives one of them one input.
     pub fn handle(&mut self, durability: Durability, now: Instant, input: Input) -> Effects {
-        self.drive(durability, now, |replica, out| replica.handle(now, input, out))
+        self.drive(durability, |replica, out| replica.handle(now, input, out))
     }
 
     /// Writes current records of an old segment to the log again.
     pub fn rewrite(&mut self, records: Vec<(LogPosition, Record)>) -> Effects {
-        let mut out = Outbox::default();
-        self.disk.rewrite(records, &mut out);
-        out.drain()
+        self.drive(Durability::Disk, |replica, out| replica.rewrite(records, out))
     }
 
     /// When the next timer of either is due.
@@ -73,40 +72,30 @@ impl AvailableKeys {
         DURABILITIES.into_iter().zip(due).filter_map(|(durability, due)| due.then_some(durability))
     }
 
-    fn drive(
-        &mut self,
-        durability: Durability,
-        now: Instant,
-        act: impl FnOnce(&mut Replica, &mut Outbox),
-    ) -> Effects {
+    /// The changes of membership for which this node holds all available keys that they make it a home of.
+    pub fn copied_changes(&self) -> Vec<Epoch> {
+        let memory = self.memory.copied_changes();
+        self.disk.copied_changes().into_iter().filter(|change| memory.contains(change)).collect()
+    }
+
+    /// Whether nothing is here that is for others to keep.
+    pub fn is_released(&self) -> bool {
+        self.disk.is_released() && self.memory.is_released()
+    }
+
+    /// Whether both count for all that they hold.
+    pub fn is_whole(&self) -> bool {
+        self.disk.is_whole() && self.memory.is_whole()
+    }
+
+    fn drive(&mut self, durability: Durability, act: impl FnOnce(&mut Replica, &mut Outbox)) -> Effects {
         let mut out = Outbox::default();
         match durability {
-            Durability::Disk => {
-                act(&mut self.disk, &mut out);
-                out.drain()
-            }
-            Durability::Memory => {
-                act(&mut self.memory, &mut out);
-                synced_at_once(&mut self.memory, now, out)
-            }
+            Durability::Disk => act(&mut self.disk, &mut out),
+            Durability::Memory => act(&mut self.memory, &mut out),
         }
+        out.drain()
     }
-}
-
-/// Lets go of what a replica wants to keep, until it wants nothing more.
-fn synced_at_once(replica: &mut Replica, now: Instant, mut out: Outbox) -> Effects {
-    let mut all = out.drain();
-    while let Some((last, _)) = all.persist.last() {
-        let last = *last;
-        all.persist.clear();
-        replica.handle(now, Input::Synced(last), &mut out);
-        let more = out.drain();
-        all.persist = more.persist;
-        all.send.extend(more.send);
-        all.answers.extend(more.answers);
-        all.events.extend(more.events);
-    }
-    all
 }
 
 #[cfg(test)]

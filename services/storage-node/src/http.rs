@@ -71,7 +71,11 @@ impl Collector for StatusMetrics {
             (names::NODE_COPIED_BYTES, "Bytes copied since the start", status.copying.bytes as i64),
             (names::NODE_AVAILABLE_KEYS, "Available keys held on disk", disk.keys as i64),
             (names::NODE_MEMORY_KEYS, "Available keys held in memory only", memory.keys as i64),
-            (names::NODE_AVAILABLE_WHOLE, "1 when its available keys are counted", i64::from(disk.whole && memory.whole)),
+            (
+                names::NODE_AVAILABLE_WHOLE,
+                "1 when its available keys are counted",
+                i64::from(disk.whole && memory.whole),
+            ),
             (names::NODE_HINTS, "Writes kept for other nodes", (disk.hints + memory.hints) as i64),
             (names::NODE_READY, "1 when the node holds all that it should", ready),
         ];

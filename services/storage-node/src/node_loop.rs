@@ -192,7 +192,9 @@ impl NodeLoop {
             }
             // Told to end while it is leaving, it serves on until others hold all that it held.
             let left = leave_until.is_none_or(|until| self.parts.clock.now() >= until);
-            if !self.draining && (self.retired || (told_to_end && left)) {
+            // Who has left still hands on what only it knows.
+            let gone = self.retired && self.parts.host.available.is_released();
+            if !self.draining && (gone || (told_to_end && left)) {
                 self.begin_drain();
                 drain_until = Some(now + DRAIN_MAX);
             }
@@ -407,7 +409,9 @@ impl NodeLoop {
 
     /// Tells discovery of changes for which all is copied; the change is complete with the last one's word.
     fn note_copied(&mut self) {
-        let changes = self.parts.host.replica.copied_changes();
+        let available = self.parts.host.available.copied_changes();
+        let mut changes = self.parts.host.replica.copied_changes();
+        changes.retain(|change| available.contains(change));
         let under_way = self.noting.as_ref().is_some_and(|noting| !noting.is_finished());
         if changes.is_empty() || under_way {
             return;
@@ -530,7 +534,7 @@ impl NodeLoop {
         let replica = &self.parts.host.replica;
         let epoch = replica.view().epoch.0;
         let transfer = replica.transfer_status();
-        let holds_all = replica.has_caught_up() && !replica.view().is_joining(self.parts.id);
+        let holds_all = replica.has_caught_up() && !replica.view().is_joining(self.parts.id) && !self.available_lags();
         let state = match (self.draining, epoch, holds_all) {
             (true, _, _) => State::Draining,
             (_, 0, _) => State::Starting,

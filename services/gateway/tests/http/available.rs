@@ -253,7 +253,8 @@ async fn an_eventual_write_is_taken_by_a_stand_in_and_a_causal_one_is_not() {
 async fn a_write_whose_node_died_is_made_once_by_another() {
     let bench = Bench::new();
     let k = bucket(&bench, "counter").await;
-    let first = bench.gateway.fleet().ring.replicas_of(bench.gateway.register(membership::BucketId(16), "k").position)[0];
+    let first =
+        bench.gateway.fleet().ring.replicas_of(bench.gateway.register(membership::BucketId(16), "k").position)[0];
     bench.nodes.set_mood(first, Mood::ActsAndResets);
     let added = bench.ask(&format!("POST {k}?op=add&by=4"), &[], "").await;
     assert_eq!((added.status, added.text()), (200, "4"), "{added:?}");

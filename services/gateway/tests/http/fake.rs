@@ -217,7 +217,8 @@ impl State {
                 (None, None) => break,
             }
         }
-        let answer = answers.into_iter().find(|answer| answer.ticket == ticket).expect("a lone replica answers at once");
+        let answer =
+            answers.into_iter().find(|answer| answer.ticket == ticket).expect("a lone replica answers at once");
         (answer.outcome, answer.receipt)
     }
 

@@ -119,7 +119,9 @@ impl NodeLoop {
 
     fn note_available(&self, durability: Durability, event: Event) {
         match event {
-            Event::Whole => tracing::info!(?durability, "available keys: compared with every home; counted from now on"),
+            Event::Whole => {
+                tracing::info!(?durability, "available keys: compared with every home; counted from now on")
+            }
             Event::Reconciled { peer, fetched: 0, sent: 0 } => {
                 tracing::debug!(?durability, peer = %self.name_of(peer), "available keys: compared, and equal");
             }
@@ -128,8 +130,21 @@ impl NodeLoop {
             }
             Event::StaleRefused => tracing::debug!(?durability, "a late copy of what is gone was turned away"),
             Event::Buried { count } => tracing::debug!(?durability, count, "tombstones were dropped"),
+            Event::ViewLearned(view) => self.parts.discovery.directory.learn(view),
+            Event::ArcCopied { high } => tracing::info!(?durability, arc = %high, "available keys: an arc is copied"),
+            Event::Released { keys } => {
+                tracing::info!(?durability, keys, "available keys: others hold them now: dropped");
+            }
             Event::EpochDiffers { peer } => tracing::debug!(peer = %self.name_of(peer), "holds another view"),
         }
+    }
+
+    /// Whether its available keys keep a node from being ready: until they count it is not as it was. While some member
+    /// cannot be reached that is not waited for, for it may take until that one is back.
+    pub(super) fn available_lags(&self) -> bool {
+        let view = self.parts.host.replica.view();
+        let others = || view.ring_members().filter(|member| member.id != self.parts.id);
+        !self.parts.host.available.is_whole() && others().all(|member| self.parts.peers.is_up(member.id))
     }
 
     pub(super) fn available_status(&self) -> AvailableStatuses {
