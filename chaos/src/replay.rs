@@ -377,7 +377,7 @@ impl Replay {
                 figures.bytes_written += written;
                 figures.write_us.push(us);
             }
-            Finding::NotApplied | Finding::Failed | Finding::Unknown => {}
+            Finding::Shown(_) | Finding::NotApplied | Finding::Failed | Finding::Unknown => {}
         }
         done.process
     }

@@ -6,7 +6,6 @@
 use actix_web::HttpResponse;
 use actix_web::web::Payload;
 use available::{Action, Change, Context, Kind, Level, Operation, Outcome, Session, Write};
-use membership::BucketId;
 use replication::{RegisterKey, Value};
 use telemetry::names;
 use wire::ending;
@@ -31,7 +30,6 @@ const WRITE_PARAMETERS: &[&str] = &["consistency", "ttl"];
 
 /// A key with what its bucket says about it.
 struct Target {
-    bucket: BucketId,
     key: RegisterKey,
     kind: Kind,
     durability: Durability,
@@ -207,7 +205,6 @@ impl Incoming<'_> {
     fn target(&self, bucket: &Bucket, key: &str, level: Level) -> Target {
         let definition = &bucket.definition;
         Target {
-            bucket: bucket.id,
             key: self.gateway.register(bucket.id, key),
             kind: kind_of(definition.value_type),
             durability: definition.durability,
@@ -228,7 +225,7 @@ impl Incoming<'_> {
     }
 
     /// What the writer has seen of the key: as its condition says, or else its session.
-    fn context_of(&mut self, target: &Target, verb: Verb) -> Result<Option<Context>, Refuse> {
+    fn context_of(&self, target: &Target, verb: Verb) -> Result<Option<Context>, Refuse> {
         let not_here = |what: &str| {
             Refuse::bad_request(format!(
                 "{what} cannot be promised in an available bucket, where any replica takes the write by itself; keep \
@@ -346,7 +343,6 @@ impl Incoming<'_> {
         let fleet = self.gateway.fleet();
         let receipt = available_answers::receipt(&fleet, &receipt, named(target.level), asked.attempts, hinted);
         let token = self.gateway.tokens.write(seen, self.session.as_ref());
-        tracing::trace!(bucket = target.bucket.0, "answered");
         Ok((outcome, Trailer::new(receipt, token, request_id)))
     }
 }
