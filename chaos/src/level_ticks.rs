@@ -20,9 +20,9 @@ use crate::levels::{BUCKET, LEVELS};
 use crate::recorder::Recorder;
 
 /// Loops of each level.
-const LOOPS: usize = 3;
-/// How often each of them writes and reads: some six times in a window, all together.
-const EVERY: Duration = Duration::from_millis(50);
+const LOOPS: usize = 5;
+/// How often each of them writes and reads: some eight times in a window, all together.
+const EVERY: Duration = Duration::from_millis(60);
 
 /// What the loops of one level have seen.
 #[derive(Clone, Debug, Default)]

@@ -321,7 +321,7 @@ impl Incoming<'_> {
         request_id: Option<String>,
         write: bool,
     ) -> Result<(Outcome, Trailer), Refuse> {
-        let Verdict::Answered { outcome, receipt, .. } = asked.verdict else {
+        let Verdict::Answered { outcome, mut receipt, node, .. } = asked.verdict else {
             let mut refuse = available_answers::refusal_of(&asked.verdict, write);
             if let Some(id) = request_id {
                 refuse = refuse.header(header::REQUEST_ID, id.clone()).with("request_id", id);
@@ -340,6 +340,8 @@ impl Incoming<'_> {
         }
         let seen = seen.join(Seen { epoch: receipt.epoch, ..Seen::default() });
         let hinted = matches!(outcome, Outcome::Done { effect: available::Effect::Hinted, .. });
+        // The coordinator first, as in every receipt.
+        receipt.voters.sort_by_key(|voter| *voter != node);
         let fleet = self.gateway.fleet();
         let receipt = available_answers::receipt(&fleet, &receipt, named(target.level), asked.attempts, hinted);
         let token = self.gateway.tokens.write(seen, self.session.as_ref());

@@ -9,7 +9,8 @@ use stdx::TraceContext;
 
 use super::bytes_io::{Reader, Writer};
 use super::{
-    CodecError, SHARED_BYTES_MIN, decode, decode_log_record, decode_record, encode, encode_log_record, encode_record, samples,
+    CodecError, SHARED_BYTES_MIN, decode, decode_log_record, decode_record, encode, encode_log_record, encode_record,
+    samples,
 };
 use crate::frame::{self, FRAME_BYTES_MAX, HEADER_BYTES, PREFIX_BYTES};
 use crate::http::Durability;
