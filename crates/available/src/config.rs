@@ -20,6 +20,9 @@ pub struct Config {
     pub hints_max: usize,
     /// Bytes of hints at most, about.
     pub hint_bytes_max: usize,
+    /// How much is taken in by passes of reconciliation, and so by copying, in bytes a second: each pass waits for what
+    /// its last page costs. Leaves requests room on the network.
+    pub copy_bytes_per_second: u64,
     /// What a write's place is, once it is acknowledged.
     pub durability: Durability,
 }
@@ -30,7 +33,8 @@ pub enum Durability {
     /// In its log: it still has it after a restart.
     #[default]
     Disk,
-    /// Nowhere else: nothing is written. A home that restarts is empty and somebody new, and is not counted until it has
+    /// Nowhere else: nothing is written. A home that restarts is empty and somebody new, and is not counted until it
+    /// has
     /// got back from the other homes what they hold.
     Memory,
 }
@@ -45,6 +49,7 @@ impl Default for Config {
             limits: Limits::default(),
             hints_max: 4_096,
             hint_bytes_max: 16 << 20,
+            copy_bytes_per_second: 32 << 20,
             durability: Durability::Disk,
         }
     }

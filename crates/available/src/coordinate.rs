@@ -392,7 +392,6 @@ impl Replica {
         })
     }
 
-    #[expect(clippy::too_many_arguments, reason = "each is a part of the round, and used once")]
     fn begin_round(
         &mut self,
         asker: Asker,

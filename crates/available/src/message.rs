@@ -133,7 +133,8 @@ pub enum Body {
         answers: Vec<Answer>,
         /// Whether the sender has all that it is to hold of what it is in charge of.
         whole: bool,
-        /// In the ranges that were asked about, everything that an actor stamped up to here is with the sender, or gone.
+        /// In the ranges that were asked about, everything that an actor stamped up to here is with the sender, or
+        /// gone.
         marks: VersionVector,
     },
     /// Send what you hold under these hashes.

@@ -1,5 +1,7 @@
 //! Reconciliation with peers, pass by pass: at each start, after a peer lost its log, and now and then as a safety net.
 
+use std::time::Duration;
+
 use membership::{Epoch, NodeId};
 use replication::{LogPosition, RegisterKey};
 use stdx::TraceContext;
@@ -7,7 +9,7 @@ use stdx::TraceContext;
 use crate::io::{Event, Outbox};
 use crate::message::{Body, Record};
 use crate::reconcile::{Answer, Next, PAGE_BYTES_MAX, Pass, Question, ShortHash, Step, Wanted, answer, fetch};
-use crate::replica::{Later, Replica};
+use crate::replica::{Later, Replica, Timer};
 use crate::rules::Rule;
 use crate::state::State;
 use crate::version::VersionVector;
@@ -44,7 +46,7 @@ impl Replica {
     }
 
     /// Takes the next step of the pass with the peer.
-    fn drive(&mut self, node: NodeId, out: &mut Outbox) {
+    pub(crate) fn drive(&mut self, node: NodeId, out: &mut Outbox) {
         let resend_at = self.now + self.config.resend * 2;
         let Some(peer) = self.peers.get_mut(&node) else { return };
         let Some(pass) = &mut peer.pass else { return };
@@ -175,11 +177,18 @@ impl Replica {
         let entries: Vec<(RegisterKey, State)> = ours.collect();
         let got: Vec<ShortHash> =
             entries.iter().map(|(key, state)| self.digests.digest(key, state).short(id)).collect();
+        let bytes: usize = entries.iter().map(|(_, state)| state.size()).sum();
         self.take_states(from, entries, out);
         if let Some(pass) = self.peers.get_mut(&from).and_then(|peer| peer.pass.as_mut()) {
             pass.had(question, &got, !self.rules.keep(Rule::ChangedSkipped));
         }
-        self.drive(from, out);
+        // Peers share the rate: most pages come from one at a time.
+        let cost_ms = (bytes as u64).saturating_mul(1_000) / self.config.copy_bytes_per_second.max(1);
+        if cost_ms == 0 {
+            return self.drive(from, out);
+        }
+        let paid_at = self.now + Duration::from_millis(cost_ms);
+        self.at(paid_at, Timer::Pass(from));
     }
 
     /// A message that a pass sent has arrived.

@@ -54,6 +54,8 @@ pub(crate) enum Timer {
     Deadline(Ticket),
     /// A round asks again.
     Round(u64),
+    /// What a pass with a node took in is paid for: it goes on.
+    Pass(NodeId),
     /// Look after the peers.
     Beat,
 }
@@ -528,6 +530,7 @@ impl Replica {
             match timer {
                 Timer::Deadline(ticket) => self.handle_deadline(ticket, out),
                 Timer::Round(round) => self.round_again(round, out),
+                Timer::Pass(node) => self.drive(node, out),
                 Timer::Beat => {
                     self.beat(out);
                     let wait = self.config.beat;

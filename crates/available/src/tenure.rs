@@ -28,7 +28,7 @@ pub struct Tenure {
     pub sources: BTreeSet<NodeId>,
     /// Nodes with which we have compared in this epoch: each held then what the other did.
     pub compared: BTreeSet<NodeId>,
-    /// Of a gained arc: nodes with which we have compared since we gained it.
+    /// Of a gained arc: nodes with which we have compared since we gained it, and that held all they had stamped.
     pub known: BTreeSet<NodeId>,
     /// Of a gained arc: everything that an actor stamped up to here is here, or gone.
     pub inherited: VersionVector,
@@ -45,14 +45,21 @@ impl Tenure {
         position.in_arc(self.low, self.high)
     }
 
-    /// The tenure of an arc that has changed, from those held `before`; `first` if none is known since the log is new.
-    pub(crate) fn follow(before: &[Tenure], arc: &Arc, me: NodeId, first: bool) -> Tenure {
+    /// The tenure of an arc that has changed, from those held `before` and how far we have come by `marks`; `first`
+    /// if none
+    /// is known since the log is new.
+    pub(crate) fn follow(before: &[Tenure], arc: &Arc, me: NodeId, first: bool, marks: &VersionVector) -> Tenure {
         let (old, held) = cover(before, arc);
         let awaits = arc.awaits(me);
-        let gained = if first { awaits } else { !held || old.iter().any(|tenure| tenure.gained) };
+        // Who is to become a home was none just now, though it may have missed the view that said so.
+        //
+        // A new log of a node that is in charge has lost what it had. Its marks begin anew with those who are homes
+        // still,
+        // and say nothing of those who were.
+        let gained = if first { arc.epoch > Epoch(1) } else { awaits || !held || old.iter().any(|t| t.gained) };
         let copied = !awaits && (first || (held && old.iter().all(|tenure| tenure.copied)));
         let mut tenure = Tenure { low: arc.low, high: arc.high, epoch: arc.epoch, gained, copied, ..Tenure::default() };
-        if held {
+        if held && !awaits {
             let mut olds = old.iter().filter(|tenure| tenure.gained);
             if let Some(one) = olds.next() {
                 (tenure.known, tenure.inherited) = (one.known.clone(), one.inherited.clone());
@@ -60,6 +67,10 @@ impl Tenure {
             for other in olds {
                 tenure.known.retain(|node| other.known.contains(node));
                 tenure.inherited = tenure.inherited.common(&other.inherited);
+            }
+            // Of a part that was ours all along, marks tell; what another part inherited says nothing of it.
+            if old.iter().any(|tenure| !tenure.gained) {
+                tenure.inherited = tenure.inherited.common(marks);
             }
         }
         tenure
@@ -96,40 +107,49 @@ mod tests {
         Arc { low, high, replicas: nodes(replicas), next: next.map(nodes), epoch }
     }
 
+    /// How far we have come with one who has left.
+    fn marks() -> VersionVector {
+        [(Actor { node: NodeId(9), birth: 1 }, 3)].into_iter().collect()
+    }
+
     fn inherits(low: u64, high: u64, counter: u64, known: &[u64]) -> Tenure {
         let actor = Actor { node: NodeId(9), birth: 1 };
         Tenure {
             known: known.iter().map(|id| NodeId(*id)).collect(),
             inherited: [(actor, counter)].into_iter().collect(),
-            ..Tenure::follow(&[], &arc(low, high, 2, &[2, 3, 4], Some(&[1, 2, 3])), ME, false)
+            ..Tenure::follow(&[], &arc(low, high, 2, &[2, 3, 4], Some(&[1, 2, 3])), ME, false, &marks())
         }
     }
 
     #[test]
     fn a_part_of_an_arc_that_was_not_ours_makes_it_gained() {
-        let first = Tenure::follow(&[], &arc(10, 20, 1, &[1, 2, 3], None), ME, true);
+        let first = Tenure::follow(&[], &arc(10, 20, 1, &[1, 2, 3], None), ME, true, &marks());
         assert!(!first.gained && first.copied);
         let before = [first];
-        let within = Tenure::follow(&before, &arc(10, 15, 2, &[1, 2, 3], Some(&[1, 2, 4])), ME, false);
+        let within = Tenure::follow(&before, &arc(10, 15, 2, &[1, 2, 3], Some(&[1, 2, 4])), ME, false, &marks());
         assert!(!within.gained && within.copied);
-        let beyond = Tenure::follow(&before, &arc(10, 21, 2, &[1, 2, 3], None), ME, false);
+        let beyond = Tenure::follow(&before, &arc(10, 21, 2, &[1, 2, 3], None), ME, false, &marks());
         assert!(beyond.gained && !beyond.copied, "position 21 was not ours");
-        let wrapping = Tenure::follow(&before, &arc(20, 10, 2, &[1, 2, 3], None), ME, false);
+        let wrapping = Tenure::follow(&before, &arc(20, 10, 2, &[1, 2, 3], None), ME, false, &marks());
         assert!(wrapping.gained, "all but the old arc");
     }
 
     #[test]
     fn of_joined_arcs_what_is_known_of_both_is_known() {
         let before = [inherits(10, 20, 7, &[2, 3]), inherits(20, 30, 5, &[3, 4])];
-        let joined = Tenure::follow(&before, &arc(10, 30, 3, &[1, 2, 3], None), ME, false);
+        let joined = Tenure::follow(&before, &arc(10, 30, 3, &[1, 2, 3], None), ME, false, &marks());
         assert!(joined.gained && !joined.copied, "neither was copied");
         assert_eq!(joined.known, BTreeSet::from([NodeId(3)]));
         assert_eq!(joined.inherited.counter_max(), 5);
+        let ours = Tenure::follow(&[], &arc(20, 30, 1, &[1, 2, 3], None), ME, true, &marks());
+        let before = [inherits(10, 20, 7, &[2, 3]), ours];
+        let mixed = Tenure::follow(&before, &arc(10, 30, 3, &[1, 2, 3], None), ME, false, &marks());
+        assert_eq!(mixed.inherited.counter_max(), 3, "of a part that was always ours, no more than marks say");
     }
 
     #[test]
     fn a_lone_token_is_the_whole_circle() {
-        let before = [Tenure::follow(&[], &arc(5, 5, 1, &[1], None), ME, true)];
-        assert!(!Tenure::follow(&before, &arc(7, 7, 2, &[1], None), ME, false).gained);
+        let before = [Tenure::follow(&[], &arc(5, 5, 1, &[1], None), ME, true, &marks())];
+        assert!(!Tenure::follow(&before, &arc(7, 7, 2, &[1], None), ME, false, &marks()).gained);
     }
 }

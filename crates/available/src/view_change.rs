@@ -3,7 +3,8 @@
 //! A change is joint (decision 0010): while an arc has two sets of homes, what is acknowledged or shown at level causal
 //! is on disk at a majority of both. A new home compares with those in charge, by the same passes as ever
 //! (`passes.rs`), and counts, and says that it has copied, once it has been through with a majority of them that are
-//! whole themselves and act on the change. A home that is no longer in charge hands what it holds on, and drops it then.
+//! whole themselves and act on the change. A home that is no longer in charge hands what it holds on, and drops it
+//! then.
 //!
 //! Nodes compare the epochs of their views. What comes from a newer view waits until that view is here; what comes from
 //! an older one is acted on, and answered under our epoch, so that its sender gets our view before it counts the answer
@@ -220,11 +221,12 @@ impl Replica {
         let first = self.homes.acted_on.is_none();
         let before = std::mem::take(&mut self.homes.tenures);
         let ring = std::mem::take(&mut self.ring);
+        let marks: VersionVector = self.marks.iter().map(|(actor, counter)| (*actor, *counter)).collect();
         let ours = ring.arcs().iter().filter(|arc| arc.is_held_by(self.me));
         let tenures: Vec<Tenure> = ours
             .map(|arc| match before.iter().find(|tenure| tenure.is_of(arc)) {
                 Some(same) => same.clone(),
-                None => Tenure::follow(&before, arc, self.me, first),
+                None => Tenure::follow(&before, arc, self.me, first, &marks),
             })
             .collect();
         let in_charge = ring.arcs().iter().any(|arc| arc.replicas.contains(&self.me));
@@ -247,6 +249,9 @@ impl Replica {
             self.buried_max = self.buried_max.max(self.clock);
             let now = self.now;
             self.peers.values_mut().for_each(|peer| peer.pass_at = now);
+        }
+        if !first {
+            // Also where we are no home: others are homes now of what we owe and hand on.
             self.restart_owed();
             self.restart_rounds(out);
         }
@@ -315,12 +320,16 @@ impl Replica {
             self.homes.foreign.push(Foreign { low: arc.low, high: arc.high, epoch: arc.epoch, handed });
         }
         if !self.homes.foreign.is_empty() {
-            let now = self.now;
-            self.peers.values_mut().filter(|peer| peer.pass.is_none()).for_each(|peer| peer.pass_at = now);
+            let (now, epoch) = (self.now, self.view.epoch);
+            for peer in self.peers.values_mut() {
+                peer.pass = peer.pass.take().filter(|pass| pass.epoch == epoch);
+                peer.pass_at = now;
+            }
         }
     }
 
-    /// Drops keys of arcs that the homes in charge hold as we do: all of them, since we owe each what we stamped for it.
+    /// Drops keys of arcs that the homes in charge hold as we do: all of them, since we owe each what we stamped for
+    /// it.
     pub(crate) fn release(&mut self, out: &mut Outbox) {
         let safe = |foreign: &Foreign| {
             let homes = self.ring.replicas_of(foreign.high);
@@ -345,7 +354,8 @@ impl Replica {
     }
 
     /// The arcs about which we compare with the node, those of which both are homes. One
-    /// that it is only to become a home of is left to it. And those that we hold and are no home of: they are handed on.
+    /// that it is only to become a home of is left to it. And those that we hold and are no home of: they are handed
+    /// on.
     pub(crate) fn arcs_to_compare(&self, node: NodeId) -> (Vec<Extent>, Vec<Extent>) {
         let me = self.me;
         let both = |arc: &&membership::Arc| {
@@ -403,7 +413,10 @@ impl Replica {
 
     /// A pass with the node is through: each of us holds now what the other held when it began.
     pub(crate) fn compared_with(&mut self, node: NodeId, pass: &Pass, out: &mut Outbox) {
-        let mut news = false;
+        // One that had dropped what it had stamped, and is about to get it back, does not vouch for its own stamps.
+        let actor = self.peers.get(&node).and_then(|peer| peer.actor).unwrap_or_default();
+        let vouches = pass.marks.get(actor) > 0;
+        let (mut news, mut again) = (false, false);
         for at in 0..self.homes.tenures.len() {
             let tenure = &mut self.homes.tenures[at];
             if tenure.epoch > pass.epoch || !pass.arcs.contains(&tenure.high) {
@@ -412,7 +425,10 @@ impl Replica {
             let heeded = tenure.epoch > Epoch(1);
             news |= tenure.compared.insert(node) && heeded;
             if tenure.gained {
-                tenure.known.insert(node);
+                if vouches {
+                    tenure.known.insert(node);
+                }
+                again |= !tenure.known.contains(&node);
                 tenure.inherited.merge(&pass.marks);
             }
             if pass.whole {
@@ -433,6 +449,10 @@ impl Replica {
             }
         }
         self.owe_no_more(node, &handed, out);
+        let soon = self.now + self.config.resend * 4;
+        if let Some(peer) = self.peers.get_mut(&node).filter(|_| again) {
+            peer.pass_at = peer.pass_at.min(soon);
+        }
         if news {
             self.buried_max = self.buried_max.max(self.clock);
             self.log_homes(out);

@@ -63,7 +63,8 @@ fn played(kind: Kind, steps: &[Step]) -> ([State; 3], BTreeMap<RequestId, Write>
                     continue;
                 }
                 let context = seen.then(|| state.context.clone());
-                let order = u64::from(*request) * 7 % 12;
+                // At most the counter of its first dot: who sees a dot knows a time above its order.
+                let order = (u64::from(*request) * 7 % 12).min(at as u64 + 1);
                 let made = writes
                     .entry(request_id)
                     .or_insert_with(|| Write { order, ..write(kind, request_id, context, change(kind, *what)) });

@@ -51,7 +51,7 @@ fn run_seeds(first: u64, count: u64, rule: Option<Rule>) -> ExitCode {
             let text = violation.to_string();
             println!("seed {seed} ({:?}): {}", report.swarm.theme, text.chars().take(300).collect::<String>());
         }
-        if (seed - first + 1) % TOLD_EVERY == 0 {
+        if (seed - first + 1).is_multiple_of(TOLD_EVERY) {
             println!("{} seeds, {found} with a violation", seed - first + 1);
         }
     }

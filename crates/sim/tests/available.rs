@@ -15,7 +15,7 @@ fn seeds(otherwise: u64) -> u64 {
 #[test]
 fn a_seed_gives_the_same_log_byte_for_byte() {
     // One of each theme.
-    for seed in [3, 17, 10, 12] {
+    for seed in [0, 17, 10, 12, 3, 6, 8] {
         let [once, again] = [run(seed, None, true), run(seed, None, true)];
         assert!(once.log.text().len() > 10_000, "the log of seed {seed} is {} bytes", once.log.text().len());
         assert!(once.log.text() == again.log.text(), "two runs of seed {seed} differ");
@@ -37,6 +37,8 @@ fn the_rules_keep_every_level() {
         [counts.faults, counts.siblings, counts.local_reads, counts.causal_reads - counts.local_reads, counts.hinted];
     assert!(each.iter().all(|seen| *seen >= count), "{counts:?}");
     assert!(counts.answered >= 150 * count && 2 * counts.buried >= count && 4 * counts.refilled >= count, "{counts:?}");
+    // A quarter of all are about changes.
+    assert!(counts.changes >= count / 2 && counts.released >= count / 2, "{counts:?}");
 }
 
 #[test]
@@ -65,6 +67,15 @@ fn what_was_found_stays_mended() {
         (5353, "a report about one key, of before a restart, was taken for an answer about another"),
         (388, "a causal read showed a stamp that was on its way to the disk as if a majority had it"),
         (606, "a hint came again when the homes had forgotten its request"),
+        (3725, "an attempt that lay in a stopped node's socket acted after all else had settled: the schedule's fault"),
+        (3693, "violated in an earlier build, without a cause known; not since"),
+        (63, "who had left an arc stopped owing and went on claiming, and what it handed on was taken for gone"),
+        (262, "a pass took a state that had changed under it for fetched, and a new home lacked it"),
+        (355, "a node that was a home of nothing went on owing those that were homes no more, and never ended"),
+        (680, "a node that had lost its memory trusted marks of one who had been a home before"),
+        (815, "a node that had missed the view that removed it took itself for a home all along"),
+        (399, "an arc of two parts took what one of them had inherited for true of both, and a stamp for gone"),
+        (1347, "two new homes, both still empty, found each other equal, and one took the other's old stamps for gone"),
     ];
     for (seed, once) in found {
         assert_eq!(run(seed, None, false).violation.map(|found| found.to_string()), None, "seed {seed}: {once}");

@@ -773,7 +773,8 @@ fn formed_view(swarm: &Swarm, prng: &mut Prng) -> (View, KeyHasher) {
     (view, hasher)
 }
 
-/// Positions for a newcomer, each in the widest gap that is left. Plainer than what `membership` chooses, and drawn so that the
+/// Positions for a newcomer, each in the widest gap that is left. Plainer than what `membership` chooses, and drawn
+/// so that the
 /// seeds that once found something go on being the schedules that found it, however that is mended.
 fn tokens_in_widest_gaps(view: &View, count: usize, prng: &mut Prng) -> Vec<Position> {
     let mut all: Vec<Position> = view.members.iter().flat_map(|member| member.tokens.clone()).collect();

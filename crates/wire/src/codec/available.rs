@@ -1,18 +1,17 @@
 //! What replicas of available keys say to each other, what they keep on disk, and the operations on such keys.
 
-use std::collections::BTreeSet;
-
 use available::{
     Action, Actor, Body, Change, Claim, Context, Dot, Effect, Entry, EntryBody, Kind, Ledger, Level, Message,
     Operation, Outcome, Past, PastRequest, Print, Question, Range, RangeAnswer, Receipt, Record, Refusal, Seen,
-    ShortHash, Shown, State, Tenure, VersionVector, Wanted, Write,
+    ShortHash, Shown, State, VersionVector, Wanted, Write,
 };
-use membership::{Epoch, NodeId, Position};
+use membership::{Epoch, NodeId};
 use replication::{RegisterKey, RequestId, Value};
 
 use super::bytes_io::{Reader, Writer};
 use super::error::CodecError;
 use super::registers::{read_key, read_view, write_key, write_view};
+use super::tenures::{TENURE_BYTES_MIN, read_tenure, write_tenure};
 
 /// The shortest key: position, bucket, empty key.
 const KEY_BYTES_MIN: usize = 8 + 1 + 1;
@@ -22,8 +21,6 @@ const ACTOR_BYTES_MIN: usize = 8 + 1;
 const ENTRY_BYTES_MIN: usize = ACTOR_BYTES_MIN + 1 + 16 + 1 + 1 + 8 + 1 + 1;
 /// The shortest remembered request: dot, request, time, flag.
 const PAST_BYTES_MIN: usize = ACTOR_BYTES_MIN + 1 + 16 + 1 + 1;
-/// The shortest tenure of an arc: its ends, epoch, two flags, three sets of nodes, a vector.
-const TENURE_BYTES_MIN: usize = 16 + 1 + 2 + 3 + 1;
 
 fn write_actor(w: &mut Writer<'_>, actor: Actor) {
     w.fixed_u64(actor.node.0);
@@ -43,7 +40,7 @@ fn read_dot(r: &mut Reader) -> Result<Dot, CodecError> {
     Ok(Dot { actor: read_actor(r)?, counter: r.varint()? })
 }
 
-fn write_vector(w: &mut Writer<'_>, vector: &VersionVector) {
+pub(super) fn write_vector(w: &mut Writer<'_>, vector: &VersionVector) {
     w.varint(vector.len() as u64);
     for (actor, counter) in vector.iter() {
         write_actor(w, actor);
@@ -51,7 +48,7 @@ fn write_vector(w: &mut Writer<'_>, vector: &VersionVector) {
     }
 }
 
-fn read_vector(r: &mut Reader) -> Result<VersionVector, CodecError> {
+pub(super) fn read_vector(r: &mut Reader) -> Result<VersionVector, CodecError> {
     let entries = r.list(ACTOR_BYTES_MIN + 1, |r| Ok((read_actor(r)?, r.varint()?)))?;
     Ok(entries.into_iter().collect())
 }
@@ -628,9 +625,7 @@ fn write_body(w: &mut Writer<'_>, body: &Body) {
         }
         Body::Tell { pass, question, answers, whole, marks } => {
             step(w, 9, *pass, *question);
-            w.list(answers, write_range_answer);
-            w.bool(*whole);
-            write_vector(w, marks);
+            write_told(w, answers, (*whole, marks));
         }
         Body::Want { pass, question, wanted } => {
             step(w, 10, *pass, *question);
@@ -652,6 +647,12 @@ fn write_body(w: &mut Writer<'_>, body: &Body) {
         }
         Body::Hints { from_ms } => begin(w, 16, *from_ms),
     }
+}
+
+fn write_told(w: &mut Writer<'_>, answers: &[RangeAnswer], (whole, marks): (bool, &VersionVector)) {
+    w.list(answers, write_range_answer);
+    w.bool(whole);
+    write_vector(w, marks);
 }
 
 fn begin(w: &mut Writer<'_>, tag: u8, number: u64) {
@@ -714,41 +715,6 @@ fn read_body(r: &mut Reader) -> Result<Body, CodecError> {
         16 => Body::Hints { from_ms: r.varint()? },
         tag => return Err(CodecError::UnknownTag { noun: "message", tag }),
     })
-}
-
-fn write_tenure(w: &mut Writer<'_>, tenure: &Tenure) {
-    w.fixed_u64(tenure.low.0);
-    w.fixed_u64(tenure.high.0);
-    w.varint(tenure.epoch.0);
-    w.bool(tenure.gained);
-    w.bool(tenure.copied);
-    for nodes in [&tenure.sources, &tenure.compared, &tenure.known] {
-        write_nodes(w, nodes);
-    }
-    write_vector(w, &tenure.inherited);
-}
-
-fn read_tenure(r: &mut Reader) -> Result<Tenure, CodecError> {
-    Ok(Tenure {
-        low: Position(r.fixed_u64()?),
-        high: Position(r.fixed_u64()?),
-        epoch: Epoch(r.varint()?),
-        gained: r.bool()?,
-        copied: r.bool()?,
-        sources: read_nodes(r)?,
-        compared: read_nodes(r)?,
-        known: read_nodes(r)?,
-        inherited: read_vector(r)?,
-    })
-}
-
-fn write_nodes(w: &mut Writer<'_>, nodes: &BTreeSet<NodeId>) {
-    w.varint(nodes.len() as u64);
-    nodes.iter().for_each(|node| w.fixed_u64(node.0));
-}
-
-fn read_nodes(r: &mut Reader) -> Result<BTreeSet<NodeId>, CodecError> {
-    Ok(r.list(8, |r| r.fixed_u64().map(NodeId))?.into_iter().collect())
 }
 
 pub(super) fn write_record(w: &mut Writer<'_>, record: &Record) {

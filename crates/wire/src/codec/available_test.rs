@@ -1,4 +1,5 @@
-//! What is particular to changes of membership in messages and records of available keys; the simulator sends everything
+//! What is particular to changes of membership in messages and records of available keys; the simulator sends
+//! everything
 //! else through these bytes with each message.
 
 use std::collections::BTreeSet;

@@ -15,6 +15,7 @@ mod operations;
 mod registers;
 #[cfg(test)]
 mod samples;
+mod tenures;
 
 use bytes::{Bytes, BytesMut};
 use membership::{ClusterId, NodeId, Position};
