@@ -6,18 +6,19 @@
 //! write takes the place of is then the same to the store and to the judge. A session whose write stays unknown begins
 //! anew, as its process number in the history does.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use client::gateway::{Action, GatewayClient, Reply, Request};
 use stdx::Prng;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 use wire::http::Level;
 
 use crate::conduct::{Conduct, Place, Plain, conduct, unsampled};
+use crate::level_ticks::{self, LevelRecord, LevelTicks};
 use crate::recorder::{Finding, Recorder};
 use crate::workload::Ask;
 
@@ -61,6 +62,53 @@ impl Default for LevelsConfig {
 impl LevelsConfig {
     fn key(&self, level: Level, at: usize) -> String {
         format!("{}{}{at}", self.prefix, level.name())
+    }
+}
+
+/// The sessions and the loops that measure the downtime, as they run.
+pub struct Levels {
+    config: LevelsConfig,
+    ticks: Arc<LevelTicks>,
+    traffic: JoinHandle<()>,
+    ticking: JoinHandle<()>,
+}
+
+impl Levels {
+    /// Starts them, in tasks of their own; they run until `stop` becomes true.
+    pub fn start(
+        recorder: Arc<Recorder>,
+        client: GatewayClient,
+        config: LevelsConfig,
+        prng: Prng,
+        stop: &watch::Receiver<bool>,
+    ) -> Levels {
+        let ticks = Arc::new(LevelTicks::default());
+        let (prefix, deadline) = (config.prefix.clone(), config.deadline);
+        let (counted, heard) = (Arc::clone(&ticks), Arc::clone(&recorder));
+        let ticking = level_ticks::run(counted, heard, client.clone(), prefix, deadline, stop.clone());
+        let traffic = run(recorder, client, config.clone(), prng, stop.clone());
+        Levels { config, ticks, traffic: tokio::spawn(traffic), ticking: tokio::spawn(ticking) }
+    }
+
+    /// Waits until they have stopped, and makes the final reads: what the loops saw by level, and which keys could not
+    /// be read. Of none, nothing.
+    pub async fn end(
+        levels: Option<Levels>,
+        recorder: &Recorder,
+        client: &GatewayClient,
+    ) -> (BTreeMap<Level, LevelRecord>, Vec<String>) {
+        let Some(Levels { config, ticks, traffic, ticking }) = levels else { return Default::default() };
+        for task in [traffic, ticking] {
+            if let Err(error) = task.await
+                && error.is_panic()
+            {
+                // A task of ours that panicked takes the run with it: its proof would be missing a part.
+                std::panic::resume_unwind(error.into_panic());
+            }
+        }
+        let unread = final_reads(recorder, client, &config).await;
+        clear(client, &config).await;
+        (ticks.record(), unread)
     }
 }
 

@@ -7,7 +7,8 @@
 //!   every read against what was acknowledged, and in the end has the `checker` judge the history.
 //! - The **trace check** ([`trace_check`], [`trace_judge`]) names the requests that each fault met, and holds their
 //!   traces against the history.
-//! - Sessions at the levels below sequential ([`levels`], [`level_ticks`]) use an available bucket, beside the strict traffic.
+//! - Sessions at the levels below sequential ([`levels`], [`level_ticks`]) use an available bucket, beside the strict
+//!   traffic.
 //! - The **verdict** ([`verdict`]) is kept, broken or invalid. [`replay`] drives the same proof with a recorded trace.
 //!
 //! What it is *not*: it starts and restarts no process, it knows no core and no protocol, and it never repairs

@@ -14,8 +14,7 @@ use wire::http::Level;
 use crate::conduct::{Plain, Shown, unsampled};
 use crate::control::{FleetControl, STORAGE_NODE};
 use crate::faults::FaultKind;
-use crate::level_ticks::{self, LevelTicks};
-use crate::levels::{self, LevelsConfig};
+use crate::levels::{self, Levels, LevelsConfig};
 use crate::metrics::Metrics;
 use crate::monkey::{Health, MonkeyConfig, MonkeyPlan};
 use crate::nemesis::{HaltSwitch, Nemesis, Shared, sight};
@@ -243,7 +242,7 @@ async fn drive(
     let load = start_load(&fleet, &recorder, config, &prefix, &load_stopped).await;
     evidence.notes.extend(load.note.clone());
     let ticking = config.ticks.then(|| start_ticks(&fleet, &recorder, &ticks, &prefix, deadline, &load_stopped));
-    let levels = LevelLoad::start(&fleet, &recorder, config, &evidence.run_id, &load_stopped);
+    let levels = start_levels(&fleet, &recorder, config, &evidence.run_id, &load_stopped);
     let nemesis = start_nemesis(&fleet, &recorder, config, &shared, &faults_stopped);
     let traces = config.traces_url.as_ref().map(TraceQuery::new);
     let trace_check =
@@ -277,9 +276,7 @@ async fn drive(
         join(handle).await;
     }
     join_some(ticking).await;
-    if let Some(levels) = levels {
-        levels.end(&recorder, &fleet.gateway, evidence).await;
-    }
+    (evidence.levels, evidence.unread_levels) = Levels::end(levels, &recorder, &fleet.gateway).await;
     let bodies = replay.as_ref().map(|replay| replay.bodies());
     let shown: &dyn Shown = bodies.as_ref().map_or(&Plain, |bodies| bodies.as_ref());
     evidence.final_read = final_read(&recorder, &fleet.gateway, shown).await;
@@ -326,43 +323,20 @@ fn start_ticks(
     tokio::spawn(tick::run(ticks, recorder, gateway, prefix.to_owned(), deadline, stop.clone()))
 }
 
-/// The sessions below sequential as they run.
-struct LevelLoad {
-    config: LevelsConfig,
-    ticks: Arc<LevelTicks>,
-    traffic: JoinHandle<()>,
-    ticking: JoinHandle<()>,
-}
-
-impl LevelLoad {
-    fn start(
-        fleet: &Fleet,
-        recorder: &Arc<Recorder>,
-        config: &RunConfig,
-        run_id: &str,
-        stop: &watch::Receiver<bool>,
-    ) -> Option<LevelLoad> {
-        let Load::Traffic(_) = config.load else { return None };
-        let levels = config.levels.clone()?;
-        let levels = LevelsConfig { prefix: format!("{run_id}-{}", levels.prefix), ..levels };
-        // Drawn apart from the faults and from the other traffic.
-        let prng = Prng::from_seed(config.seed ^ 0x6c65_7665_6c73);
-        let gateway = || fleet.gateway.clone();
-        let traffic = levels::run(Arc::clone(recorder), gateway(), levels.clone(), prng, stop.clone());
-        let ticks = Arc::new(LevelTicks::default());
-        let (prefix, deadline) = (levels.prefix.clone(), levels.deadline);
-        let ticking =
-            level_ticks::run(Arc::clone(&ticks), Arc::clone(recorder), gateway(), prefix, deadline, stop.clone());
-        Some(LevelLoad { config: levels, ticks, traffic: tokio::spawn(traffic), ticking: tokio::spawn(ticking) })
-    }
-
-    async fn end(self, recorder: &Recorder, gateway: &GatewayClient, evidence: &mut Evidence) {
-        join(self.traffic).await;
-        join(self.ticking).await;
-        evidence.levels = self.ticks.record();
-        evidence.unread_levels = levels::final_reads(recorder, gateway, &self.config).await;
-        levels::clear(gateway, &self.config).await;
-    }
+/// The sessions below sequential, beside traffic of our own.
+fn start_levels(
+    fleet: &Fleet,
+    recorder: &Arc<Recorder>,
+    config: &RunConfig,
+    run_id: &str,
+    stop: &watch::Receiver<bool>,
+) -> Option<Levels> {
+    let Load::Traffic(_) = config.load else { return None };
+    let levels = config.levels.clone()?;
+    let levels = LevelsConfig { prefix: format!("{run_id}-{}", levels.prefix), ..levels };
+    // Drawn apart from the faults and from the other traffic.
+    let prng = Prng::from_seed(config.seed ^ 0x6c65_7665_6c73);
+    Some(Levels::start(Arc::clone(recorder), fleet.gateway.clone(), levels, prng, stop))
 }
 
 /// The load as it runs.
