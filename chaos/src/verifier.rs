@@ -107,3 +107,63 @@ fn judged_as(level: Level) -> checker::Level {
         Level::Eventual => checker::Level::Eventual,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(60);
+
+    fn history(lines: &[&str]) -> History {
+        let text = lines.join("\n");
+        history::read(text.as_bytes()).expect("a history")
+    }
+
+    /// One operation of a process at a level, from its call to its answer.
+    fn operation(process: u64, level: &str, f: &str, asked: &str, answered: &str) -> String {
+        let line = |kind: &str, value: &str| {
+            format!(
+                r#"{{"process":{process},"type":"{kind}","f":"{f}","key":"sessions/k","value":{value},"level":"{level}"}}"#
+            )
+        };
+        format!("{}\n{}", line("invoke", asked), line("ok", answered))
+    }
+
+    async fn judged(level: Level, lines: &[String]) -> Check {
+        let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+        check(&history(&lines), level, "available keys", LIMIT).await
+    }
+
+    #[tokio::test]
+    async fn a_session_that_misses_its_own_write_is_found_and_only_at_its_level() {
+        let write = operation(1, "causal", "write", r#""a""#, r#""a""#);
+        let sound = [write.clone(), operation(1, "causal", "read", "null", r#"["a"]"#)];
+        let check = judged(Level::Causal, &sound).await;
+        assert_eq!((check.decided, check.violations, check.ops), (true, 0, 2), "{check:?}");
+        let forgetful = [write, operation(1, "causal", "read", "null", "[]")];
+        let check = judged(Level::Causal, &forgetful).await;
+        assert!(check.violations > 0, "{check:?}");
+        assert_eq!(judged(Level::Strict, &forgetful).await.ops, 0, "of another level");
+    }
+
+    #[tokio::test]
+    async fn replicas_that_do_not_agree_once_all_has_settled_are_found() {
+        let settled = r#"{"process":"nemesis","type":"info","f":"settled","value":{}}"#.to_owned();
+        let read = |process, shown| operation(process, "eventual", "read", "null", shown);
+        let begin = [
+            operation(1, "eventual", "write", r#""a""#, r#""a""#),
+            operation(2, "eventual", "write", r#""b""#, r#""b""#),
+            // Before everything has settled, replicas may differ.
+            read(3, r#"["a"]"#),
+            read(4, r#"["b"]"#),
+            settled,
+        ];
+        let both = r#"["a","b"]"#;
+        let check = judged(Level::Eventual, &[&begin[..], &[read(5, both), read(6, both)]].concat()).await;
+        assert_eq!((check.decided, check.violations), (true, 0), "{check:?}");
+        let apart = judged(Level::Eventual, &[&begin[..], &[read(5, both), read(6, r#"["b"]"#)]].concat()).await;
+        assert!(apart.violations > 0, "{apart:?}");
+        let unread = judged(Level::Eventual, &begin).await;
+        assert!(!unread.decided, "no final read shows nothing: {unread:?}");
+    }
+}

@@ -228,7 +228,7 @@ fn what_an_ordered_answer_showed_goes_before_what_its_session_does_next() {
 #[test]
 fn a_token_is_believed_only_as_a_gateway_of_this_cluster_wrote_it() {
     let up = Up::start(&[]);
-    let foreign = Up::start(&["--cluster-secret", "another"]);
+    let foreign = Up::start_with(&[], &[("EVERRING_CLUSTER_SECRET", "another")]);
     let mut session = Session::default();
     session.ask(&up, &["put", "k", "v", "--bucket", "sessions"]);
     let mut stranger = Session::default();
