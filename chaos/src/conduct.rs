@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use client::gateway::{Action, Answer, Condition, Failure, GatewayClient, Reply, Request, Seen, request_id};
+use client::gateway::{Action, Answer, Condition, Failure, GatewayClient, Reply, Request, Seen, request_id, siblings};
 use stdx::TraceContext;
 use telemetry::{KeyValue, SpanKind, names, spans};
+use wire::http::Level;
 
 use crate::acknowledged::Held;
 use crate::operation::Kind;
@@ -39,6 +40,29 @@ pub struct Conduct<'a> {
     pub fence: Option<u64>,
     /// How long its client waits.
     pub deadline: Duration,
+    /// Where, and at which level.
+    pub place: Place<'a>,
+}
+
+/// Which bucket a request is about, at which level, and of which session.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// The bucket.
+    pub bucket: &'a str,
+    /// The level.
+    pub level: Level,
+    /// The session's token.
+    pub token: Option<&'a str>,
+}
+
+impl Place<'_> {
+    /// Strict requests, each by itself.
+    pub const STRICT: Place<'static> = Place { bucket: BUCKET, level: Level::Strict, token: None };
+
+    /// How the history names a key.
+    fn key(&self, key: &str) -> String {
+        if self.bucket == BUCKET { key.to_owned() } else { format!("{}/{key}", self.bucket) }
+    }
 }
 
 /// How it went.
@@ -51,6 +75,8 @@ pub struct Conducted {
     pub process: u64,
     /// Its trace, 32 hex digits.
     pub trace_id: String,
+    /// The session's token from now on, as far as the answer told.
+    pub token: Option<String>,
     /// How long its client waited.
     pub latency: Duration,
     /// The size of the answer's body.
@@ -66,14 +92,18 @@ impl Shown for Plain {
 /// Sends one request and records it.
 pub async fn conduct(recorder: &Recorder, client: &GatewayClient, shown: &dyn Shown, what: Conduct<'_>) -> Conducted {
     let (kind, old, new, action, condition) = parts(what.ask, what.body);
+    let Place { bucket, level, token } = what.place;
     let (fence, deadline) = (what.fence, what.deadline);
-    let mut request = Request { condition, fence, deadline, ..Request::new(BUCKET, what.key, action) };
+    let mut request = Request { condition, fence, deadline, ..Request::new(bucket, what.key, action) };
+    request.level = (level != Level::Strict).then_some(level);
+    request.token = token.map(str::to_owned);
     let span = begin_span(&mut request, what.process);
     let trace_id = telemetry::context::trace_id_hex(request.context);
     let asked = recorder.ask(Question {
         process: what.process,
         kind,
-        key: what.key.to_owned(),
+        level,
+        key: what.place.key(what.key),
         old,
         new,
         trace_id: trace_id.clone(),
@@ -83,7 +113,14 @@ pub async fn conduct(recorder: &Recorder, client: &GatewayClient, shown: &dyn Sh
     let reply = client.send(&request).await;
     let latency = sent.elapsed();
     end_span(span, &reply, recorder);
-    let finding = finding_of(kind, &reply, |answer| shown.shown(what.key, &answer.body));
+    let finding = match level {
+        Level::Strict | Level::Sequential => finding_of(kind, &reply, |answer| shown.shown(what.key, &answer.body)),
+        Level::Causal | Level::Eventual => side_by_side(kind, &reply),
+    };
+    let token = match &reply {
+        Reply::Ok(answer) => answer.token.clone(),
+        Reply::Failed(_) | Reply::Unknown(_) => None,
+    };
     let (etag, body_bytes, details) = match reply {
         Reply::Ok(answer) => {
             let details = Details { status: Some(answer.status), receipt: answer.receipt, ..details(what.deadline) };
@@ -94,7 +131,7 @@ pub async fn conduct(recorder: &Recorder, client: &GatewayClient, shown: &dyn Sh
         }
     };
     let process = recorder.answer(asked, &finding, details);
-    Conducted { finding, etag, process, trace_id, latency, body_bytes }
+    Conducted { finding, etag, process, trace_id, token, latency, body_bytes }
 }
 
 /// Begins the span of a request, and has the request carry it.
@@ -161,6 +198,25 @@ fn finding_of(kind: Kind, reply: &Reply, shown: impl Fn(&Answer) -> String) -> F
             (Kind::Read, _) => Finding::Held(None),
             (_, Seen::ConditionFailed) => Finding::NotApplied,
             (_, Seen::FencedOff) => Finding::FencedOff,
+            (_, _) => Finding::Applied,
+        },
+    }
+}
+
+/// What a request on a key found whose values stay side by side.
+fn side_by_side(kind: Kind, reply: &Reply) -> Finding {
+    let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
+    match reply {
+        Reply::Failed(_) => Finding::Failed,
+        Reply::Unknown(_) => Finding::Unknown,
+        Reply::Ok(answer) => match (kind, answer.seen) {
+            (Kind::Read, Seen::Found) => Finding::Shown(vec![text(&answer.body)]),
+            (Kind::Read, Seen::Siblings) => match siblings(&answer.body) {
+                Ok(siblings) => Finding::Shown(siblings.iter().map(|one| text(&one.value)).collect()),
+                // An answer that cannot be read has shown nothing; the count of failures has it.
+                Err(_) => Finding::Failed,
+            },
+            (Kind::Read, _) => Finding::Shown(Vec::new()),
             (_, _) => Finding::Applied,
         },
     }

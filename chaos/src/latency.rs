@@ -101,6 +101,7 @@ mod tests {
     fn read(ended_ms: u64, took_ms: u64) -> Operation {
         Operation {
             kind: Kind::Read,
+            level: wire::http::Level::Strict,
             key: "k".to_owned(),
             invoked_ns: (ended_ms - took_ms) * MS,
             ended_ns: ended_ms * MS,

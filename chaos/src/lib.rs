@@ -9,6 +9,8 @@
 //!   piece.
 //! - The **trace check** ([`trace_check`], [`trace_judge`]) names the requests that each fault met, and holds their
 //!   traces against the history.
+//! - Sessions at the levels below sequential ([`levels`], [`level_ticks`]) use an available bucket, beside the strict
+//!   traffic.
 //! - The **verdict** ([`verdict`]) is kept, broken or invalid. [`replay`] drives the same proof with a recorded trace.
 //!
 //! What it is *not*: it starts and restarts no process, it knows no core and no protocol, and it never repairs
@@ -29,6 +31,8 @@ pub mod control;
 pub mod downtime;
 pub mod faults;
 pub mod latency;
+pub mod level_ticks;
+pub mod levels;
 pub mod lock_history;
 pub mod lock_traffic;
 pub mod metrics;
@@ -50,6 +54,7 @@ pub mod workload;
 
 pub use control::{FleetControl, Order, STORAGE_NODE, Target, TargetState};
 pub use faults::{Fault, FaultError, FaultKind};
+pub use levels::LevelsConfig;
 pub use nemesis::{HaltSwitch, Shared};
 pub use replay::{ReplayConfig, ReplayError, TraceFormat, read_trace};
 pub use report::trace_link;

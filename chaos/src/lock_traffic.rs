@@ -13,8 +13,9 @@ use history::Value;
 use stdx::Prng;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
+use wire::http::Level;
 
-use crate::conduct::{Conduct, Plain, begin_span, conduct, end_span};
+use crate::conduct::{Conduct, Place, Plain, begin_span, conduct, end_span};
 use crate::lock_history::{LockBook, LockFinding, LockQuestion, grant_value};
 use crate::operation::{End, Kind, Operation};
 use crate::recorder::{Finding, Recorder};
@@ -196,8 +197,8 @@ impl LockClient {
                 HolderStep::Write => self.write(&held).await,
                 HolderStep::Read => {
                     let (key, deadline) = (held.record.as_str(), self.config.deadline);
-                    let what =
-                        Conduct { process: self.writer, key, ask: &Ask::Read, body: None, fence: None, deadline };
+                    let (process, place) = (self.writer, Place::STRICT);
+                    let what = Conduct { process, key, ask: &Ask::Read, body: None, fence: None, deadline, place };
                     self.writer = conduct(&self.recorder, &self.gateway, &Plain, what).await.process;
                 }
                 HolderStep::Renew => {
@@ -234,7 +235,8 @@ impl LockClient {
         };
         self.book.ask(&question);
         let (key, deadline) = (held.record.as_str(), self.config.deadline);
-        let what = Conduct { process: self.writer, key, ask: &ask, body: None, fence: Some(held.fence), deadline };
+        let (process, fence, place) = (self.writer, Some(held.fence), Place::STRICT);
+        let what = Conduct { process, key, ask: &ask, body: None, fence, deadline, place };
         let done = conduct(&self.recorder, &self.gateway, &Plain, what).await;
         self.writer = done.process;
         let question = LockQuestion { trace_id: done.trace_id, ..question };
@@ -244,7 +246,7 @@ impl LockClient {
                 Finding::Applied => LockFinding::Done,
                 Finding::FencedOff => LockFinding::FencedOff,
                 Finding::Failed | Finding::NotApplied => LockFinding::Failed,
-                Finding::Unknown | Finding::Held(_) => LockFinding::Unknown,
+                Finding::Unknown | Finding::Held(_) | Finding::Shown(_) => LockFinding::Unknown,
             },
         );
     }
@@ -278,6 +280,7 @@ impl LockClient {
         };
         self.recorder.ended(Operation {
             kind,
+            level: Level::Strict,
             key: lock.to_owned(),
             invoked_ns,
             ended_ns,

@@ -1,11 +1,11 @@
 //! One request as the verifier saw it: what every part of the proof looks at.
 
-use wire::http::Receipt;
+use wire::http::{Level, Receipt};
 
 /// What a request did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
-    /// A strict read.
+    /// A read.
     Read,
     /// An unconditional write.
     Write,
@@ -37,7 +37,9 @@ pub enum End {
 pub struct Operation {
     /// What it did.
     pub kind: Kind,
-    /// Its key, in the bucket of its kind; of a call on a lock its name.
+    /// At which level.
+    pub level: Level,
+    /// Its key: in the bucket of its kind, unless it names another one before a slash; of a call on a lock its name.
     pub key: String,
     /// When it was sent, in nanoseconds since the run began.
     pub invoked_ns: u64,

@@ -12,7 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use history::{Event, EventKind, Function, History, Pairing, Process, Value};
-use wire::http::Receipt;
+use wire::http::{Level, Receipt};
 
 use crate::acknowledged::{Acknowledged, Held, Sent};
 use crate::operation::{End, Kind, Operation};
@@ -24,6 +24,8 @@ pub struct Question {
     pub process: u64,
     /// What.
     pub kind: Kind,
+    /// At which level.
+    pub level: Level,
     /// Of which key.
     pub key: String,
     /// What a conditional write demands that the key holds.
@@ -49,6 +51,8 @@ pub struct Asked {
 pub enum Finding {
     /// A read showed this.
     Held(Held),
+    /// A read of a key whose values stay side by side showed these.
+    Shown(Vec<String>),
     /// A write took effect.
     Applied,
     /// A conditional write found another value, and had no effect.
@@ -252,7 +256,7 @@ impl Recorder {
         event.value = input_of(&question);
         inner.write(event);
         let asked = Asked { question, invoked_ns, number };
-        if asked.question.kind.is_write() {
+        if asked.question.is_strict() && asked.question.kind.is_write() {
             inner.key(&asked.question.key).sent(&asked.write());
         }
         asked
@@ -267,12 +271,15 @@ impl Recorder {
         inner.weigh(&asked, finding, ended_ns);
         let Asked { question, invoked_ns, .. } = asked;
         let end = match finding {
-            Finding::Held(_) | Finding::Applied | Finding::NotApplied | Finding::FencedOff => End::Ok,
+            Finding::Held(_) | Finding::Shown(_) | Finding::Applied | Finding::NotApplied | Finding::FencedOff => {
+                End::Ok
+            }
             Finding::Failed => End::Failed,
             Finding::Unknown => End::Unknown,
         };
         let operation = Operation {
             kind: question.kind,
+            level: question.level,
             key: question.key,
             invoked_ns,
             ended_ns,
@@ -387,14 +394,18 @@ impl Inner {
         self.keys.entry(key.to_owned()).or_default()
     }
 
-    /// The online check: acknowledged writes are noted, and every read is held against them.
+    /// The online check: acknowledged writes are noted, and every read is held against them. Below level strict a read
+    /// may miss some of them: that is for the checker.
     fn weigh(&mut self, asked: &Asked, finding: &Finding, ended_ns: u64) {
+        if !asked.question.is_strict() {
+            return;
+        }
         let key = asked.question.key.clone();
         match finding {
             Finding::Applied => self.key(&key).acknowledged(&asked.write(), ended_ns),
             Finding::NotApplied | Finding::FencedOff => self.key(&key).withdrawn(&asked.write()),
             Finding::Failed if asked.question.kind.is_write() => self.key(&key).withdrawn(&asked.write()),
-            Finding::Failed | Finding::Unknown => {}
+            Finding::Failed | Finding::Unknown | Finding::Shown(_) => {}
             Finding::Held(held) => {
                 let missed = self.keys.get(&key).map_or(0, |known| known.lost(held, asked.invoked_ns));
                 if missed > 0 {
@@ -421,6 +432,12 @@ impl Inner {
     }
 }
 
+impl Question {
+    fn is_strict(&self) -> bool {
+        self.level == Level::Strict
+    }
+}
+
 impl Asked {
     fn write(&self) -> Sent {
         Sent { held: self.question.new.clone(), at_ns: self.invoked_ns, number: self.number }
@@ -432,7 +449,7 @@ fn event_of(question: &Question, kind: EventKind, time_ns: u64) -> Event {
     let function = Function::from(question.kind.name());
     let mut event = Event::new(process, kind, function, Value::Text(question.key.clone()), Value::Null);
     event.time = i64::try_from(time_ns).ok();
-    event.level = Some("strict".to_owned());
+    event.level = Some(question.level.name().to_owned());
     event.trace_id = Some(question.trace_id.clone());
     event.request_id = Some(question.request_id.clone());
     event
@@ -440,7 +457,7 @@ fn event_of(question: &Question, kind: EventKind, time_ns: u64) -> Event {
 
 fn completion_of(question: &Question, finding: &Finding, time_ns: u64) -> Event {
     let kind = match finding {
-        Finding::Held(_) | Finding::Applied | Finding::NotApplied => EventKind::Ok,
+        Finding::Held(_) | Finding::Shown(_) | Finding::Applied | Finding::NotApplied => EventKind::Ok,
         // A register has no tokens: to its judge, a write that was fenced off is one that was not done.
         Finding::Failed | Finding::FencedOff => EventKind::Fail,
         Finding::Unknown => EventKind::Info,
@@ -448,6 +465,7 @@ fn completion_of(question: &Question, finding: &Finding, time_ns: u64) -> Event 
     let mut event = event_of(question, kind, time_ns);
     event.value = match finding {
         Finding::Held(held) => held_value(held),
+        Finding::Shown(values) => Value::List(values.iter().cloned().map(Value::Text).collect()),
         _ => input_of(question),
     };
     if question.kind == Kind::Cas && kind == EventKind::Ok {
@@ -476,6 +494,7 @@ mod tests {
         Question {
             process,
             kind,
+            level: Level::Strict,
             key: "k".to_owned(),
             old: old.map(str::to_owned),
             new: new.map(str::to_owned),
@@ -532,6 +551,22 @@ mod tests {
         assert_eq!(recorder.lost("k", &Some("a".to_owned())), 1);
         assert_eq!(recorder.lost("k", &Some("b".to_owned())), 0);
         assert_eq!(recorder.take().stale_reads[0].missed, 1);
+    }
+
+    #[test]
+    fn below_strict_a_read_may_miss_a_write_and_shows_a_list() {
+        let recorder = Recorder::new(None).expect("no file is needed");
+        let causal = |kind, new| Question { level: Level::Causal, ..question(0, kind, None, new) };
+        let write = recorder.ask(causal(Kind::Write, Some("a")));
+        recorder.answer(write, &Finding::Applied, details());
+        let read = recorder.ask(causal(Kind::Read, None));
+        recorder.answer(read, &Finding::Shown(Vec::new()), details());
+        assert_eq!(recorder.tally().stale, 0);
+        assert_eq!(recorder.keys(), Vec::<String>::new(), "the final strict read is of strict keys");
+        let record = recorder.take();
+        assert_eq!(record.operations[0].level, Level::Causal);
+        let read = &record.history.operations[1];
+        assert_eq!((read.level.as_deref(), &read.output), (Some("causal"), &Value::List(Vec::new())));
     }
 
     #[test]

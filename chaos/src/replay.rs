@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::conduct::{Conduct, Shown, conduct};
+use crate::conduct::{Conduct, Place, Shown, conduct};
 use crate::latency::quantiles_of_us;
 use crate::recorder::{Finding, OPERATIONS_MAX, Recorder};
 use crate::verdict::ReplayReport;
@@ -360,7 +360,8 @@ impl Replay {
             Op::Delete => (Ask::Delete, None),
         };
         let written = body.as_ref().map_or(0, Bytes::len) as u64;
-        let what = Conduct { process, key: &entry.key, ask: &ask, body, fence: None, deadline: self.config.deadline };
+        let (deadline, place) = (self.config.deadline, Place::STRICT);
+        let what = Conduct { process, key: &entry.key, ask: &ask, body, fence: None, deadline, place };
         let done = conduct(&self.recorder, client, self.bodies.as_ref(), what).await;
         let us = u64::try_from(done.latency.as_micros()).unwrap_or(u64::MAX);
         let mut figures = self.figures.lock().unwrap_or_else(PoisonError::into_inner);
@@ -376,7 +377,7 @@ impl Replay {
                 figures.bytes_written += written;
                 figures.write_us.push(us);
             }
-            Finding::NotApplied | Finding::FencedOff | Finding::Failed | Finding::Unknown => {}
+            Finding::Shown(_) | Finding::NotApplied | Finding::FencedOff | Finding::Failed | Finding::Unknown => {}
         }
         done.process
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::downtime::Downtime;
 use crate::latency::latencies;
+use crate::level_ticks::LevelRecord;
 use crate::nemesis::FaultRecord;
 use crate::operation::End;
 use crate::recorder::{Record, Tally};
@@ -17,6 +18,7 @@ use crate::verdict::{
     Requests, TickReport, Traces, Verdict,
 };
 use crate::verifier::FinalRead;
+use wire::http::Level;
 
 /// Everything that a run has gathered.
 pub(crate) struct Evidence {
@@ -33,7 +35,10 @@ pub(crate) struct Evidence {
     pub(crate) tally: Tally,
     pub(crate) record: Record,
     pub(crate) final_read: FinalRead,
-    pub(crate) check: Option<Check>,
+    pub(crate) checks: Vec<Check>,
+    /// What the loops below sequential saw, by level; empty if there were none.
+    pub(crate) levels: BTreeMap<Level, LevelRecord>,
+    pub(crate) unread_levels: Vec<String>,
     pub(crate) lock_history: Option<PathBuf>,
     pub(crate) locks: Option<(Check, LockReport)>,
     pub(crate) circumstances: Circumstances,
@@ -63,7 +68,9 @@ impl Evidence {
             tally: Tally::default(),
             record: Record::default(),
             final_read: FinalRead::default(),
-            check: None,
+            checks: Vec::new(),
+            levels: BTreeMap::new(),
+            unread_levels: Vec::new(),
             lock_history: None,
             locks: None,
             circumstances: Circumstances::default(),
@@ -82,14 +89,10 @@ impl Evidence {
     }
 
     fn downtimes(&self) -> Downtimes {
-        let Some(ticks) = &self.ticks else { return Downtimes::default() };
+        let Some(ticks) = &self.ticks else { return self.level_downtimes(Downtimes::default()) };
         // After the last request nothing could succeed any more.
         let end_ns = self.record.operations.last().map_or(0, |operation| operation.ended_ns);
-        let span = |fault: &FaultRecord| {
-            let to = self.healed_ns(fault).saturating_add(DOWNTIME_AFTER_NS).min(end_ns);
-            (fault.at_ns.saturating_sub(DOWNTIME_BEFORE_NS), to)
-        };
-        let spans: Vec<(u64, u64)> = self.injected().map(span).collect();
+        let spans = self.fault_spans(end_ns);
         let mut downtimes = Downtimes::default();
         for (from, to) in &spans {
             downtimes.strict_read = downtimes.strict_read.max(ticks.reads.longest_ms(*from, *to));
@@ -101,13 +104,42 @@ impl Evidence {
         let outside = |downtime: &Downtime| downtime.longest_outside_ms(&spans);
         let kinds = [&ticks.reads, &ticks.writes].into_iter().chain(&ticks.locks);
         downtimes.steady = kinds.map(outside).max().unwrap_or(0);
+        self.level_downtimes(downtimes)
+    }
+
+    /// Adds the levels below sequential.
+    fn level_downtimes(&self, mut downtimes: Downtimes) -> Downtimes {
+        let end_ns = self.record.operations.last().map_or(0, |operation| operation.ended_ns);
+        let spans = self.fault_spans(end_ns);
+        let longest = |level: Level| {
+            let record = self.levels.get(&level)?;
+            let within =
+                |(from, to): &(u64, u64)| record.reads.longest_ms(*from, *to).max(record.writes.longest_ms(*from, *to));
+            let steady = record.reads.longest_outside_ms(&spans).max(record.writes.longest_outside_ms(&spans));
+            Some((spans.iter().map(within).max().unwrap_or(0), steady))
+        };
+        for (level, at) in [(Level::Causal, &mut downtimes.causal), (Level::Eventual, &mut downtimes.eventual)] {
+            let Some((down, steady)) = longest(level) else { continue };
+            *at = Some(down);
+            downtimes.steady = downtimes.steady.max(steady);
+        }
         downtimes
+    }
+
+    /// Around each fault.
+    fn fault_spans(&self, end_ns: u64) -> Vec<(u64, u64)> {
+        let span = |fault: &FaultRecord| {
+            let to = self.healed_ns(fault).saturating_add(DOWNTIME_AFTER_NS).min(end_ns);
+            (fault.at_ns.saturating_sub(DOWNTIME_BEFORE_NS), to)
+        };
+        self.injected().map(span).collect()
     }
 
     fn gather_circumstances(&mut self) {
         let circumstances = &mut self.circumstances;
         circumstances.stale_reads = self.record.stale_reads_total;
         circumstances.void.extend(self.record.trouble.take());
+        self.final_read.unread.append(&mut self.unread_levels);
         let unread = &self.final_read.unread;
         if !unread.is_empty() {
             let some = unread.iter().take(KEYS_NAMED_MAX).cloned().collect::<Vec<_>>().join(", ");
@@ -141,13 +173,13 @@ pub(crate) async fn compile(mut evidence: Evidence) -> Verdict {
             total: evidence.record.acknowledged.values().sum(),
             lost: evidence.final_read.lost,
         },
-        checks: evidence.check.iter().chain(evidence.locks.as_ref().map(|(check, _)| check)).cloned().collect(),
+        checks: evidence.checks.iter().chain(evidence.locks.as_ref().map(|(check, _)| check)).cloned().collect(),
         traces: Traces {
             checked: sum(|proof| proof.checked),
             complete: sum(|proof| proof.complete),
             contradicting: sum(|proof| proof.contradicting.len() as u64),
         },
-        ticks: evidence.ticks.as_ref().map(tick_report).unwrap_or_default(),
+        ticks: tick_report(evidence.ticks.as_ref(), &evidence.levels),
         kills_without_requests: without.count() as u64,
         locks: evidence.locks.as_ref().map(|(_, report)| *report),
         history: evidence.history.as_ref().map(|path| path.display().to_string()),
@@ -180,13 +212,18 @@ fn missing(proof: &FaultProof) -> &Vec<(String, String)> {
     &proof.missing
 }
 
-fn tick_report(ticks: &TickRecord) -> TickReport {
-    TickReport {
-        answered: ticks.reads.total() + ticks.writes.total() + ticks.locks.as_ref().map_or(0, Downtime::total),
-        failed: ticks.failed,
-        unknown: ticks.unknown,
-        wrong: ticks.wrong_total,
+fn tick_report(ticks: Option<&TickRecord>, levels: &BTreeMap<Level, LevelRecord>) -> TickReport {
+    let mut report = TickReport::default();
+    if let Some(ticks) = ticks {
+        report.answered = ticks.reads.total() + ticks.writes.total() + ticks.locks.as_ref().map_or(0, Downtime::total);
+        (report.failed, report.unknown, report.wrong) = (ticks.failed, ticks.unknown, ticks.wrong_total);
     }
+    for record in levels.values() {
+        report.answered += record.reads.total() + record.writes.total();
+        report.failed += record.failed;
+        report.unknown += record.unknown;
+    }
+    report
 }
 
 impl Evidence {

@@ -9,10 +9,12 @@ use stdx::{Instant, Prng, error_chain};
 use telemetry::query::TraceQuery;
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle};
+use wire::http::Level;
 
 use crate::conduct::{Plain, Shown, unsampled};
 use crate::control::{FleetControl, STORAGE_NODE};
 use crate::faults::FaultKind;
+use crate::levels::{self, Levels, LevelsConfig};
 use crate::lock_history::LockBook;
 use crate::lock_traffic;
 use crate::metrics::Metrics;
@@ -80,6 +82,9 @@ pub struct RunConfig {
     pub halt: HaltSwitch,
     /// What drives the requests.
     pub load: Load,
+    /// The sessions at levels causal and eventual that run beside the traffic; none leaves them out. Beside a replay
+    /// there are none.
+    pub levels: Option<LevelsConfig>,
     /// Whether the read-increment-write loops run, which measure the downtime.
     pub ticks: bool,
     /// What the run must have had, and may show; none derives it from the rest.
@@ -149,6 +154,7 @@ impl Default for RunConfig {
             dry_run: false,
             halt: HaltSwitch::default(),
             load: Load::Traffic(TrafficConfig::default()),
+            levels: Some(LevelsConfig::default()),
             ticks: true,
             demands: None,
             report: None,
@@ -251,6 +257,7 @@ async fn drive(
     let locks = locking.is_some();
     let ticking =
         config.ticks.then(|| start_ticks(&fleet, &recorder, &ticks, &prefix, (deadline, locks), &load_stopped));
+    let levels = start_levels(&fleet, &recorder, config, &evidence.run_id, &load_stopped);
     let nemesis = start_nemesis(&fleet, &recorder, config, &shared, &faults_stopped);
     let traces = config.traces_url.as_ref().map(TraceQuery::new);
     let trace_check =
@@ -281,6 +288,7 @@ async fn drive(
     }
     join_some(ticking).await;
     join_some(locking).await;
+    (evidence.levels, evidence.unread_levels) = Levels::end(levels, &recorder, &fleet.gateway).await;
     let bodies = replay.as_ref().map(|replay| replay.bodies());
     let shown: &dyn Shown = bodies.as_ref().map_or(&Plain, |bodies| bodies.as_ref());
     evidence.final_read = final_read(&recorder, &fleet.gateway, shown).await;
@@ -309,7 +317,13 @@ async fn conclude(recorder: &Recorder, check_limit: Duration, evidence: &mut Evi
         evidence.notes.push(note);
     }
     let history = std::mem::take(&mut evidence.record.history);
-    evidence.check = Some(check(history, check_limit).await);
+    let named = [(Level::Strict, "registers"), (Level::Causal, "available keys"), (Level::Eventual, "available keys")];
+    for (level, name) in named {
+        // Strict requests are there in every run; of the other levels only what was asked for is judged.
+        if level == Level::Strict || evidence.levels.contains_key(&level) {
+            evidence.checks.push(check(&history, level, name, check_limit).await);
+        }
+    }
 }
 
 /// The line on standard error, in a task of its own; none where nobody is to see it.
@@ -355,6 +369,22 @@ fn start_locks(
     let limit = config.check_limit;
     (traffic.lock_clients > 0)
         .then(|| tokio::spawn(lock_traffic::run(book, recorder, gateway, traffic, prng, limit, stop.clone())))
+}
+
+/// The sessions below sequential, beside traffic of our own.
+fn start_levels(
+    fleet: &Fleet,
+    recorder: &Arc<Recorder>,
+    config: &RunConfig,
+    run_id: &str,
+    stop: &watch::Receiver<bool>,
+) -> Option<Levels> {
+    let Load::Traffic(_) = config.load else { return None };
+    let levels = config.levels.clone()?;
+    let levels = LevelsConfig { prefix: format!("{run_id}-{}", levels.prefix), ..levels };
+    // Drawn apart from the faults and from the other traffic.
+    let prng = Prng::from_seed(config.seed ^ 0x6c65_7665_6c73);
+    Some(Levels::start(Arc::clone(recorder), fleet.gateway.clone(), levels, prng, stop))
 }
 
 /// The load as it runs.
@@ -438,7 +468,7 @@ async fn become_steady(
 ) -> Result<usize, String> {
     let until = tokio::time::Instant::now() + config.steady_max;
     loop {
-        let why = match look_for_steadiness(control, gateway, http).await {
+        let why = match look_for_steadiness(control, gateway, http, config).await {
             Ok(members) => return Ok(members),
             Err(why) => why,
         };
@@ -453,6 +483,7 @@ async fn look_for_steadiness(
     control: Option<&dyn FleetControl>,
     gateway: &GatewayClient,
     http: &reqwest::Client,
+    config: &RunConfig,
 ) -> Result<usize, String> {
     let mut members = 0;
     if let Some(control) = control {
@@ -473,6 +504,16 @@ async fn look_for_steadiness(
         let request = unsampled(Action::Get, &format!("steady{at}"), Default::default(), Duration::from_secs(1));
         if let Reply::Failed(failure) | Reply::Unknown(failure) = gateway.send(&request).await {
             return Err(format!("a read is answered {}: {}", failure.code, failure.detail));
+        }
+    }
+    if config.levels.is_some() {
+        for at in 0..STEADY_REQUESTS {
+            let mut request =
+                unsampled(Action::Get, &format!("steady{at}"), Default::default(), Duration::from_secs(1));
+            levels::BUCKET.clone_into(&mut request.bucket);
+            if let Reply::Failed(failure) | Reply::Unknown(failure) = gateway.send(&request).await {
+                return Err(format!("a causal read is answered {}: {}", failure.code, failure.detail));
+            }
         }
     }
     Ok(members)

@@ -9,6 +9,7 @@ use client::gateway::GatewayClient;
 use futures_util::StreamExt;
 use telemetry::query::{Trace, TraceQuery, render_waterfall};
 use tokio::sync::watch;
+use wire::http::Level;
 
 use crate::nemesis::{FaultRecord, Shared};
 use crate::operation::{End, Operation};
@@ -143,7 +144,8 @@ impl TraceCheck {
     async fn examine(&self, fault: &FaultRecord) -> FaultProof {
         let (from_ns, to_ns) = window(fault);
         let mut met = Vec::new();
-        for operation in self.recorder.overlapping(from_ns, to_ns) {
+        let strict = |operation: &Operation| operation.level == Level::Strict;
+        for operation in self.recorder.overlapping(from_ns, to_ns).into_iter().filter(strict) {
             // A victim outside the ring (a gateway) may have had any request.
             if !fault.is_member || self.replicas(operation.kind.bucket(), &operation.key).await.contains(&fault.target)
             {

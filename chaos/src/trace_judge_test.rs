@@ -10,6 +10,7 @@ const RUN_START_US: u64 = 1_700_000_000_000_000;
 fn write() -> Operation {
     Operation {
         kind: Kind::Write,
+        level: wire::http::Level::Strict,
         key: "k1".to_owned(),
         invoked_ns: 1_000 * MS,
         ended_ns: 1_020 * MS,

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::conduct::{Conduct, Plain, conduct};
+use crate::conduct::{Conduct, Place, Plain, conduct};
 use crate::recorder::{Finding, Recorder};
 use crate::workload::{Ask, Mix, Workload};
 
@@ -106,7 +106,8 @@ impl Client {
     async fn ask_once(&mut self, process: u64) -> u64 {
         let (at, ask) = self.workload.next_ask();
         let key = self.config.key(at);
-        let what = Conduct { process, key: &key, ask: &ask, body: None, fence: None, deadline: self.config.deadline };
+        let (deadline, place) = (self.config.deadline, Place::STRICT);
+        let what = Conduct { process, key: &key, ask: &ask, body: None, fence: None, deadline, place };
         let done = conduct(&self.recorder, &self.gateway, &Plain, what).await;
         match (done.finding, ask) {
             (Finding::Held(held), _) => self.workload.saw(at, done.etag, held),

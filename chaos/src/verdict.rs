@@ -169,9 +169,13 @@ pub struct Downtimes {
     pub strict_read: u64,
     /// Strict writes.
     pub strict_write: u64,
+    /// Reads and writes at level causal, the worse of the two; null if there were none.
+    pub causal: Option<u64>,
+    /// Reads and writes at level eventual.
+    pub eventual: Option<u64>,
     /// Calls on a lock.
     pub lock: u64,
-    /// The same measure away from every fault, the worst of the kinds: how long this machine alone keeps
+    /// The same measure away from every fault, the worst of all kinds: how long this machine alone keeps
     /// requests waiting. Not more than 0 where it has time for the fleet.
     pub steady: u64,
 }
@@ -357,13 +361,16 @@ impl Verdict {
             format!("{unanswered} requests were not answered in time ({} may be)", demands.failed_max),
         );
         // A fault is blamed for what the machine does not do without it.
-        let Downtimes { strict, lock, steady, .. } = self.downtime_ms;
-        let down = strict.max(lock);
+        let Downtimes { strict, causal, eventual, lock, steady, .. } = self.downtime_ms;
+        let strict = strict.max(lock);
         let without = if steady > 0 { format!(", and without a fault for {steady} ms at most") } else { String::new() };
-        say(
-            down > demands.downtime_ms_max.max(steady),
-            format!("for {down} ms around a fault no strict request of a kind succeeded{without}"),
-        );
+        for (level, down) in [("strict", Some(strict)), ("causal", causal), ("eventual", eventual)] {
+            let down = down.unwrap_or(0);
+            say(
+                down > demands.downtime_ms_max.max(steady),
+                format!("for {down} ms around a fault no {level} request of a kind succeeded{without}"),
+            );
+        }
         let contradicting = self.traces.contradicting;
         say(contradicting > 0, format!("{contradicting} requests have a trace that contradicts the history"));
         because
@@ -433,10 +440,15 @@ impl Verdict {
         writeln!(out, "faults     {} injected; {answered} requests were in flight on their arcs", self.injected())?;
         let Requests { total, ok, failed, unknown } = self.requests;
         writeln!(out, "requests   {total}: {ok} ok, {failed} failed, {unknown} unknown")?;
-        let Downtimes { strict_read, strict_write, lock, steady, .. } = self.downtime_ms;
+        let Downtimes { strict_read, strict_write, causal, eventual, lock, steady, .. } = self.downtime_ms;
         write!(out, "downtime   strict reads {strict_read} ms, strict writes {strict_write} ms")?;
         if self.locks.is_some() {
             write!(out, ", calls on locks {lock} ms")?;
+        }
+        for (level, down) in [("causal", causal), ("eventual", eventual)] {
+            if let Some(down) = down {
+                write!(out, ", {level} {down} ms")?;
+            }
         }
         write!(out, " (100 ms windows)")?;
         match steady {

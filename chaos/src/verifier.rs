@@ -7,8 +7,9 @@ use checker::{Limit, Options};
 use client::gateway::GatewayClient;
 use futures_util::StreamExt;
 use history::History;
+use wire::http::Level;
 
-use crate::conduct::{Conduct, Shown, conduct};
+use crate::conduct::{Conduct, Place, Shown, conduct};
 use crate::recorder::{Finding, Recorder};
 use crate::verdict::Check;
 use crate::workload::Ask;
@@ -57,7 +58,8 @@ pub async fn final_read(recorder: &Arc<Recorder>, client: &GatewayClient, shown:
 async fn read_one(recorder: &Recorder, client: &GatewayClient, shown: &dyn Shown, key: &str) -> Option<u64> {
     let mut process = recorder.new_process();
     for _ in 0..READS_MAX {
-        let what = Conduct { process, key, ask: &Ask::Read, body: None, fence: None, deadline: READ_DEADLINE };
+        let (deadline, place) = (READ_DEADLINE, Place::STRICT);
+        let what = Conduct { process, key, ask: &Ask::Read, body: None, fence: None, deadline, place };
         let done = conduct(recorder, client, shown, what).await;
         if let Finding::Held(held) = done.finding {
             return Some(recorder.lost(key, &held));
@@ -67,16 +69,19 @@ async fn read_one(recorder: &Recorder, client: &GatewayClient, shown: &dyn Shown
     None
 }
 
-/// Judges a history at level strict, in a thread of its own, within `limit`.
-pub async fn check(history: History, limit: Duration) -> Check {
+/// Judges what a history has of one level, in a thread of its own, within `limit`.
+pub async fn check(history: &History, level: Level, name: &str, limit: Duration) -> Check {
+    let of_level = |operation: &&history::Operation| operation.level.as_deref() == Some(level.name());
+    let operations: Vec<_> = history.operations.iter().filter(of_level).cloned().collect();
+    let history = History { operations, faults: history.faults.clone(), events: history.events };
     let ops = history.operations.len() as u64;
     let judged = tokio::task::spawn_blocking(move || {
         let start = Instant::now();
-        let options = Options { limit: Limit::time(limit, move || start.elapsed()), ..Options::default() };
-        checker::check_operations(&history.operations, &options)
+        let limit = Limit::time(limit, move || start.elapsed());
+        checker::check_history(&history, &Options { level: judged_as(level), limit, ..Options::default() })
     })
     .await;
-    let base = Check { name: "registers".to_owned(), level: "strict".to_owned(), ops, ..Check::default() };
+    let base = Check { name: name.to_owned(), level: level.name().to_owned(), ops, ..Check::default() };
     match judged {
         Ok(Ok(report)) => {
             let examples = report.violations.iter().take(EXAMPLES_MAX).map(|violation| {
@@ -92,5 +97,74 @@ pub async fn check(history: History, limit: Duration) -> Check {
         }
         Ok(Err(error)) => Check { examples: vec![stdx::error_chain(&error)], ..base },
         Err(error) => Check { examples: vec![format!("the check did not come to an end: {error}")], ..base },
+    }
+}
+
+fn judged_as(level: Level) -> checker::Level {
+    match level {
+        Level::Strict => checker::Level::Strict,
+        Level::Sequential => checker::Level::Sequential,
+        Level::Causal => checker::Level::Causal,
+        Level::Eventual => checker::Level::Eventual,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(60);
+
+    fn history(lines: &[&str]) -> History {
+        let text = lines.join("\n");
+        history::read(text.as_bytes()).expect("a history")
+    }
+
+    /// One operation of a process at a level, from its call to its answer.
+    fn operation(process: u64, level: &str, f: &str, asked: &str, answered: &str) -> String {
+        let line = |kind: &str, value: &str| {
+            format!(
+                r#"{{"process":{process},"type":"{kind}","f":"{f}","key":"sessions/k","value":{value},"level":"{level}"}}"#
+            )
+        };
+        format!("{}\n{}", line("invoke", asked), line("ok", answered))
+    }
+
+    async fn judged(level: Level, lines: &[String]) -> Check {
+        let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+        check(&history(&lines), level, "available keys", LIMIT).await
+    }
+
+    #[tokio::test]
+    async fn a_session_that_misses_its_own_write_is_found_and_only_at_its_level() {
+        let write = operation(1, "causal", "write", r#""a""#, r#""a""#);
+        let sound = [write.clone(), operation(1, "causal", "read", "null", r#"["a"]"#)];
+        let check = judged(Level::Causal, &sound).await;
+        assert_eq!((check.decided, check.violations, check.ops), (true, 0, 2), "{check:?}");
+        let forgetful = [write, operation(1, "causal", "read", "null", "[]")];
+        let check = judged(Level::Causal, &forgetful).await;
+        assert!(check.violations > 0, "{check:?}");
+        assert_eq!(judged(Level::Strict, &forgetful).await.ops, 0, "of another level");
+    }
+
+    #[tokio::test]
+    async fn replicas_that_do_not_agree_once_all_has_settled_are_found() {
+        let settled = r#"{"process":"nemesis","type":"info","f":"settled","value":{}}"#.to_owned();
+        let read = |process, shown| operation(process, "eventual", "read", "null", shown);
+        let begin = [
+            operation(1, "eventual", "write", r#""a""#, r#""a""#),
+            operation(2, "eventual", "write", r#""b""#, r#""b""#),
+            // Before everything has settled, replicas may differ.
+            read(3, r#"["a"]"#),
+            read(4, r#"["b"]"#),
+            settled,
+        ];
+        let both = r#"["a","b"]"#;
+        let check = judged(Level::Eventual, &[&begin[..], &[read(5, both), read(6, both)]].concat()).await;
+        assert_eq!((check.decided, check.violations), (true, 0), "{check:?}");
+        let apart = judged(Level::Eventual, &[&begin[..], &[read(5, both), read(6, r#"["b"]"#)]].concat()).await;
+        assert!(apart.violations > 0, "{apart:?}");
+        let unread = judged(Level::Eventual, &begin).await;
+        assert!(!unread.decided, "no final read shows nothing: {unread:?}");
     }
 }

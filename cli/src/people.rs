@@ -12,7 +12,7 @@ use clap::{Args, ValueEnum};
 use client::gateway::{Action, Answer, AskError, Condition, Failure, GatewayClient, Reply, Request, Seen};
 use serde_json::{Value, json};
 use tokio::runtime::Builder;
-use wire::http::{Problem, RouteAnswer};
+use wire::http::{Level, Problem, RouteAnswer};
 
 use crate::args::{GatewaysArgs, OutputArgs};
 use crate::out::{self, Form};
@@ -31,6 +31,13 @@ pub struct KeyArgs {
     /// Its bucket.
     #[arg(long, env = "EVERRING_BUCKET", default_value = "records")]
     pub bucket: String,
+    /// The consistency level. Without it: the bucket's own. Weaker ones may be asked for: of an ordered bucket for a
+    /// read, of an available bucket for writes too.
+    #[arg(long, env = "EVERRING_CONSISTENCY", value_enum, value_name = "LEVEL")]
+    pub consistency: Option<Consistency>,
+    /// The session to go on with: the token of its last answer, as `--output json` shows it. Without it: a new session.
+    #[arg(long, env = "EVERRING_TOKEN", value_name = "TOKEN")]
+    pub token: Option<String>,
     /// How long to wait for the answer.
     #[arg(long, env = "EVERRING_DEADLINE", default_value = "5s", value_parser = duration::parse)]
     pub deadline: Duration,
@@ -38,6 +45,30 @@ pub struct KeyArgs {
     pub gateways: GatewaysArgs,
     #[command(flatten)]
     pub output: OutputArgs,
+}
+
+/// The consistency levels, strongest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Consistency {
+    /// Linearizable.
+    Strict,
+    /// One total order that agrees with each session's.
+    Sequential,
+    /// What a session has seen stays visible to it.
+    Causal,
+    /// Replicas converge.
+    Eventual,
+}
+
+impl Consistency {
+    fn level(self) -> Level {
+        match self {
+            Consistency::Strict => Level::Strict,
+            Consistency::Sequential => Level::Sequential,
+            Consistency::Causal => Level::Causal,
+            Consistency::Eventual => Level::Eventual,
+        }
+    }
 }
 
 /// `everring get`.
@@ -50,7 +81,8 @@ pub struct GetArgs {
 /// What a write demands, and its name.
 #[derive(Debug, Args)]
 pub struct ConditionArgs {
-    /// Write only if the key has this version (the ETag as `get` shows it), or any version: `*`.
+    /// Write only if the key has this version (the ETag as `get` shows it), or any version: `*`. In an available
+    /// bucket: replace what that answer showed.
     #[arg(long, env = "EVERRING_IF_MATCH", value_name = "ETAG", conflicts_with = "create")]
     pub if_match: Option<String>,
     /// Write only if the key has no value.
@@ -87,6 +119,12 @@ pub struct PutArgs {
 pub struct DelArgs {
     #[command(flatten)]
     pub at: KeyArgs,
+    /// Remove this element of a set, instead of the whole.
+    #[arg(long, env = "EVERRING_ELEMENT", value_name = "TEXT", conflicts_with = "field")]
+    pub element: Option<String>,
+    /// Remove this field of a map, instead of the whole.
+    #[arg(long, env = "EVERRING_FIELD", value_name = "NAME")]
+    pub field: Option<String>,
     #[command(flatten)]
     pub when: ConditionArgs,
 }
@@ -99,6 +137,15 @@ pub struct AddArgs {
     /// How much; may be negative. An absent value counts as 0.
     #[arg(default_value_t = 1, allow_negative_numbers = true)]
     pub by: i64,
+    /// Add this element to a set, instead of to a number.
+    #[arg(long, env = "EVERRING_ELEMENT", value_name = "TEXT", conflicts_with_all = ["by", "field"])]
+    pub element: Option<String>,
+    /// Set this field of a map, to --value.
+    #[arg(long, env = "EVERRING_FIELD", value_name = "NAME", conflicts_with = "by", requires = "value")]
+    pub field: Option<String>,
+    /// The value of --field.
+    #[arg(long, env = "EVERRING_VALUE", value_name = "TEXT", requires = "field")]
+    pub value: Option<String>,
     #[command(flatten)]
     pub when: ConditionArgs,
 }
@@ -135,7 +182,14 @@ pub fn get(args: GetArgs) -> anyhow::Result<u8> {
     let Reply::Ok(answer) = reply else { return refused(&args.at, reply) };
     match (answer.seen, args.at.output.output) {
         (Seen::Found, Form::Table) => out::bytes(&answer.body)?,
-        (Seen::Found, Form::Json) => out::json(&described(&args.at, &answer))?,
+        (Seen::Siblings, Form::Table) => {
+            let siblings = client::gateway::siblings(&answer.body)?;
+            let rows = siblings.iter().map(|one| pair(&String::from_utf8_lossy(&one.value), &one.etag));
+            out::table(&rows.collect::<Vec<_>>())?;
+            let etag = answer.etag.unwrap_or_default();
+            eprintln!("everring: {} values side by side; settle them with put --if-match '{etag}'", siblings.len());
+        }
+        (Seen::Found | Seen::Siblings, Form::Json) => out::json(&described(&args.at, &answer))?,
         _ => {
             eprintln!("everring: there is no value under `{}` in bucket `{}`", args.at.key, args.at.bucket);
             return Ok(EXIT_REFUSED);
@@ -167,7 +221,12 @@ pub fn put(args: PutArgs) -> anyhow::Result<u8> {
 /// # Errors
 /// No gateway can be asked.
 pub fn del(args: DelArgs) -> anyhow::Result<u8> {
-    write(&args.at, Action::Delete, args.when)
+    let action = match (args.element, args.field) {
+        (Some(element), _) => Action::Remove(Bytes::from(element)),
+        (None, Some(field)) => Action::Unset { field },
+        (None, None) => Action::Delete,
+    };
+    write(&args.at, action, args.when)
 }
 
 /// `everring add`.
@@ -175,7 +234,12 @@ pub fn del(args: DelArgs) -> anyhow::Result<u8> {
 /// # Errors
 /// No gateway can be asked.
 pub fn add(args: AddArgs) -> anyhow::Result<u8> {
-    write(&args.at, Action::Add(args.by), args.when)
+    let action = match (args.element, args.field) {
+        (Some(element), _) => Action::Insert(Bytes::from(element)),
+        (None, Some(field)) => Action::Set { field, value: Bytes::from(args.value.unwrap_or_default()) },
+        (None, None) => Action::Add(args.by),
+    };
+    write(&args.at, action, args.when)
 }
 
 /// `everring route`.
@@ -249,7 +313,7 @@ fn write(at: &KeyArgs, action: Action, when: ConditionArgs) -> anyhow::Result<u8
         (false, Some(etag)) => Condition::Matches(quoted(etag)),
         (false, None) => Condition::Always,
     };
-    let adds = matches!(action, Action::Add(_));
+    let adds = !matches!(action, Action::Put { .. } | Action::Delete);
     let request = Request { condition, fence: when.fence, ..request(at, action) };
     let request_id = when.request_id.unwrap_or(request.request_id);
     let reply = send(at, Request { request_id, ..request })?;
@@ -283,7 +347,8 @@ fn quoted(etag: String) -> String {
 }
 
 fn request(at: &KeyArgs, action: Action) -> Request {
-    Request { deadline: at.deadline, ..Request::new(&at.bucket, &at.key, action) }
+    let level = at.consistency.map(Consistency::level);
+    Request { deadline: at.deadline, level, token: at.token.clone(), ..Request::new(&at.bucket, &at.key, action) }
 }
 
 fn send(at: &KeyArgs, request: Request) -> anyhow::Result<Reply> {
@@ -348,6 +413,7 @@ pub fn ask_failed(error: AskError) -> anyhow::Result<u8> {
 fn word(seen: Seen) -> &'static str {
     match seen {
         Seen::Found => "found",
+        Seen::Siblings => "siblings",
         Seen::Absent => "absent",
         Seen::Created => "created",
         Seen::Replaced => "replaced",
@@ -374,6 +440,7 @@ fn described(at: &KeyArgs, answer: &Answer) -> Value {
         "etag": answer.etag,
         "content_type": answer.content_type,
         "receipt": answer.receipt.as_ref().map(ToString::to_string),
+        "token": answer.token,
         "trace_id": answer.trace_id,
         "gateway": answer.gateway,
         "attempts": answer.attempts,
@@ -407,6 +474,7 @@ fn present_rows(read: &Reply) -> Vec<Vec<String>> {
         Reply::Ok(answer) => {
             let value = match answer.seen {
                 Seen::Found => format!("{} bytes", answer.body.len()),
+                Seen::Siblings => "several, side by side".to_owned(),
                 _ => "none".to_owned(),
             };
             vec![

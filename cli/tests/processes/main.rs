@@ -1,5 +1,6 @@
 //! The program as people meet it: real processes, real signals, real sockets.
 
+mod available;
 mod chaos;
 mod check;
 mod consul;

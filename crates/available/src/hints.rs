@@ -31,7 +31,7 @@ pub(crate) struct Hint {
     offered: u32,
     offer_at: Instant,
     /// Where the log says so.
-    logged: LogPosition,
+    pub logged: LogPosition,
 }
 
 impl Hint {

@@ -200,6 +200,11 @@ impl Replica {
         }
     }
 
+    /// The log ends at this position: others append to it too. Our records are numbered on from there.
+    pub fn note_log_end(&mut self, position: LogPosition) {
+        self.log_last = self.log_last.max(position);
+    }
+
     /// Begins to take part, once every record is restored.
     pub fn begin(&mut self, now: Instant, wall_ms: u64, out: &mut Outbox) {
         (self.now, self.wall_ms) = (now, wall_ms);
@@ -338,6 +343,29 @@ impl Replica {
                 _ => {}
             }
         }
+    }
+
+    /// What the log holds at `through` or before and nowhere else, as records made from memory, for
+    /// [`Replica::rewrite`]: for a part of the log that cannot be read any more. Right for the log's oldest part only.
+    ///
+    /// What is in memory was restored from a whole log or logged since, so nothing is forgotten by it. Whoever *starts*
+    /// on a damaged log has no such memory, and must not come back as the one it was.
+    pub fn held_through(&self, through: LogPosition) -> Vec<(LogPosition, Record)> {
+        let unplaced = |record| (LogPosition(0), record);
+        let mut records = vec![unplaced(Record::Born(self.actor)), unplaced(Record::Ceiling(self.ceiling_logged))];
+        records.extend(self.whole.then_some(unplaced(Record::Whole)));
+        let marks = self.marks_logged.iter();
+        records.extend(marks.map(|(actor, counter)| unplaced(Record::Mark { actor: *actor, counter: *counter })));
+        records.extend(self.hints.iter().filter(|(_, hint)| hint.logged <= through).map(|(id, hint)| {
+            let Hint { write, session, deps, .. } = hint.clone();
+            unplaced(Record::Hint { id: *id, write, session, deps })
+        }));
+        records.extend(self.homes_through(through));
+        let held = self.table.iter().filter(|(_, held)| held.logged <= through);
+        records.extend(
+            held.map(|(key, held)| (held.logged, Record::Held { key: key.clone(), state: held.state.clone() })),
+        );
+        records
     }
 
     /// Whose votes decide on a key: the homes in charge, and while that changes the next ones.

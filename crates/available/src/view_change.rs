@@ -119,6 +119,13 @@ impl Replica {
         self.homes.logged == position
     }
 
+    /// The same as a record made from memory, if it stands at `through` or before.
+    pub(crate) fn homes_through(&self, through: LogPosition) -> Option<(LogPosition, Record)> {
+        let (logged, tenures) = (self.homes.logged, self.homes.tenures.clone());
+        let stands_there = logged > LogPosition(0) && logged <= through;
+        stands_there.then_some((logged, Record::Homes { epoch: self.view.epoch, tenures }))
+    }
+
     /// The record was written again, there.
     pub(crate) fn homes_moved(&mut self, position: LogPosition) {
         self.homes.logged = position;

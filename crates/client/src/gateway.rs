@@ -9,6 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -19,7 +21,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use stdx::TraceContext;
 use tokio::time::Instant;
-use wire::http::{Problem, Receipt, RingAnswer, RouteAnswer, WriteOutcome, header};
+use wire::http::{Level, Problem, Receipt, RingAnswer, RouteAnswer, WriteOutcome, header};
 
 /// A client of several gateways that serve the same ring. Cheap to clone; clones share connections and preferences.
 #[derive(Clone)]
@@ -66,6 +68,22 @@ pub enum Action {
     },
     /// `DELETE /v1/locks/{key}`, of the grant that [`Request::fence`] names.
     Release,
+    /// `POST ?op=add` with the element as the body: into a set.
+    Insert(Bytes),
+    /// `POST ?op=remove`: an element out of a set.
+    Remove(Bytes),
+    /// `POST ?op=add&field=`: into a map.
+    Set {
+        /// The field.
+        field: String,
+        /// Its value.
+        value: Bytes,
+    },
+    /// `POST ?op=remove&field=`: out of a map.
+    Unset {
+        /// The field.
+        field: String,
+    },
 }
 
 /// What a write demands of the value it replaces.
@@ -95,6 +113,10 @@ pub struct Request {
     pub condition: Condition,
     /// The fencing token under which it is made (`If-Fence`); writes and lock calls only.
     pub fence: Option<u64>,
+    /// `?consistency=`; none for the bucket's own level.
+    pub level: Option<Level>,
+    /// The session's newest `Everring-Token`; none begins a session.
+    pub token: Option<String>,
     /// The id that makes retries harmless; see [`request_id`].
     pub request_id: String,
     /// How long the caller waits, over all attempts.
@@ -119,6 +141,8 @@ pub enum Reply {
 pub enum Seen {
     /// A read found a value.
     Found,
+    /// A read found several values side by side (300): JSON, see [`siblings`].
+    Siblings,
     /// A read found none (404 `no-such-key`).
     Absent,
     /// A write made the value (201).
@@ -161,6 +185,8 @@ pub struct Answer {
     pub content_type: Option<String>,
     /// How the answer came about; none when the gateway sent no receipt, or one of another form.
     pub receipt: Option<Receipt>,
+    /// The session's token, to be sent with its next request.
+    pub token: Option<String>,
     /// The trace, as the gateway names it.
     pub trace_id: Option<String>,
     /// The gateway that answered (`host:port`).
@@ -253,6 +279,8 @@ impl Request {
             action,
             condition: Condition::Always,
             fence: None,
+            level: None,
+            token: None,
             request_id: request_id(),
             deadline: Duration::from_secs(1),
             context: TraceContext::NONE,
@@ -265,7 +293,13 @@ impl Request {
             Action::Get => "GET",
             Action::Put { .. } | Action::Acquire { .. } => "PUT",
             Action::Delete | Action::Release => "DELETE",
-            Action::Add(_) | Action::Append(_) | Action::Renew { .. } => "POST",
+            Action::Add(_)
+            | Action::Append(_)
+            | Action::Insert(_)
+            | Action::Remove(_)
+            | Action::Set { .. }
+            | Action::Unset { .. }
+            | Action::Renew { .. } => "POST",
         }
     }
 
@@ -276,9 +310,15 @@ impl Request {
     /// The route, as the gateway's spans name it.
     pub fn route(&self) -> &'static str {
         match self.action {
-            Action::Get | Action::Put { .. } | Action::Delete | Action::Add(_) | Action::Append(_) => {
-                "/v1/kv/{bucket}/{key}"
-            }
+            Action::Get
+            | Action::Put { .. }
+            | Action::Delete
+            | Action::Add(_)
+            | Action::Append(_)
+            | Action::Insert(_)
+            | Action::Remove(_)
+            | Action::Set { .. }
+            | Action::Unset { .. } => "/v1/kv/{bucket}/{key}",
             Action::Acquire { .. } | Action::Release => "/v1/locks/{name}",
             Action::Renew { .. } => "/v1/locks/{name}/renew",
         }
@@ -287,17 +327,25 @@ impl Request {
     fn path_and_query(&self) -> String {
         let bucket = utf8_percent_encode(&self.bucket, KEY_PLAIN);
         let key = utf8_percent_encode(&self.key, KEY_PLAIN);
-        let query = match &self.action {
-            Action::Add(by) => format!("?op=add&by={by}"),
-            Action::Append(_) => "?op=append".to_owned(),
-            Action::Get | Action::Put { .. } | Action::Delete => String::new(),
+        let encoded = |field: &String| utf8_percent_encode(field, KEY_PLAIN).to_string();
+        let change = match &self.action {
+            Action::Add(by) => Some(format!("op=add&by={by}")),
+            Action::Append(_) => Some("op=append".to_owned()),
+            Action::Insert(_) => Some("op=add".to_owned()),
+            Action::Remove(_) => Some("op=remove".to_owned()),
+            Action::Set { field, .. } => Some(format!("op=add&field={}", encoded(field))),
+            Action::Unset { field } => Some(format!("op=remove&field={}", encoded(field))),
+            Action::Get | Action::Put { .. } | Action::Delete => None,
             Action::Acquire { .. } | Action::Renew { .. } | Action::Release => {
                 let name = utf8_percent_encode(&self.key, NAME_PLAIN);
                 let renew = if matches!(self.action, Action::Renew { .. }) { "/renew" } else { "" };
                 return format!("/v1/locks/{name}{renew}");
             }
         };
-        format!("/v1/kv/{bucket}/{key}{query}")
+        let level = self.level.map(|level| format!("consistency={}", level.name()));
+        let query = change.into_iter().chain(level).collect::<Vec<_>>().join("&");
+        let mark = if query.is_empty() { "" } else { "?" };
+        format!("/v1/kv/{bucket}/{key}{mark}{query}")
     }
 }
 
@@ -519,22 +567,25 @@ impl GatewayClient {
     async fn attempt(&self, at: usize, request: &Request, number: u32, left: Duration) -> Attempt {
         let gateway = &self.gateways[at];
         let url = format!("http://{gateway}{}", request.path_and_query());
-        let method = match request.action {
-            Action::Get => Method::GET,
-            Action::Put { .. } | Action::Acquire { .. } => Method::PUT,
-            Action::Delete | Action::Release => Method::DELETE,
-            Action::Add(_) | Action::Append(_) | Action::Renew { .. } => Method::POST,
+        let method = match request.method() {
+            "GET" => Method::GET,
+            "PUT" => Method::PUT,
+            "DELETE" => Method::DELETE,
+            _ => Method::POST,
         };
         let mut call = self.http.request(method, url).headers(headers_of(request, number, left));
         match &request.action {
-            Action::Put { value, .. } => call = call.body(value.clone()),
-            Action::Append(tail) => call = call.body(tail.clone()),
+            Action::Put { value, .. }
+            | Action::Set { value, .. }
+            | Action::Append(value)
+            | Action::Insert(value)
+            | Action::Remove(value) => call = call.body(value.clone()),
             Action::Acquire { owner, ttl_ms, wait_ms } => {
                 let words = serde_json::json!({ "owner": owner, "ttl_ms": ttl_ms, "wait_ms": wait_ms });
                 call = call.body(words.to_string());
             }
             Action::Renew { ttl_ms } => call = call.body(serde_json::json!({ "ttl_ms": ttl_ms }).to_string()),
-            Action::Get | Action::Delete | Action::Add(_) | Action::Release => {}
+            Action::Get | Action::Delete | Action::Add(_) | Action::Unset { .. } | Action::Release => {}
         }
         let response = match call.send().await {
             Ok(response) => response,
@@ -605,6 +656,9 @@ fn headers_of(request: &Request, number: u32, left: Duration) -> HeaderMap {
     put(header::REQUEST_ID, request.request_id.clone());
     put(header::ATTEMPT, number.to_string());
     put(header::DEADLINE_MS, left.as_millis().max(1).to_string());
+    if let Some(token) = &request.token {
+        put(header::TOKEN, token.clone());
+    }
     if request.context.is_some() {
         put("traceparent", request.context.to_string());
     }
@@ -640,9 +694,11 @@ fn read_answer(
         (_, 200, _) if takes => Some(Seen::Granted),
         (_, 409, "held") if takes => Some(Seen::Held),
         (true, 200 | 206, _) => Some(Seen::Found),
+        (true, 300, _) => Some(Seen::Siblings),
         (true, 404, "no-such-key") => Some(Seen::Absent),
         (false, 201, _) => Some(Seen::Created),
-        (false, 200, _) => Some(Seen::Replaced),
+        // 202: a stand-in keeps it, who does not know the new value.
+        (false, 200 | 202, _) => Some(Seen::Replaced),
         (false, 204, _) => Some(Seen::Deleted),
         (false, 412, "condition-failed") => Some(Seen::ConditionFailed),
         (false, 412, "fenced-off") => Some(Seen::FencedOff),
@@ -657,6 +713,7 @@ fn read_answer(
             body,
             content_type: text("content-type"),
             receipt: text(header::RECEIPT).and_then(|receipt| receipt.parse().ok()),
+            token: text(header::TOKEN),
             trace_id,
             gateway: gateway.to_owned(),
             attempts,
@@ -671,6 +728,33 @@ fn read_answer(
     let detail = problem.map_or_else(String::new, |problem| problem.detail);
     let failure = Failure { code, detail, status: Some(status.as_u16()), trace_id, attempts };
     Attempt::Refused { failure, retryable, acted }
+}
+
+/// One of several values that a key of an available bucket shows side by side.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sibling {
+    /// The value.
+    pub value: Bytes,
+    /// Its `ETag`: a write on it replaces this value alone. The answer's own covers them all.
+    pub etag: String,
+}
+
+/// The values in the body of an answer with [`Seen::Siblings`].
+///
+/// # Errors
+/// The body is not of that form.
+pub fn siblings(body: &[u8]) -> Result<Vec<Sibling>, AskError> {
+    let wrong = |why: String| AskError::NotUnderstood(format!("siblings: {why}"));
+    let body: Value = serde_json::from_slice(body).map_err(|error| wrong(error.to_string()))?;
+    let listed = body["siblings"].as_array().ok_or_else(|| wrong("there is no list of them".to_owned()))?;
+    listed
+        .iter()
+        .map(|one| {
+            let text = |name: &str| one[name].as_str().ok_or_else(|| wrong(format!("one has no `{name}`")));
+            let value = BASE64.decode(text("value")?).map_err(|error| wrong(error.to_string()))?;
+            Ok(Sibling { value: Bytes::from(value), etag: text("etag")?.to_owned() })
+        })
+        .collect()
 }
 
 /// Full jitter: a random wait below a bound that doubles with each attempt.

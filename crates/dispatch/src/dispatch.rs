@@ -19,6 +19,7 @@ use membership::NodeId;
 use replication::{Outcome, Receipt, Refusal};
 use stdx::{Instant, Prng};
 
+use crate::answer::{Answer, Manner, Told};
 use crate::budget::{RetryBudget, SLOW_RETRY};
 
 /// Attempts that may be unanswered at one time.
@@ -33,7 +34,7 @@ const BACKOFF_MS: std::ops::RangeInclusive<u64> = 20..=100;
 /// What a request is given when it starts.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// The key's replica set in the order of the view, owner first.
+    /// The key's replica set in the order of the view, owner first; and behind it whoever else may take the operation.
     pub replicas: Vec<NodeId>,
     /// Those that are not worth asking first: not connected, or silent a moment ago. Asked last.
     pub doubtful: Vec<NodeId>,
@@ -56,7 +57,7 @@ pub enum Failure {
 
 /// What the machine is told.
 #[derive(Clone, Debug)]
-pub enum Input {
+pub enum Input<O = Outcome, R = Receipt> {
     /// The request begins. Told once, first.
     Started,
     /// An attempt failed.
@@ -71,9 +72,9 @@ pub enum Input {
         /// The attempt's number.
         attempt: u32,
         /// The coordinator's answer.
-        outcome: Outcome,
+        outcome: O,
         /// How it came about.
-        receipt: Receipt,
+        receipt: R,
     },
     /// Time has passed.
     Tick,
@@ -81,7 +82,7 @@ pub enum Input {
 
 /// What the machine wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Output {
+pub enum Output<O = Outcome, R = Receipt, F = Refusal> {
     /// Ask a replica to coordinate.
     Ask {
         /// Whom.
@@ -92,30 +93,33 @@ pub enum Output {
         retry: bool,
     },
     /// The request is over. What is still unanswered is of no interest any more.
-    Finish(Verdict),
+    Finish(Verdict<O, R, F>),
 }
 
 /// The end of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// A coordinator answered (never with [`Outcome::Refused`] or [`Outcome::Unknown`]).
+pub enum Verdict<O = Outcome, R = Receipt, F = Refusal> {
+    /// A coordinator answered (never by a refusal, nor with an end that it does not know).
     Answered {
         /// Which attempt it was that was answered.
         attempt: u32,
         /// Who answered.
         node: NodeId,
         /// The answer.
-        outcome: Outcome,
+        outcome: O,
         /// How it came about.
-        receipt: Receipt,
+        receipt: R,
     },
     /// Surely not done, and why the last replica refused; `NoQuorum` also when none could be reached.
-    NotDone(Refusal),
+    NotDone(F),
     /// A write that may have been taken by somebody, and the deadline passed.
     Unknown,
     /// A read that was not answered before the deadline.
     Late,
 }
+
+/// What the machine wants when coordinators answer so.
+type Answers<O> = Output<O, <O as Answer>::Receipt, <O as Answer>::Refusal>;
 
 /// An attempt that is not answered yet.
 #[derive(Clone, Copy, Debug)]
@@ -135,9 +139,9 @@ enum Wake {
     Go,
 }
 
-/// One request's attempts.
+/// One request's attempts. `O` is what coordinators answer.
 #[derive(Debug)]
-pub struct Dispatch {
+pub struct Dispatch<O: Answer = Outcome> {
     plan: Plan,
     prng: Prng,
     /// The replicas in the order in which this go asks them.
@@ -155,17 +159,17 @@ pub struct Dispatch {
     /// An attempt that was sent was never answered: it may have been taken.
     maybe_taken: bool,
     /// The newest refusal.
-    refusal: Option<Refusal>,
+    refusal: Option<O::Refusal>,
     /// Whether this go met anything but refusals for want of room.
     only_full: bool,
-    /// The register forgot requests as old as this one: asking again cannot help.
-    too_old: bool,
+    /// Whoever is asked would refuse it so: asking again cannot help.
+    hopeless: bool,
     finished: bool,
 }
 
-impl Dispatch {
+impl<O: Answer> Dispatch<O> {
     /// A request that has not started. `prng` draws the pauses.
-    pub fn new(plan: Plan, prng: Prng) -> Dispatch {
+    pub fn new(plan: Plan, prng: Prng) -> Dispatch<O> {
         let (doubtful, sound): (Vec<NodeId>, Vec<NodeId>) =
             plan.replicas.iter().partition(|node| plan.doubtful.contains(node));
         Dispatch {
@@ -182,13 +186,19 @@ impl Dispatch {
             maybe_taken: false,
             refusal: None,
             only_full: true,
-            too_old: false,
+            hopeless: false,
             finished: false,
         }
     }
 
     /// Takes one input, and says what to do about it. Inputs after the end change nothing.
-    pub fn handle(&mut self, now: Instant, input: Input, budget: &mut RetryBudget, out: &mut Vec<Output>) {
+    pub fn handle(
+        &mut self,
+        now: Instant,
+        input: Input<O, O::Receipt>,
+        budget: &mut RetryBudget,
+        out: &mut Vec<Answers<O>>,
+    ) {
         if self.finished {
             return;
         }
@@ -232,7 +242,7 @@ impl Dispatch {
         self.waiting.iter().map(|waiting| waiting.node)
     }
 
-    fn handle_failed(&mut self, now: Instant, failure: Failure, budget: &mut RetryBudget, out: &mut Vec<Output>) {
+    fn handle_failed(&mut self, now: Instant, failure: Failure, budget: &mut RetryBudget, out: &mut Vec<Answers<O>>) {
         match failure {
             Failure::NotSent => self.ask_next(now, budget, out),
             Failure::Reset => {
@@ -246,34 +256,32 @@ impl Dispatch {
         &mut self,
         now: Instant,
         (attempt, node): (u32, NodeId),
-        outcome: Outcome,
-        receipt: Receipt,
+        outcome: O,
+        receipt: O::Receipt,
         budget: &mut RetryBudget,
-        out: &mut Vec<Output>,
+        out: &mut Vec<Answers<O>>,
     ) {
-        let refusal = match outcome {
-            Outcome::Refused(refusal) => refusal,
-            Outcome::Unknown => {
+        let (refusal, manner) = match outcome.told() {
+            Told::Refused(refusal, manner) => (refusal, manner),
+            Told::Unknown => {
                 // Its coordinator gave up half-way. Asking another settles it: the request id makes that harmless.
                 self.only_full = false;
                 self.maybe_taken = true;
                 return self.fail_over(now, budget, out);
             }
-            Outcome::Value(_) | Outcome::Done { .. } | Outcome::Remembered(_) => {
-                return self.finish(Verdict::Answered { attempt, node, outcome, receipt }, out);
-            }
+            Told::Answer => return self.finish(Verdict::Answered { attempt, node, outcome, receipt }, out),
         };
-        self.only_full &= matches!(refusal, Refusal::Overloaded | Refusal::DiskFull);
+        self.only_full &= matches!(manner, Manner::Busy { full: true });
         self.refusal = Some(refusal);
-        match refusal {
+        match manner {
             // Polite: the node did no work, and says that another one will.
-            Refusal::NotReplica(_) | Refusal::Draining => self.ask_next(now, budget, out),
-            Refusal::NoQuorum | Refusal::Overloaded | Refusal::DiskFull => {
+            Manner::Elsewhere => self.ask_next(now, budget, out),
+            Manner::Busy { .. } => {
                 self.worked = true;
                 self.pay_and_ask(now, budget, out);
             }
-            Refusal::TooOld => {
-                self.too_old = true;
+            Manner::Hopeless => {
+                self.hopeless = true;
                 self.wake = None;
                 if self.waiting.is_empty() {
                     self.finish(self.verdict_without_answer(), out);
@@ -282,7 +290,7 @@ impl Dispatch {
         }
     }
 
-    fn handle_wake(&mut self, now: Instant, budget: &mut RetryBudget, out: &mut Vec<Output>) {
+    fn handle_wake(&mut self, now: Instant, budget: &mut RetryBudget, out: &mut Vec<Answers<O>>) {
         let Some((at, wake)) = self.wake else { return };
         if now < at || now >= self.plan.deadline {
             return;
@@ -303,7 +311,7 @@ impl Dispatch {
     }
 
     /// A failover after a reset: free at first, paid later.
-    fn fail_over(&mut self, now: Instant, budget: &mut RetryBudget, out: &mut Vec<Output>) {
+    fn fail_over(&mut self, now: Instant, budget: &mut RetryBudget, out: &mut Vec<Answers<O>>) {
         self.worked = true;
         if self.free_failovers > 0 {
             self.free_failovers -= 1;
@@ -314,7 +322,7 @@ impl Dispatch {
     }
 
     /// Asks the next replica now if the budget has room, else after [`SLOW_RETRY`].
-    fn pay_and_ask(&mut self, now: Instant, budget: &mut RetryBudget, out: &mut Vec<Output>) {
+    fn pay_and_ask(&mut self, now: Instant, budget: &mut RetryBudget, out: &mut Vec<Answers<O>>) {
         let rest = self.order.get(self.next..).unwrap_or_default();
         let somebody_left = rest.iter().any(|node| self.waiting.iter().all(|waiting| waiting.node != *node));
         if self.pausing(now) || !somebody_left || budget.spend() {
@@ -325,12 +333,12 @@ impl Dispatch {
     }
 
     /// Asks the next replica that is not being waited for; past the last one, pauses before the next go.
-    fn ask_next(&mut self, now: Instant, budget: &mut RetryBudget, out: &mut Vec<Output>) {
-        if self.too_old && self.waiting.is_empty() {
+    fn ask_next(&mut self, now: Instant, budget: &mut RetryBudget, out: &mut Vec<Answers<O>>) {
+        if self.hopeless && self.waiting.is_empty() {
             return self.finish(self.verdict_without_answer(), out);
         }
         let full = self.waiting.len() == WAITING_MAX;
-        if self.too_old || full || self.pausing(now) || now >= self.plan.deadline {
+        if self.hopeless || full || self.pausing(now) || now >= self.plan.deadline {
             return;
         }
         while let Some(&node) = self.order.get(self.next) {
@@ -354,7 +362,7 @@ impl Dispatch {
     }
 
     /// All replicas were gone through once more.
-    fn end_of_go(&mut self, now: Instant, budget: &mut RetryBudget, out: &mut Vec<Output>) {
+    fn end_of_go(&mut self, now: Instant, budget: &mut RetryBudget, out: &mut Vec<Answers<O>>) {
         let everyone_is_full = self.only_full && self.waiting.is_empty() && self.refusal.is_some();
         if everyone_is_full && !self.maybe_taken {
             // Overload is shed early: the client hears at once that it should come back later.
@@ -380,16 +388,16 @@ impl Dispatch {
         Some(self.waiting.remove(at))
     }
 
-    fn verdict_without_answer(&self) -> Verdict {
+    fn verdict_without_answer(&self) -> Verdict<O, O::Receipt, O::Refusal> {
         let maybe_taken = self.maybe_taken || !self.waiting.is_empty();
         match (self.plan.write, maybe_taken) {
             (true, true) => Verdict::Unknown,
             (false, true) => Verdict::Late,
-            (_, false) => Verdict::NotDone(self.refusal.unwrap_or(Refusal::NoQuorum)),
+            (_, false) => Verdict::NotDone(self.refusal.unwrap_or(O::NOBODY)),
         }
     }
 
-    fn finish(&mut self, verdict: Verdict, out: &mut Vec<Output>) {
+    fn finish(&mut self, verdict: Verdict<O, O::Receipt, O::Refusal>, out: &mut Vec<Answers<O>>) {
         self.finished = true;
         self.wake = None;
         out.push(Output::Finish(verdict));

@@ -11,7 +11,9 @@
 //!
 //! Sources: Dean and Barroso, "The Tail at Scale" (2013), for hedged requests; retry budgets after Finagle and Linkerd.
 
+mod answer;
 pub mod budget;
 mod dispatch;
 
+pub use answer::{Answer, Manner, Told};
 pub use dispatch::{Dispatch, Failure, Input, Output, Plan, Verdict, WAITING_MAX};

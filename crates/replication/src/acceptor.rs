@@ -118,6 +118,11 @@ impl Acceptor {
         }
     }
 
+    /// The log ends here: it holds records of others too, and all of them are numbered in one order.
+    pub fn note_log_end(&mut self, position: LogPosition) {
+        self.log_end = self.log_end.max(position);
+    }
+
     /// Begins to vote, after all records are restored: promises are forgotten, so everything up to the ceiling is
     /// refused.
     pub fn begin(&mut self, rules: impl Rules, persist: &mut Vec<(LogPosition, Record)>) {

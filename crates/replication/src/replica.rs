@@ -128,6 +128,11 @@ impl<R: Rules> Replica<R> {
         self.acceptor.restore(position, record);
     }
 
+    /// The log ends at this position: others append to it too. Our records are numbered on from there.
+    pub fn note_log_end(&mut self, position: LogPosition) {
+        self.acceptor.note_log_end(position);
+    }
+
     /// Begins to take part, once every record is restored.
     pub fn begin(&mut self, now: Instant, out: &mut Outbox) {
         self.now = now;

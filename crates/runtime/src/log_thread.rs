@@ -5,10 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use replication::{LogPosition, Record};
+use replication::LogPosition;
 use stdx::error_chain;
 use store::{AppendError, Damage, DropError, Log, Poisoned, ReadError, ScrubStep, SegmentId, SegmentInfo, Sizes};
 use wire::codec;
+use wire::node::LogRecord;
 
 /// What the log's thread tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,7 +23,7 @@ pub enum LogEvent {
         /// The segment, for [`LogThread::drop_segment`].
         id: SegmentId,
         /// Its records, oldest first.
-        records: Vec<(LogPosition, Record)>,
+        records: Vec<(LogPosition, LogRecord)>,
     },
     /// The segment is gone; the next one may be cleaned.
     Dropped(SegmentId),
@@ -68,7 +69,7 @@ pub struct LogThread {
 }
 
 enum Command {
-    Append(Vec<(LogPosition, Record)>),
+    Append(Vec<(LogPosition, LogRecord)>),
     Clean { live_bytes: u64 },
     Drop { id: SegmentId, copied_through: LogPosition },
     Keep { id: SegmentId },
@@ -115,7 +116,7 @@ impl LogThread {
     /// Their positions must follow on those given before, and the first on the log's last: the core and the log count
     /// alike, and a difference ends the process. What waits here is bounded by what the core has in flight; see
     /// [`LogThread::waiting`].
-    pub fn append(&self, records: Vec<(LogPosition, Record)>) {
+    pub fn append(&self, records: Vec<(LogPosition, LogRecord)>) {
         if !records.is_empty() {
             self.shared.waiting.fetch_add(records.len() as u64, Ordering::Relaxed);
             self.tell(Command::Append(records));
@@ -177,7 +178,7 @@ struct Worker {
     report: Box<dyn FnMut(LogEvent) + Send>,
     shared: Arc<SharedState>,
     /// Handed over and not appended, because the disk is full.
-    waiting: VecDeque<(LogPosition, Record)>,
+    waiting: VecDeque<(LogPosition, LogRecord)>,
     /// What was last told about the disk's room.
     full: bool,
     /// The segment that is being cleaned.
@@ -238,7 +239,7 @@ impl Worker {
     fn commit(&mut self) -> Result<(), String> {
         while let Some((position, record)) = self.waiting.front() {
             let position = position.0;
-            match self.log.append(&codec::encode_record(record)) {
+            match self.log.append(&codec::encode_log_record(record)) {
                 Ok(sequence) => {
                     assert_eq!(sequence, position, "the core and the log number records alike");
                     self.waiting.pop_front();
@@ -300,7 +301,7 @@ impl Worker {
         }
         let mut records = Vec::new();
         let mut malformed = None;
-        let read = self.log.read_segment(oldest.id, &mut |sequence, body| match codec::decode_record(body) {
+        let read = self.log.read_segment(oldest.id, &mut |sequence, body| match codec::decode_log_record(body) {
             Ok(record) => records.push((LogPosition(sequence), record)),
             Err(error) => malformed = Some(format!("record {sequence} of the log: {}", error_chain(&error))),
         });

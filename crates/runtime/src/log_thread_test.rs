@@ -7,6 +7,7 @@ use membership::{BucketId, NodeId, Position};
 use replication::{Ballot, LogPosition, Record, RegisterKey, State, Value};
 use store::{Log, LogConfig, SegmentId, SimDisk};
 use wire::codec;
+use wire::node::LogRecord;
 
 use crate::{LogEvent, LogThread};
 
@@ -17,13 +18,13 @@ fn config() -> LogConfig {
 }
 
 /// The `counter`-th state of one of a few registers.
-fn record(register: u64, counter: u64) -> Record {
+fn record(register: u64, counter: u64) -> LogRecord {
     let body = Bytes::from(vec![counter as u8; 100]);
-    Record::Accepted {
+    LogRecord::Register(Record::Accepted {
         key: RegisterKey { position: Position(register), bucket: BucketId(1), key: Bytes::from_static(b"k") },
         ballot: Ballot { counter, node: NodeId(1) },
         state: State { value: Some(Value { body, content_type: Bytes::new() }), ..State::default() },
-    }
+    })
 }
 
 fn start(disk: &SimDisk) -> (LogThread, Receiver<LogEvent>) {
@@ -35,10 +36,10 @@ fn start(disk: &SimDisk) -> (LogThread, Receiver<LogEvent>) {
     (LogThread::start(log, report).expect("a thread can be had"), events)
 }
 
-fn restored(disk: &SimDisk) -> Vec<(u64, Record)> {
+fn restored(disk: &SimDisk) -> Vec<(u64, LogRecord)> {
     let mut records = Vec::new();
     let mut visit =
-        |sequence, body: &[u8]| records.push((sequence, codec::decode_record(body).expect("it was encoded here")));
+        |sequence, body: &[u8]| records.push((sequence, codec::decode_log_record(body).expect("it was encoded here")));
     Log::open(disk.clone(), config(), &mut visit).expect("nothing is damaged");
     records
 }
@@ -77,13 +78,16 @@ fn what_is_told_as_synced_survives_a_crash_as_it_was() {
 fn a_stop_flushes_first_and_a_later_start_counts_on() {
     let disk = SimDisk::new(2);
     let (thread, _events) = start(&disk);
-    thread.append(vec![(LogPosition(1), Record::Ceiling(10))]);
+    thread.append(vec![(LogPosition(1), LogRecord::Register(Record::Ceiling(10)))]);
     thread.stop();
     let (thread, events) = start(&disk);
-    thread.append(vec![(LogPosition(2), Record::Ceiling(20))]);
+    thread.append(vec![(LogPosition(2), LogRecord::Register(Record::Ceiling(20)))]);
     synced(&events, 2);
     thread.stop();
-    assert_eq!(restored(&disk), [(1, Record::Ceiling(10)), (2, Record::Ceiling(20))]);
+    assert_eq!(
+        restored(&disk),
+        [(1, LogRecord::Register(Record::Ceiling(10))), (2, LogRecord::Register(Record::Ceiling(20)))]
+    );
 }
 
 #[test]
@@ -98,10 +102,10 @@ fn all_that_waits_is_one_group() {
         let _ = released.recv();
     };
     let thread = LogThread::start(log, report).expect("a thread can be had");
-    thread.append(vec![(LogPosition(1), Record::Ceiling(1))]);
+    thread.append(vec![(LogPosition(1), LogRecord::Register(Record::Ceiling(1)))]);
     assert_eq!(next(&events), LogEvent::Synced(LogPosition(1)));
     for n in 2..=50 {
-        thread.append(vec![(LogPosition(n), Record::Ceiling(n))]);
+        thread.append(vec![(LogPosition(n), LogRecord::Register(Record::Ceiling(n)))]);
     }
     drop(release);
     assert_eq!(next(&events), LogEvent::Synced(LogPosition(50)), "one flush for all of them");
@@ -111,7 +115,7 @@ fn all_that_waits_is_one_group() {
 fn a_number_that_differs_from_the_logs_ends_it() {
     let disk = SimDisk::new(4);
     let (thread, events) = start(&disk);
-    thread.append(vec![(LogPosition(2), Record::Ceiling(1))]);
+    thread.append(vec![(LogPosition(2), LogRecord::Register(Record::Ceiling(1)))]);
     assert!(matches!(next(&events), LogEvent::Failed(_)), "numbers that differ must not be vouched for");
     thread.stop();
 }
@@ -120,12 +124,12 @@ fn a_number_that_differs_from_the_logs_ends_it() {
 fn a_failed_sync_is_the_end() {
     let disk = SimDisk::new(5);
     let (thread, events) = start(&disk);
-    thread.append(vec![(LogPosition(1), Record::Ceiling(1))]);
+    thread.append(vec![(LogPosition(1), LogRecord::Register(Record::Ceiling(1)))]);
     synced(&events, 1);
     disk.fail_syncs(1);
-    thread.append(vec![(LogPosition(2), Record::Ceiling(2))]);
+    thread.append(vec![(LogPosition(2), LogRecord::Register(Record::Ceiling(2)))]);
     assert!(matches!(next(&events), LogEvent::Failed(_)));
-    thread.append(vec![(LogPosition(3), Record::Ceiling(3))]);
+    thread.append(vec![(LogPosition(3), LogRecord::Register(Record::Ceiling(3)))]);
     assert!(events.recv_timeout(PATIENCE).is_err(), "nothing is told after the end");
 }
 
@@ -139,7 +143,9 @@ struct Core {
 impl Core {
     fn persist(&mut self, record: Record) -> (LogPosition, Record) {
         self.last += 1;
-        let Record::Accepted { key, .. } = &record else { panic!("only registers are written here") };
+        let LogRecord::Register(Record::Accepted { key, .. }) = &record else {
+            panic!("only registers are written here")
+        };
         self.current.insert(key.position, (LogPosition(self.last), record.clone()));
         (LogPosition(self.last), record)
     }
@@ -190,7 +196,7 @@ fn a_full_log_is_told_and_goes_on_when_cleaned() {
     disk.crash();
     let mut newest = BTreeMap::new();
     for (sequence, record) in restored(&disk) {
-        let Record::Accepted { key, .. } = &record else { panic!("only registers were written") };
+        let LogRecord::Register(Record::Accepted { key, .. }) = &record else { panic!("only registers were written") };
         newest.insert(key.position, (LogPosition(sequence), record));
     }
     assert_eq!(newest, core.current, "every current record outlived its segment");
@@ -335,7 +341,7 @@ fn what_does_not_fit_waits_in_order_until_there_is_room() {
     }
     thread.stop();
     let mut restored = Vec::new();
-    let mut visit = |sequence, body: &[u8]| restored.push((sequence, codec::decode_record(body)));
+    let mut visit = |sequence, body: &[u8]| restored.push((sequence, codec::decode_log_record(body)));
     Log::open(disk, config, &mut visit).expect("nothing is damaged");
     let expected: Vec<_> = (1..=150).map(|n| (n, Ok(record(n, n)))).collect();
     assert_eq!(restored, expected);

@@ -55,6 +55,8 @@ names! {
         ACCEPT = "accept", "CLIENT, SERVER";
         /// What a replica has accepted is asked for.
         QUERY = "query", "CLIENT, SERVER";
+        /// The state of an available key is sent to another home, and is on its disk.
+        STORE = "store", "CLIENT, SERVER";
         /// The owner of a key is looked for; each hop is a child.
         LOOKUP = "lookup {everring.lookup.strategy}", "INTERNAL";
         /// One hop of a lookup.
@@ -181,6 +183,14 @@ names! {
         NODE_DAMAGE_FOUND = "everring_node_damage_found", "gauge, places";
         /// Segments of a storage node's log that are damaged and not yet given up.
         NODE_DAMAGED_SEGMENTS = "everring_node_damaged_segments", "gauge, segments";
+        /// Keys of available buckets that a storage node holds on disk, tombstones included.
+        NODE_AVAILABLE_KEYS = "everring_node_available_keys", "gauge, keys";
+        /// Keys of available buckets that a storage node holds in memory only, tombstones included.
+        NODE_MEMORY_KEYS = "everring_node_memory_keys", "gauge, keys";
+        /// Whether a storage node has all of the available keys that it ever said it has, and is counted.
+        NODE_AVAILABLE_WHOLE = "everring_node_available_whole", "gauge, 0 or 1";
+        /// Writes that a storage node keeps for others.
+        NODE_HINTS = "everring_node_hints", "gauge, writes";
         /// Whether a storage node holds all that it should.
         NODE_READY = "everring_node_ready", "gauge, 0 or 1";
         /// Whether two looks in a row found an invariant of the ring broken.

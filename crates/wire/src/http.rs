@@ -115,11 +115,14 @@ problem_codes! {
     Held "held" 409 true "The lock is held by another owner"
         "Wait for it or try again later.";
     ValueUnfit "value-unfit" 409 false "The change does not fit the value that is there"
-        "`add` needs a decimal integer that stays within 64 bits; `append` must keep to the largest value.";
+        "`add` needs a decimal integer that stays within 64 bits; `append` must keep to the largest value; in an \
+         available bucket the bucket's type says what a key takes.";
     ResultGone "result-gone" 409 false "The write took effect, but the value it made has been replaced since"
         "This was a repeat of a request that acted long ago. Read the key to see what it holds now.";
     RequestTooOld "request-too-old" 409 false "The retry is too old to be told from a new request"
         "The register no longer remembers requests from that time. Read the key to see what it holds, then decide.";
+    TooManySiblings "too-many-siblings" 409 false "The key holds as many values side by side as it may"
+        "Read the key, settle on a value, and write it with `If-Match` and the ETag of that answer.";
     TooManyBuckets "too-many-buckets" 409 false "There are as many buckets as there can be"
         "Delete a bucket that is no longer needed, or keep several kinds of keys in one bucket by a prefix.";
     ConditionFailed "condition-failed" 412 false "The condition of the request does not hold"
@@ -137,7 +140,7 @@ problem_codes! {
     HeadersTooLarge "headers-too-large" 431 false "The headers are too large"
         "Send fewer or smaller headers.";
     ContractNotOffered "contract-not-offered" 501 false "This kind of bucket is not offered yet"
-        "`ordered` buckets with durability `disk` and type `value` work today.";
+        "The detail says which combinations of contract, durability and type there are.";
     NotOffered "not-offered" 501 false "This part of the interface is not offered yet"
         "The detail says what to use instead, where there is something.";
     RouterUnavailable "router-unavailable" 503 true "No router can be reached"

@@ -17,6 +17,7 @@
 //! - tags are only ever appended: a number once used keeps its meaning.
 
 pub mod codec;
+pub mod ending;
 pub mod frame;
 pub mod http;
 pub mod node;

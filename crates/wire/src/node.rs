@@ -5,10 +5,13 @@ use membership::{ClusterId, NodeId, Position};
 use replication::{Operation, Outcome, Receipt};
 use stdx::TraceContext;
 
+use crate::http::Durability;
+
 /// The protocol's number, told in every [`Hello`]. Two ends with different numbers do not talk. 2 brought sessions:
 /// confirmations of arcs, operations with a time, receipts with a time. 3 brought changes of membership: epochs of
 /// arcs, copying, views among nodes. 4 brought tokens that move when a member leaves, and lookups by neighbours alone.
-pub const PROTOCOL: u16 = 4;
+/// 5 brought available buckets.
+pub const PROTOCOL: u16 = 5;
 
 /// The first frame in both directions of every connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +72,28 @@ pub struct OperationCall {
     pub operation: Operation,
 }
 
+/// A client's operation on a key of an available bucket, on its way to a coordinator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AvailableCall {
+    /// As [`OperationCall::call`].
+    pub call: u64,
+    /// As [`OperationCall::deadline_ms`].
+    pub deadline_ms: u32,
+    /// Where the bucket's keys are kept: they are two sets of keys, with a replica of its own for each.
+    pub durability: Durability,
+    /// What to do.
+    pub operation: available::Operation,
+}
+
+/// What a node keeps in its log: records of the replicas whose keys are kept on disk, in one order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogRecord {
+    /// Of the registers of ordered buckets.
+    Register(replication::Record),
+    /// Of available buckets.
+    Available(available::Record),
+}
+
 /// Which pointers a lookup goes by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LookupBy {
@@ -116,6 +141,24 @@ pub enum Payload {
         call: u64,
         /// The way; none when the node is no member of the ring (yet).
         hop: Option<NextHop>,
+    },
+    /// A replica of available keys to another one.
+    Available {
+        /// Which of a node's two replicas speaks, and to which.
+        durability: Durability,
+        /// What it says.
+        message: available::Message,
+    },
+    /// An operation on a key of an available bucket, to coordinate.
+    AvailableOperation(AvailableCall),
+    /// The answer to [`Payload::AvailableOperation`].
+    AvailableReply {
+        /// The call it answers.
+        call: u64,
+        /// How the operation ended.
+        outcome: available::Outcome,
+        /// How that came about.
+        receipt: available::Receipt,
     },
     /// The sender is leaving: start no new call with it. It still answers those it has.
     GoAway,

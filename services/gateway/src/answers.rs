@@ -15,17 +15,27 @@ use dispatch::Verdict;
 pub fn refusal_of(verdict: &Verdict, write: bool) -> Refuse {
     let refuse = match verdict {
         Verdict::NotDone(refusal) => not_done(*refusal),
-        Verdict::Unknown => Refuse::new(
-            ProblemCode::Deadline,
-            "the deadline passed after a replica may have taken the write: it is unknown whether it took effect; send \
-             it again with the same request id, which acts at most once, or ask GET /v1/requests/{id}",
-        )
-        .outcome(WriteOutcome::Unknown),
-        Verdict::Late => Refuse::new(ProblemCode::Deadline, "no replica answered the read before the deadline"),
+        Verdict::Unknown => unknown(),
+        Verdict::Late => late(),
         // An answer of another kind than the question: a node of another version.
         Verdict::Answered { .. } => answered_otherwise(write),
     };
     if write { refuse.outcome_or_not_done() } else { refuse }
+}
+
+/// A write that may have acted, and was not answered in time.
+pub fn unknown() -> Refuse {
+    Refuse::new(
+        ProblemCode::Deadline,
+        "the deadline passed after a replica may have taken the write: it is unknown whether it took effect; send it \
+         again with the same request id, which acts at most once, or ask GET /v1/requests/{id}",
+    )
+    .outcome(WriteOutcome::Unknown)
+}
+
+/// A read that was not answered in time.
+pub fn late() -> Refuse {
+    Refuse::new(ProblemCode::Deadline, "no replica answered the read before the deadline")
 }
 
 /// A storage node answered another question than was asked: it is of another version.
@@ -34,7 +44,8 @@ pub fn answered_otherwise(write: bool) -> Refuse {
     if write { refuse.outcome(WriteOutcome::Unknown) } else { refuse }
 }
 
-fn not_done(refusal: Refusal) -> Refuse {
+/// What a request ends with that no replica took.
+pub fn not_done(refusal: Refusal) -> Refuse {
     match refusal {
         Refusal::NoQuorum => Refuse::new(
             ProblemCode::NoQuorum,
@@ -100,11 +111,14 @@ pub fn read(
             let mut response = with_value(StatusCode::PARTIAL_CONTENT, version, &value);
             Ok(response.insert_header(("content-range", content_range)).body(body))
         }
-        Part::Unsatisfiable => {
-            let detail = format!("the value has {len} bytes, and the range is none of them or is not a range");
-            Err(Refuse::new(ProblemCode::BadRange, detail).header("content-range", format!("bytes */{len}")))
-        }
+        Part::Unsatisfiable => Err(unsatisfiable(len)),
     }
+}
+
+/// The refusal of a range that lies outside a value of `len` bytes.
+pub fn unsatisfiable(len: usize) -> Refuse {
+    let detail = format!("the value has {len} bytes, and the range is none of them or is not a range");
+    Refuse::new(ProblemCode::BadRange, detail).header("content-range", format!("bytes */{len}"))
 }
 
 /// The answer to a write that took its course. `value` is what an add or append made.
@@ -176,10 +190,15 @@ fn condition_failed(present: Option<Version>) -> Refuse {
 }
 
 fn with_value(status: StatusCode, version: Version, value: &Value) -> HttpResponseBuilder {
+    with_content(status, &etag(version), &value.content_type)
+}
+
+/// The head of an answer with a stored value of this type.
+pub fn with_content(status: StatusCode, etag: &str, content_type: &[u8]) -> HttpResponseBuilder {
     let mut response = HttpResponseBuilder::new(status);
-    response.insert_header(("etag", etag(version))).insert_header(("accept-ranges", "bytes"));
+    response.insert_header(("etag", etag)).insert_header(("accept-ranges", "bytes"));
     // A stored type came in as a header of visible characters; what came without one is only bytes.
-    let content_type = std::str::from_utf8(&value.content_type).ok().filter(|kind| !kind.is_empty());
+    let content_type = std::str::from_utf8(content_type).ok().filter(|kind| !kind.is_empty());
     response.insert_header(("content-type", content_type.unwrap_or(UNTYPED)));
     // A stored page must not be taken for another type than it was stored as.
     response.insert_header(("x-content-type-options", "nosniff"));

@@ -1,22 +1,26 @@
 //! Drives one operation's attempts: makes the calls that [`Dispatch`] wants, each under a span of its own, and tells it
 //! what became of them. No decision is taken here.
 
+use std::pin::Pin;
 use std::time::Duration;
 
 use client::fleet::Fleet;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use membership::NodeId;
-use replication::{Operation, Outcome, Refusal};
+use replication::{Operation, Outcome, Refusal, RegisterKey};
 use runtime::CallError;
 use stdx::{Instant, TraceContext};
 use telemetry::spans::{self, LiveSpan};
 use telemetry::{KeyValue, SpanKind, names};
 
 use crate::gateway::Gateway;
-use crate::nodes::{CallResult, Calling};
+use crate::nodes::{CallResult, Calling, Nodes};
 use dispatch::budget::HEDGE_MIN;
-use dispatch::{Dispatch, Failure, Input, Output, Plan, Verdict};
+use dispatch::{Answer, Dispatch, Failure, Input, Output, Plan, Verdict};
+
+/// Stand-ins that are asked at most, when no home of a key answers.
+const STAND_INS_MAX: usize = 2;
 
 /// What the spans of an operation say about it.
 #[derive(Clone, Copy, Debug)]
@@ -31,11 +35,42 @@ pub struct Words<'a> {
 
 /// How an operation ended.
 #[derive(Clone, Debug)]
-pub struct Asked {
+pub struct Asked<O: Answer = Outcome> {
     /// The end.
-    pub verdict: Verdict,
+    pub verdict: Verdict<O, O::Receipt, O::Refusal>,
     /// Attempts made.
     pub attempts: u32,
+}
+
+/// An operation as its attempts need it, whichever contract its bucket has.
+pub trait Question {
+    /// What coordinators answer.
+    type Outcome: Answer<Receipt: Send, Refusal: Send> + Send + 'static;
+
+    /// The key.
+    fn key(&self) -> &RegisterKey;
+
+    /// Whether it can change anything.
+    fn is_write(&self) -> bool;
+
+    /// Whether a node that is no home of the key may take it.
+    fn takes_stand_ins(&self) -> bool;
+
+    /// Asks a node. `retry`: an earlier attempt may have been taken by somebody.
+    fn call(
+        &mut self,
+        nodes: &dyn Nodes,
+        node: NodeId,
+        retry: bool,
+        budget: Duration,
+        context: TraceContext,
+    ) -> Calling<Self::Outcome>;
+
+    /// Takes an answer in, before the next attempt.
+    fn learn(&mut self, outcome: &Self::Outcome);
+
+    /// Why a node refused, one word for spans and metrics; none for an answer or an unknown end.
+    fn refusal_word(outcome: &Self::Outcome) -> Option<&'static str>;
 }
 
 /// An attempt that is not answered yet.
@@ -48,24 +83,36 @@ struct Open {
 }
 
 /// The attempts of one operation, as the shell sees them.
-struct Attempts<'a> {
+struct Attempts<'a, Q: Question> {
     gateway: &'a Gateway,
     fleet: &'a Fleet,
-    operation: &'a Operation,
+    question: Q,
     words: Words<'a>,
     deadline: Instant,
     open: Vec<Open>,
-    calls: FuturesUnordered<Numbered>,
+    calls: FuturesUnordered<Numbered<Q::Outcome>>,
 }
 
 /// A call with its attempt's number.
-type Numbered = std::pin::Pin<Box<dyn Future<Output = (u32, CallResult)> + Send>>;
+type Numbered<O> = Pin<Box<dyn Future<Output = (u32, CallResult<O>)> + Send>>;
+/// What the machine is told.
+type Told<Q> = Input<<Q as Question>::Outcome, <<Q as Question>::Outcome as Answer>::Receipt>;
 
 impl Gateway {
     /// Has the operation coordinated by one of its replicas, and returns by `deadline` at the latest.
     pub async fn ask(&self, operation: &Operation, deadline: Instant, words: Words<'_>) -> Asked {
+        self.ask_question(operation.clone(), deadline, words).await
+    }
+
+    /// The same for either contract.
+    pub async fn ask_question<Q: Question>(
+        &self,
+        question: Q,
+        deadline: Instant,
+        words: Words<'_>,
+    ) -> Asked<Q::Outcome> {
         let fleet = self.fleet();
-        let replicas = fleet.ring.sets_of(operation.key().position).iter().collect::<Vec<_>>();
+        let replicas = asked_nodes(&fleet, &question);
         let now = self.clock.now();
         let (mut dispatch, mut out) = {
             let mut hedging = self.hedging();
@@ -75,13 +122,13 @@ impl Gateway {
                 replicas,
                 deadline,
                 hedge: hedging.latency.hedge_delay(),
-                write: operation.write().is_some(),
+                write: question.is_write(),
             };
-            (Dispatch::new(plan, hedging.chance()), Vec::new())
+            (Dispatch::<Q::Outcome>::new(plan, hedging.chance()), Vec::new())
         };
         let calls = FuturesUnordered::new();
         let mut attempts =
-            Attempts { gateway: self, fleet: &fleet, operation, words, deadline, open: Vec::new(), calls };
+            Attempts { gateway: self, fleet: &fleet, question, words, deadline, open: Vec::new(), calls };
         let mut input = Input::Started;
         loop {
             dispatch.handle(self.clock.now(), input, &mut self.hedging().budget, &mut out);
@@ -89,7 +136,7 @@ impl Gateway {
                 match output {
                     Output::Ask { node, attempt, retry } => attempts.start(node, attempt, retry),
                     Output::Finish(verdict) => {
-                        attempts.finish(&verdict);
+                        attempts.finish(matches!(verdict, Verdict::Answered { .. }));
                         return Asked { verdict, attempts: dispatch.attempts() };
                     }
                 }
@@ -106,17 +153,31 @@ impl Gateway {
     }
 }
 
-impl Attempts<'_> {
+/// The nodes to ask: the key's replicas, and behind them the stand-ins, those first that follow on the ring.
+fn asked_nodes(fleet: &Fleet, question: &impl Question) -> Vec<NodeId> {
+    let position = question.key().position;
+    let mut nodes: Vec<NodeId> = fleet.ring.sets_of(position).iter().collect();
+    if question.takes_stand_ins() {
+        let others = fleet.view.ring_members().map(|member| member.id).filter(|node| !nodes.contains(node));
+        // Another start for each key, so that no node stands in for all.
+        let mut others: Vec<NodeId> = others.collect();
+        if !others.is_empty() {
+            let first = (position.0 % others.len() as u64) as usize;
+            others.rotate_left(first);
+        }
+        nodes.extend(others.into_iter().take(STAND_INS_MAX));
+    }
+    nodes
+}
+
+impl<Q: Question> Attempts<'_, Q> {
     fn start(&mut self, node: NodeId, attempt: u32, retry: bool) {
         let gateway = self.gateway;
         let now = gateway.clock.now();
         let hedge = !self.open.is_empty();
         let span = self.span(node, attempt, hedge);
-        let mut operation = self.operation.clone();
-        if let Some(write) = operation.write_mut() {
-            write.retry |= retry;
-        }
-        let call: Calling = gateway.nodes.call(node, operation, budget_of(now, self.deadline), span.context());
+        let budget = budget_of(now, self.deadline);
+        let call = self.question.call(gateway.nodes.as_ref(), node, retry, budget, span.context());
         self.open.push(Open { attempt, node, hedge, since: now, span });
         self.calls.push(Box::pin(async move { (attempt, call.await) }));
     }
@@ -130,7 +191,7 @@ impl Attempts<'_> {
             KeyValue::new(names::ATTEMPT, i64::from(attempt)),
             KeyValue::new(names::HOP, 1),
             KeyValue::new(names::EPOCH, whole(self.fleet.view.epoch.0)),
-            KeyValue::new(names::KEY_ID, self.operation.key().position.to_string()),
+            KeyValue::new(names::KEY_ID, self.question.key().position.to_string()),
             KeyValue::new(names::REPLICA, self.fleet.name_of(node)),
         ];
         if hedge {
@@ -143,8 +204,8 @@ impl Attempts<'_> {
     }
 
     /// Closes an attempt's span, and turns its result into what the machine is told.
-    fn ended(&mut self, attempt: u32, result: CallResult) -> Input {
-        let word = word_of(&result);
+    fn ended(&mut self, attempt: u32, result: CallResult<Q::Outcome>) -> Told<Q> {
+        let word = word_of::<Q>(&result);
         if let Some(at) = self.open.iter().position(|open| open.attempt == attempt) {
             let Open { node, hedge, since, mut span, .. } = self.open.remove(at);
             self.gateway.metrics.attempt(word.unwrap_or("answered"), hedge);
@@ -159,15 +220,17 @@ impl Attempts<'_> {
             span.end();
         }
         match result {
-            Ok((outcome, receipt)) => Input::Answered { attempt, outcome, receipt },
+            Ok((outcome, receipt)) => {
+                self.question.learn(&outcome);
+                Input::Answered { attempt, outcome, receipt }
+            }
             Err(error) => Input::Failed { attempt, failure: failure_of(error) },
         }
     }
 
     /// Closes what is left open: these attempts were overtaken, or the deadline has passed.
-    fn finish(&mut self, verdict: &Verdict) {
+    fn finish(&mut self, answered: bool) {
         let now = self.gateway.clock.now();
-        let answered = matches!(verdict, Verdict::Answered { .. });
         let word = if answered { "silent" } else { "deadline" };
         for Open { node, hedge, since, mut span, .. } in self.open.drain(..) {
             self.gateway.metrics.attempt(word, hedge);
@@ -178,6 +241,51 @@ impl Attempts<'_> {
             span.fail(word);
             span.end();
         }
+    }
+}
+
+impl Question for Operation {
+    type Outcome = Outcome;
+
+    fn key(&self) -> &RegisterKey {
+        Operation::key(self)
+    }
+
+    fn is_write(&self) -> bool {
+        self.write().is_some()
+    }
+
+    fn takes_stand_ins(&self) -> bool {
+        false
+    }
+
+    fn call(
+        &mut self,
+        nodes: &dyn Nodes,
+        node: NodeId,
+        retry: bool,
+        budget: Duration,
+        context: TraceContext,
+    ) -> Calling<Outcome> {
+        let mut operation = self.clone();
+        if let Some(write) = operation.write_mut() {
+            write.retry |= retry;
+        }
+        nodes.call(node, operation, budget, context)
+    }
+
+    fn learn(&mut self, _outcome: &Outcome) {}
+
+    fn refusal_word(outcome: &Outcome) -> Option<&'static str> {
+        let Outcome::Refused(refusal) = outcome else { return None };
+        Some(match refusal {
+            Refusal::NotReplica(_) => "not-replica",
+            Refusal::NoQuorum => "no-quorum",
+            Refusal::Overloaded => "overloaded",
+            Refusal::DiskFull => "disk-full",
+            Refusal::Draining => "draining",
+            Refusal::TooOld => "too-old",
+        })
     }
 }
 
@@ -196,27 +304,15 @@ fn failure_of(error: CallError) -> Failure {
 }
 
 /// Why an attempt failed, one word for spans and metrics; none when it was answered.
-fn word_of(result: &CallResult) -> Option<&'static str> {
+fn word_of<Q: Question>(result: &CallResult<Q::Outcome>) -> Option<&'static str> {
     match result {
-        Ok((Outcome::Refused(refusal), _)) => Some(refusal_word(*refusal)),
-        Ok((Outcome::Unknown, _)) => Some("unknown"),
-        Ok((Outcome::Value(_) | Outcome::Done { .. } | Outcome::Remembered(_), _)) => None,
+        Ok((outcome, _)) if matches!(outcome.told(), dispatch::Told::Unknown) => Some("unknown"),
+        Ok((outcome, _)) => Q::refusal_word(outcome),
         Err(CallError::NotConnected) => Some("not-connected"),
         Err(CallError::Reset) => Some("reset"),
         Err(CallError::Deadline) => Some("deadline"),
         Err(CallError::GoingAway) => Some("going-away"),
         Err(CallError::QueueFull) => Some("queue-full"),
-    }
-}
-
-fn refusal_word(refusal: Refusal) -> &'static str {
-    match refusal {
-        Refusal::NotReplica(_) => "not-replica",
-        Refusal::NoQuorum => "no-quorum",
-        Refusal::Overloaded => "overloaded",
-        Refusal::DiskFull => "disk-full",
-        Refusal::Draining => "draining",
-        Refusal::TooOld => "too-old",
     }
 }
 

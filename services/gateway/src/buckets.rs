@@ -43,7 +43,12 @@ pub fn always(name: &str) -> Option<Bucket> {
     let (_, id) = ALWAYS_BUCKETS.into_iter().find(|(known, _)| *known == name)?;
     let definition = match name {
         "sessions" => available,
-        "cache" => BucketDefinition { durability: Durability::Memory, ttl_s: Some(CACHE_TTL_S), ..available },
+        "cache" => BucketDefinition {
+            durability: Durability::Memory,
+            ttl_s: Some(CACHE_TTL_S),
+            value_type: ValueType::LastWriter,
+            ..available
+        },
         _ => ordered,
     };
     Some(Bucket { id: BucketId(id), definition })
@@ -58,15 +63,19 @@ pub fn offered(name: &str, bucket: &Bucket) -> Result<(), Refuse> {
         let detail = "the bucket `locks` is reserved for the lock calls; keep records in `records`";
         return Err(Refuse::new(ProblemCode::Forbidden, detail));
     }
-    let BucketDefinition { contract, durability, value_type, .. } = &bucket.definition;
-    let works = *contract == Contract::Ordered && *durability == Durability::Disk && *value_type == ValueType::Value;
-    if works {
-        return Ok(());
-    }
-    let detail = format!(
-        "the bucket `{name}` is of a kind that is not offered yet; use `records`, or make a bucket with contract \
-         `ordered`, durability `disk`, and type `value`"
-    );
+    let BucketDefinition { contract, durability, value_type, ttl_s, .. } = &bucket.definition;
+    let plain = *durability == Durability::Disk && *value_type == ValueType::Value;
+    let ends = ttl_s.is_none() || matches!(value_type, ValueType::Value | ValueType::LastWriter);
+    let detail = match contract {
+        Contract::Ordered if !plain => format!(
+            "the bucket `{name}` is of a kind that is not offered: with contract `ordered` the durability is `disk` \
+             and the type `value`; contract `available` has the others"
+        ),
+        Contract::Available if !ends => {
+            format!("the bucket `{name}` cannot be offered: only values end by themselves, so leave `ttl_s` out")
+        }
+        Contract::Ordered | Contract::Available => return Ok(()),
+    };
     Err(Refuse::new(ProblemCode::ContractNotOffered, detail))
 }
 
@@ -256,8 +265,14 @@ mod tests {
     fn what_is_not_offered_says_so() {
         let of = |json: &str| Made::default().put("b", &read_definition(json.as_bytes()).expect("JSON"), 3);
         assert!(of("{}").is_ok() && of("").is_ok());
+        for (durability, kind) in [("disk", "value"), ("memory", "counter"), ("disk", "map"), ("memory", "last-writer")]
+        {
+            let json = format!(r#"{{"contract":"available","durability":"{durability}","type":"{kind}"}}"#);
+            assert!(of(&json).is_ok(), "{json}");
+        }
+        assert!(of(r#"{"contract":"available","ttl_s":5}"#).is_ok());
         for json in [
-            r#"{"contract":"available"}"#,
+            r#"{"contract":"available","type":"set","ttl_s":5}"#,
             r#"{"durability":"memory"}"#,
             r#"{"type":"counter"}"#,
             r#"{"type":"last-writer"}"#,
@@ -283,12 +298,14 @@ mod tests {
     fn the_four_that_always_exist() {
         let made = Made::default();
         let offered: Vec<(String, bool)> = made.list().into_iter().map(|b| (b.name, b.offered)).collect();
-        let expected = [("records", true), ("sessions", false), ("cache", false), ("locks", false)];
+        let expected = [("records", true), ("sessions", true), ("cache", true), ("locks", false)];
         assert_eq!(offered, expected.map(|(name, offered)| (name.to_owned(), offered)));
         assert_eq!(code(made.remove("records")), "forbidden");
         assert_eq!(code(made.remove("nothing")), "no-such-bucket");
         assert_eq!(code(super::offered("locks", &always("locks").expect("always"))), "forbidden");
-        assert_eq!(code(super::offered("cache", &always("cache").expect("always"))), "contract-not-offered");
+        let cache = always("cache").expect("always").definition;
+        assert_eq!((cache.contract, cache.durability), (Contract::Available, Durability::Memory));
+        assert_eq!(cache.value_type, ValueType::LastWriter, "a cache shows one value");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What one gateway process holds, shared by its workers. Everything in it may be lost at any moment.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use wire::http::ProblemCode;
 
 use crate::catalog::Catalog;
+use crate::contexts::ContextKey;
 use crate::metrics::Metrics;
 use crate::nodes::Nodes;
 use crate::problem::Refuse;
@@ -40,6 +41,8 @@ pub struct Gateway {
     pub hasher: KeyHasher,
     /// Writes and checks session tokens.
     pub tokens: TokenKey,
+    /// Writes and checks the `ETag`s of available keys.
+    pub contexts: ContextKey,
     /// The machine's clocks.
     pub clock: Clock,
     /// Which buckets there are.
@@ -50,6 +53,8 @@ pub struct Gateway {
     pub metrics: Metrics,
     /// Which keys are watched here.
     pub watches: Watches,
+    /// The latest Lamport time in any answer about an available key.
+    latest: AtomicU64,
     in_flight: AtomicUsize,
     phase: AtomicU8,
     hedging: Mutex<Hedging>,
@@ -109,11 +114,13 @@ impl Gateway {
             fleet: parts.fleet,
             hasher: KeyHasher::new(parts.secret.as_bytes()),
             tokens: TokenKey::new(parts.secret.as_bytes()),
+            contexts: ContextKey::new(parts.secret.as_bytes()),
             clock: Clock::start(),
             catalog: Catalog::default(),
             router: parts.router,
             metrics: parts.metrics,
             watches: Watches::default(),
+            latest: AtomicU64::new(0),
             in_flight: AtomicUsize::new(0),
             phase: AtomicU8::new(Phase::Serving as u8),
             hedging: Mutex::new(hedging),
@@ -150,6 +157,17 @@ impl Gateway {
         }
         self.metrics.in_flight.set(i64::try_from(before + 1).unwrap_or(i64::MAX));
         Ok(place)
+    }
+
+    /// How late it is, as far as this gateway has heard: a hint, so that the write of a session that has seen nothing
+    /// is seldom found to be behind.
+    pub fn latest(&self) -> u64 {
+        self.latest.load(Ordering::Relaxed)
+    }
+
+    /// Notes the time of an answer.
+    pub fn note_latest(&self, time: u64) {
+        self.latest.fetch_max(time, Ordering::Relaxed);
     }
 
     /// Requests in progress.

@@ -21,9 +21,13 @@
 
 mod answers;
 mod ask;
+mod available_answers;
+mod available_ask;
+mod available_records;
 mod bucket_calls;
 pub mod buckets;
 mod catalog;
+pub mod contexts;
 mod explain;
 pub mod gateway;
 mod locks;

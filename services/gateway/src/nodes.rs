@@ -8,17 +8,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use client::fleet::Fleet;
+use dispatch::Answer;
 use membership::{ClusterId, NodeId};
-use replication::{Operation, Outcome, Receipt};
+use replication::{Operation, Outcome};
 use runtime::{CallError, Peers};
 use stdx::TraceContext;
 use tokio::sync::watch;
+use wire::http::Durability;
 use wire::node::{Hello, PROTOCOL, Sender};
 
 /// What a call comes to.
-pub type CallResult = Result<(Outcome, Receipt), CallError>;
+pub type CallResult<O = Outcome> = Result<(O, <O as Answer>::Receipt), CallError>;
 /// A call under way.
-pub type Calling = Pin<Box<dyn Future<Output = CallResult> + Send>>;
+pub type Calling<O = Outcome> = Pin<Box<dyn Future<Output = CallResult<O>> + Send>>;
 
 /// The storage nodes. [`LiveNodes`] are real ones; tests make up their own.
 pub trait Nodes: Send + Sync + 'static {
@@ -27,6 +29,15 @@ pub trait Nodes: Send + Sync + 'static {
 
     /// Has a node coordinate an operation. Ends by the deadline, and at once when the connection breaks.
     fn call(&self, to: NodeId, operation: Operation, deadline: Duration, context: TraceContext) -> Calling;
+
+    /// The same for a key of an available bucket.
+    fn call_available(
+        &self,
+        to: NodeId,
+        operation: (Durability, available::Operation),
+        deadline: Duration,
+        context: TraceContext,
+    ) -> Calling<available::Outcome>;
 }
 
 /// The fleet's nodes over framed TCP.
@@ -99,6 +110,19 @@ impl Nodes for LiveNodes {
     fn call(&self, to: NodeId, operation: Operation, deadline: Duration, context: TraceContext) -> Calling {
         match self.peers() {
             Some(peers) => Box::pin(peers.call(to, operation, deadline, context)),
+            None => Box::pin(std::future::ready(Err(CallError::NotConnected))),
+        }
+    }
+
+    fn call_available(
+        &self,
+        to: NodeId,
+        operation: (Durability, available::Operation),
+        deadline: Duration,
+        context: TraceContext,
+    ) -> Calling<available::Outcome> {
+        match self.peers() {
+            Some(peers) => Box::pin(peers.call_available(to, operation, deadline, context)),
             None => Box::pin(std::future::ready(Err(CallError::NotConnected))),
         }
     }

@@ -3,13 +3,14 @@
 use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::web::Payload;
 use actix_web::{HttpRequest, HttpResponse};
+use available::Session;
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use replication::{Ballot, Change, Condition, Effect, Operation, Outcome, Value, Write};
 use stdx::{Instant, TraceContext};
 use telemetry::names;
 use telemetry::spans::LiveSpan;
-use wire::http::{Level, ProblemCode, WriteOutcome, header};
+use wire::http::{Contract, Level, ProblemCode, WriteOutcome, header};
 
 use crate::answers;
 use crate::ask::{Asked, Words, whole};
@@ -34,6 +35,8 @@ pub struct Incoming<'a> {
     pub context: TraceContext,
     /// When the answer must be on its way.
     pub deadline: Instant,
+    /// What the request's session has seen in available buckets; none before it has used one.
+    pub session: Option<Session>,
 }
 
 /// Words that every data answer carries.
@@ -63,12 +66,16 @@ impl Incoming<'_> {
         if watches::is_watch(&query)? {
             return self.watch(bucket_name, key).await;
         }
-        let level = granted(words::level(&query)?);
+        let asked_level = words::level(&query)?;
         let conditions = words::read_conditions(headers)?;
         let range = if verb == Verb::Get { headers.single("range")? } else { None };
         let if_range = headers.single("if-range")?;
         let seen = self.seen()?;
         let bucket = self.gateway.bucket(bucket_name, self.deadline, self.context).await?;
+        if bucket.definition.contract == Contract::Available {
+            return self.read_available(verb, (bucket_name, &bucket), key, seen).await;
+        }
+        let level = granted(asked_level.unwrap_or(Level::Strict));
         let read = Operation::Read { key: self.gateway.register(bucket.id, key) };
         let asked = self.ask(in_session(read, seen, level), level, bucket_name, verb).await;
         let (outcome, trailer) = self.settle(asked, level, seen, None, false)?;
@@ -84,14 +91,20 @@ impl Incoming<'_> {
     async fn write(&mut self, verb: Verb, bucket_name: &str, key: &str, body: Payload) -> Result<HttpResponse, Refuse> {
         let gateway = self.gateway;
         let headers = self.request.headers();
+        // What is wrong for every bucket is said first; what belongs to a contract once that is known.
+        words::query(self.request.query_string(), &["consistency", "ttl", "op", "by", "field"])?;
+        words::demand(headers)?;
+        let request = words::request_words(headers, gateway.clock.wall_ms(), || uuid::Uuid::now_v7().to_string())?;
+        let seen = self.seen()?;
+        let bucket = gateway.bucket(bucket_name, self.deadline, self.context).await?;
+        if bucket.definition.contract == Contract::Available {
+            return self.write_available(verb, (bucket_name, &bucket), key, seen, body).await;
+        }
         let known: &[&str] =
             if verb == Verb::Post { &["consistency", "ttl", "op", "by"] } else { &["consistency", "ttl"] };
         let query = words::query(self.request.query_string(), known)?;
         words::level(&query)?;
         let condition = words::condition(headers)?;
-        let request = words::request_words(headers, gateway.clock.wall_ms(), || uuid::Uuid::now_v7().to_string())?;
-        let seen = self.seen()?;
-        let bucket = gateway.bucket(bucket_name, self.deadline, self.context).await?;
         let change = match verb {
             Verb::Delete => Change::Delete,
             Verb::Post => match query.get("op").map(String::as_str) {
@@ -151,6 +164,9 @@ impl Incoming<'_> {
             ));
         };
         let bucket = self.gateway.bucket(&bucket_name, self.deadline, self.context).await?;
+        if bucket.definition.contract == Contract::Available {
+            return self.available_outcome(id, (&bucket_name, &bucket), &key, seen).await;
+        }
         let operation = Operation::Outcome { key: self.gateway.register(bucket.id, &key), request };
         let operation = in_session(operation, seen, Level::Strict);
         let asked = self.ask(operation, Level::Strict, &bucket_name, Verb::Get).await;
@@ -198,20 +214,25 @@ impl Incoming<'_> {
         let seen = seen.join(Seen { epoch: receipt.epoch, time: receipt.time });
         let fleet = self.gateway.fleet();
         let receipt = answers::receipt(&fleet, &receipt, level, asked.attempts);
-        Ok((outcome, Trailer { receipt, token: self.gateway.tokens.write(seen), request_id }))
+        let token = self.gateway.tokens.write(seen, self.session.as_ref());
+        Ok((outcome, Trailer { receipt, token, request_id }))
     }
 
-    /// What the session's token says.
-    pub(crate) fn seen(&self) -> Result<Seen, Refuse> {
+    /// What the session's token says. What it has seen in available buckets is kept for the answer's token, and is
+    /// part of the time: whatever it asks next, of any bucket, happens after that.
+    pub(crate) fn seen(&mut self) -> Result<Seen, Refuse> {
         let broken = |_| Refuse::new(ProblemCode::BadToken, "the Everring-Token is not visible ASCII");
-        match self.request.headers().single(header::TOKEN).map_err(broken)? {
-            None => Ok(Seen::default()),
-            Some(token) => self.gateway.tokens.read(token),
-        }
+        let Some(token) = self.request.headers().single(header::TOKEN).map_err(broken)? else {
+            return Ok(Seen::default());
+        };
+        let (seen, session) = self.gateway.tokens.read(token)?;
+        let counter = session.as_ref().map_or(0, Session::counter_max);
+        self.session = session;
+        Ok(seen.join(Seen { time: Ballot { counter, ..Ballot::ZERO }, ..Seen::default() }))
     }
 
     /// Reads the body of a write, but no more than the bucket allows and no longer than the deadline.
-    async fn body(&self, body: Payload, bucket: &Bucket) -> Result<Bytes, Refuse> {
+    pub(crate) async fn body(&self, body: Payload, bucket: &Bucket) -> Result<Bytes, Refuse> {
         let most = usize::try_from(bucket.definition.value_max_bytes).unwrap_or(usize::MAX);
         let announced = self.request.headers().single("content-length")?.and_then(|text| text.parse::<u64>().ok());
         let till = self.gateway.clock.to_tokio(self.deadline);
@@ -252,6 +273,16 @@ pub async fn read_body(
 }
 
 impl Trailer {
+    /// The words of one answer.
+    pub(crate) fn new(receipt: String, token: String, request_id: Option<String>) -> Trailer {
+        Trailer { receipt, token, request_id }
+    }
+
+    /// The words of an answer that took a second operation: its receipt and the newest token.
+    pub(crate) fn joined(self, later: Trailer) -> Trailer {
+        Trailer { token: later.token, ..self }
+    }
+
     /// Puts the words on an answer, be it a problem.
     pub(crate) fn on(self, answer: Result<HttpResponse, Refuse>) -> Result<HttpResponse, Refuse> {
         let words = [
@@ -275,7 +306,7 @@ impl Trailer {
     }
 }
 
-fn added(by: Option<&String>) -> Result<i64, Refuse> {
+pub(crate) fn added(by: Option<&String>) -> Result<i64, Refuse> {
     match by {
         None => Ok(1),
         Some(text) => text.parse().map_err(|_| Refuse::bad_request("`by` must be a decimal integer of 64 bits")),

@@ -124,7 +124,7 @@ async fn in_place(
     };
     let (_place, deadline) =
         admit().map_err(|refuse: Refuse| if writes { refuse.outcome_or_not_done() } else { refuse })?;
-    let mut incoming = Incoming { gateway, request, span, context, deadline };
+    let mut incoming = Incoming { gateway, request, span, context, deadline, session: None };
     match call {
         Call::Record(verb, bucket, key) => incoming.record(verb, &bucket, &key, body).await,
         Call::Buckets => incoming.buckets().await,

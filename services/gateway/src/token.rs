@@ -2,8 +2,10 @@
 //!
 //! Untrusted input: it is size-capped, versioned and carries a keyed tag, so that a forged token is refused instead of
 //! believed. It holds the newest epoch and the session's time: the Lamport counter at which the last thing that it did
-//! or saw happened. Everything that it asks next happens after that.
+//! or saw happened. Everything that it asks next happens after that. Once the session has used an available bucket it
+//! also holds what it has seen there ([`Session`]).
 
+use available::Session;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use membership::{Epoch, NodeId};
@@ -33,11 +35,13 @@ impl Seen {
 pub struct TokenKey([u8; 32]);
 
 /// The form's version, the first byte.
-const VERSION: u8 = 2;
-/// Version, epoch, and the time: its counter and its node.
-const BODY_BYTES: usize = 25;
+const VERSION: u8 = 3;
+/// Version, epoch, and the time: its counter and its node. The session's part follows, if there is one.
+const HEAD_BYTES: usize = 25;
 /// How much of the tag is sent: 2^-128 for a forger.
 const TAG_BYTES: usize = 16;
+/// What is left for the session's part: three bytes become four characters.
+const SESSION_BYTES_MAX: usize = TOKEN_MAX_BYTES / 4 * 3 - HEAD_BYTES - TAG_BYTES;
 
 impl TokenKey {
     /// The key of the cluster that holds `secret`.
@@ -45,13 +49,15 @@ impl TokenKey {
         TokenKey(blake3::derive_key("everring 2026 session tokens", secret))
     }
 
-    /// The token that says this.
-    pub fn write(&self, seen: Seen) -> String {
-        let mut bytes = Vec::with_capacity(BODY_BYTES + TAG_BYTES);
+    /// The token that says this. Of a session's part that is too long, what costs least is left out.
+    pub fn write(&self, seen: Seen, session: Option<&Session>) -> String {
+        let session = session.map_or_else(Vec::new, |session| session.encode(SESSION_BYTES_MAX));
+        let mut bytes = Vec::with_capacity(HEAD_BYTES + session.len() + TAG_BYTES);
         bytes.push(VERSION);
         bytes.extend_from_slice(&seen.epoch.0.to_be_bytes());
         bytes.extend_from_slice(&seen.time.counter.to_be_bytes());
         bytes.extend_from_slice(&seen.time.node.0.to_be_bytes());
+        bytes.extend_from_slice(&session);
         let tag = blake3::keyed_hash(&self.0, &bytes);
         bytes.extend_from_slice(&tag.as_bytes()[..TAG_BYTES]);
         URL_SAFE_NO_PAD.encode(bytes)
@@ -61,16 +67,16 @@ impl TokenKey {
     ///
     /// # Errors
     /// `bad-token`: too long, not of our form, of a later version, or not written by this cluster.
-    pub fn read(&self, token: &str) -> Result<Seen, Refuse> {
+    pub fn read(&self, token: &str) -> Result<(Seen, Option<Session>), Refuse> {
         let bad = |detail: &str| Refuse::new(ProblemCode::BadToken, detail);
         if token.len() > TOKEN_MAX_BYTES {
             return Err(bad("an Everring-Token has at most 512 bytes"));
         }
         let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| bad("the Everring-Token is not base64url"))?;
-        if bytes.first() != Some(&VERSION) || bytes.len() != BODY_BYTES + TAG_BYTES {
+        if bytes.first() != Some(&VERSION) || bytes.len() < HEAD_BYTES + TAG_BYTES {
             return Err(bad("the Everring-Token is not of a form that this gateway writes"));
         }
-        let (body, tag) = bytes.split_at(BODY_BYTES);
+        let (body, tag) = bytes.split_at(bytes.len() - TAG_BYTES);
         let expected = blake3::keyed_hash(&self.0, body);
         let mut whole = *expected.as_bytes();
         whole[..TAG_BYTES].copy_from_slice(tag);
@@ -83,7 +89,12 @@ impl TokenKey {
             eight.copy_from_slice(&body[at..at + 8]);
             u64::from_be_bytes(eight)
         };
-        Ok(Seen { epoch: Epoch(number(1)), time: Ballot { counter: number(9), node: NodeId(number(17)) } })
+        let seen = Seen { epoch: Epoch(number(1)), time: Ballot { counter: number(9), node: NodeId(number(17)) } };
+        let session = match &body[HEAD_BYTES..] {
+            [] => None,
+            bytes => Some(Session::decode(bytes).map_err(|_| bad("the Everring-Token names no session"))?),
+        };
+        Ok((seen, session))
     }
 }
 
@@ -96,22 +107,81 @@ impl std::fmt::Debug for TokenKey {
 
 #[cfg(test)]
 mod tests {
+    use available::{Actor, Context, VersionVector};
+
     use super::*;
 
     const SEEN: Seen = Seen { epoch: Epoch(3), time: Ballot { counter: 77, node: NodeId(5) } };
 
     #[test]
     fn what_is_written_reads_back_at_every_gateway_of_the_cluster() {
-        let token = TokenKey::new(b"secret").write(SEEN);
+        let token = TokenKey::new(b"secret").write(SEEN, None);
         assert!(token.len() <= TOKEN_MAX_BYTES);
-        assert_eq!(TokenKey::new(b"secret").read(&token).ok(), Some(SEEN));
+        assert_eq!(TokenKey::new(b"secret").read(&token).ok(), Some((SEEN, None)));
         assert!(TokenKey::new(b"other").read(&token).is_err(), "another cluster's");
+    }
+
+    /// A session that has seen this many keys, of twice as many actors.
+    fn busy(keys: u32) -> Session {
+        let mut session = Session::new(7);
+        for key in 0..keys {
+            let actor = |at: u32| Actor { node: NodeId(u64::from(at) << 40), birth: u64::from(at) };
+            let vector: VersionVector =
+                [(actor(2 * key), 1 << 40), (actor(2 * key + 1), 1 << 41)].into_iter().collect();
+            let context = Context::new(vector.clone(), []);
+            session.observe(
+                key,
+                &available::Seen { context, vector, deps: 5, time: 1 << 41, epoch: Epoch(3) },
+                true,
+                false,
+            );
+        }
+        session
+    }
+
+    #[test]
+    fn what_a_session_saw_in_available_buckets_comes_along() {
+        let key = TokenKey::new(b"secret");
+        let session = busy(3);
+        let token = key.write(SEEN, Some(&session));
+        assert_eq!(key.read(&token).ok(), Some((SEEN, Some(session))));
+    }
+
+    #[test]
+    fn a_token_is_never_too_long_and_what_is_left_out_is_covered_by_the_bound() {
+        let key = TokenKey::new(b"secret");
+        let session = busy(200);
+        let token = key.write(SEEN, Some(&session));
+        assert!(token.len() <= TOKEN_MAX_BYTES, "{} bytes", token.len());
+        let (_, read) = key.read(&token).expect("our own token");
+        let read = read.expect("it has a session");
+        assert!(read.counter_max() >= session.counter_max(), "no write may be stamped below what was seen");
+        assert!(read.past.bound >= 5);
+    }
+
+    #[test]
+    fn a_part_of_a_session_is_no_session() {
+        let key = TokenKey::new(b"secret");
+        let signed = |body: &[u8]| {
+            let tag = blake3::keyed_hash(&key.0, body);
+            URL_SAFE_NO_PAD.encode([body, &tag.as_bytes()[..TAG_BYTES]].concat())
+        };
+        let bytes = URL_SAFE_NO_PAD.decode(key.write(SEEN, Some(&busy(1)))).expect("our own token");
+        let body = &bytes[..bytes.len() - TAG_BYTES];
+        assert!(key.read(&signed(body)).is_ok());
+        for end in HEAD_BYTES + 1..body.len() {
+            let refused = key.read(&signed(&body[..end])).expect_err("cut");
+            assert_eq!(refused.code(), ProblemCode::BadToken);
+        }
+        let mut later = body.to_vec();
+        later[0] = VERSION + 1;
+        assert_eq!(key.read(&signed(&later)).expect_err("a later form").code(), ProblemCode::BadToken);
     }
 
     #[test]
     fn a_changed_token_is_refused() {
         let key = TokenKey::new(b"secret");
-        let token = key.write(SEEN);
+        let token = key.write(SEEN, Some(&busy(2)));
         let bytes = URL_SAFE_NO_PAD.decode(&token).expect("our own token");
         for at in 0..bytes.len() {
             let mut forged = bytes.clone();

@@ -17,9 +17,10 @@ use dispatch::Verdict;
 use replication::{Operation, Outcome, RegisterKey, Value, Version};
 use stdx::TraceContext;
 use tokio::sync::watch;
-use wire::http::ProblemCode;
+use wire::http::{Contract, ProblemCode};
 
 use crate::ask::Words;
+use crate::available_records::not_watched;
 use crate::gateway::{Gateway, Phase};
 use crate::problem::Refuse;
 use crate::records::Incoming;
@@ -105,6 +106,9 @@ impl Incoming<'_> {
         };
         let bucket = self.gateway.bucket(bucket_name, self.deadline, self.context).await?;
         let register = self.gateway.register(bucket.id, key);
+        if bucket.definition.contract == Contract::Available {
+            return Err(not_watched());
+        }
         let (found, new) = gateway.watches.join(&register)?;
         if new {
             actix_web::rt::spawn(look(gateway.clone(), bucket_name.to_owned(), register));

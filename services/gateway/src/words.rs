@@ -110,23 +110,49 @@ fn uuid_v7_ms(text: &str) -> Option<u64> {
     (uuid.get_version_num() == 7).then(|| (uuid.as_u128() >> 80) as u64)
 }
 
-/// A write's condition.
+/// A write's condition as the headers say it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Demand<'a> {
+    /// None.
+    Always,
+    /// `If-Match: *`
+    Exists,
+    /// `If-Match` with one ETag, in its quotes.
+    Matches(&'a str),
+    /// `If-None-Match: *`
+    Absent,
+}
+
+/// A write's condition, for a register.
 pub fn condition(headers: &impl Headers) -> Result<Condition, Refuse> {
+    match demand(headers)? {
+        Demand::Always => Ok(Condition::Always),
+        Demand::Exists => Ok(Condition::Exists),
+        Demand::Absent => Ok(Condition::Absent),
+        Demand::Matches(etag) => version_of(etag).map(Condition::Matches).ok_or_else(wrong_match),
+    }
+}
+
+/// A write's condition, of whatever bucket.
+pub fn demand(headers: &impl Headers) -> Result<Demand<'_>, Refuse> {
     let matches = headers.single("if-match")?;
     let none_match = headers.single("if-none-match")?;
     match (matches, none_match) {
-        (None, None) => Ok(Condition::Always),
-        (Some("*"), None) => Ok(Condition::Exists),
-        (Some(etag), None) => match version_of(etag) {
-            Some(version) => Ok(Condition::Matches(version)),
-            None => Err(Refuse::bad_request(
-                "If-Match must be `*` or the one ETag that was received, in its quotes and not weak",
-            )),
-        },
-        (None, Some("*")) => Ok(Condition::Absent),
+        (None, None) => Ok(Demand::Always),
+        (Some("*"), None) => Ok(Demand::Exists),
+        (Some(etag), None) if etag.len() > 2 && etag.starts_with('"') && etag.ends_with('"') => {
+            Ok(Demand::Matches(etag))
+        }
+        (Some(_), None) => Err(wrong_match()),
+        (None, Some("*")) => Ok(Demand::Absent),
         (None, Some(_)) => Err(Refuse::bad_request("on a write, If-None-Match can only be `*`: create, never replace")),
         (Some(_), Some(_)) => Err(Refuse::bad_request("If-Match and If-None-Match cannot both hold; send one of them")),
     }
+}
+
+/// The refusal of an `If-Match` that names no version of ours.
+pub fn wrong_match() -> Refuse {
+    Refuse::bad_request("If-Match must be `*` or the one ETag that was received, in its quotes and not weak")
 }
 
 /// What a read demands of the version it finds.
@@ -223,13 +249,26 @@ pub fn query(raw: &str, known: &[&str]) -> Result<BTreeMap<String, String>, Refu
     Ok(parameters)
 }
 
-/// The level asked for by `?consistency=`. An `ordered` bucket offers all four: strict, and the weaker ones at
-/// sequential, which promises at least as much.
-pub fn level(parameters: &BTreeMap<String, String>) -> Result<Level, Refuse> {
-    match parameters.get("consistency") {
-        None => Ok(Level::Strict),
-        Some(name) => Level::from_name(name)
-            .ok_or_else(|| Refuse::bad_request("consistency must be one of strict, sequential, causal, eventual")),
+/// The level asked for by `?consistency=`; none when the request leaves it to the bucket's contract.
+pub fn level(parameters: &BTreeMap<String, String>) -> Result<Option<Level>, Refuse> {
+    let Some(name) = parameters.get("consistency") else { return Ok(None) };
+    let wrong = || Refuse::bad_request("consistency must be one of strict, sequential, causal, eventual");
+    Level::from_name(name).map(Some).ok_or_else(wrong)
+}
+
+/// The level of an operation on an `available` bucket: causal, or eventual if that is asked for.
+pub fn available_level(asked: Option<Level>) -> Result<available::Level, Refuse> {
+    match asked {
+        None | Some(Level::Causal) => Ok(available::Level::Causal),
+        Some(Level::Eventual) => Ok(available::Level::Eventual),
+        Some(stronger @ (Level::Strict | Level::Sequential)) => {
+            let detail = format!(
+                "the bucket's contract is `available`, which offers causal and eventual, and not {}; ask for one of \
+                 these, or keep the key in a bucket with contract `ordered`",
+                stronger.name()
+            );
+            Err(Refuse::new(ProblemCode::LevelNotOffered, detail))
+        }
     }
 }
 

@@ -1,12 +1,18 @@
-//! The cores of one node, side by side: its replica, and a ring member for each of its tokens.
+//! The cores of one node, side by side: its replicas, and a ring member for each of its tokens.
+//!
+//! The replicas share one log, whose records are numbered in one order: before a core is asked for anything it is told
+//! where the log ends.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use chord::{Chord, NextHop, Peer};
 use membership::{NodeId, Position, View};
-use replication::{Effects, Input, Outbox, Record, Replica};
+use replication::{Effects, Input, LogPosition, Outbox, Record, Replica};
 use stdx::{Instant, Prng};
-use wire::node::LookupBy;
+use wire::http::Durability;
+use wire::node::{LogRecord, LookupBy};
+
+use crate::available_keys::AvailableKeys;
 
 /// Attempts to join after which the ring's lowest token begins a ring of its own: the fleet has just started, and
 /// there is nobody to be let in by. Rings that meet become one.
@@ -18,6 +24,9 @@ const CREATE_IN_ITS_STEAD_AFTER_TRIES: u32 = 20;
 pub(crate) struct Host {
     me: NodeId,
     pub replica: Replica,
+    pub available: AvailableKeys,
+    /// The last record that any core has numbered.
+    log_end: LogPosition,
     members: BTreeMap<Position, Chord>,
     lowest: Option<Position>,
     prng: Prng,
@@ -25,33 +34,95 @@ pub(crate) struct Host {
 
 impl Host {
     /// The cores of a node that has restored nothing yet.
-    pub fn new(me: NodeId, incarnation: u64, view: View) -> Host {
+    pub fn new(me: NodeId, incarnation: u64, view: View, secret: &[u8]) -> Host {
         // The seed is the only chance that the cores get; they are deterministic from here on.
         let mut prng = Prng::from_seed(rand::random());
+        let available = AvailableKeys::new(me, incarnation, &view, secret, &mut prng);
         let mut replica = Replica::new(me, view, prng.fork());
         replica.set_incarnation(incarnation);
-        Host { me, replica, members: BTreeMap::new(), lowest: None, prng }
+        let log_end = LogPosition(0);
+        Host { me, replica, available, log_end, members: BTreeMap::new(), lowest: None, prng }
+    }
+
+    /// Takes a record back from the log, in log order.
+    pub fn restore(&mut self, position: LogPosition, record: LogRecord) {
+        self.log_end = position;
+        match record {
+            LogRecord::Register(record) => self.replica.restore(position, record),
+            LogRecord::Available(record) => self.available.restore(position, record),
+        }
+    }
+
+    /// The last record that any core has numbered.
+    pub fn log_end(&self) -> LogPosition {
+        self.log_end
     }
 
     /// Begins, once every record of the log is restored: what the replica wants first.
     pub fn begin(&mut self, now: Instant) -> Effects {
-        let mut out = Outbox::default();
-        self.replica.begin(now, &mut out);
-        out.drain()
+        self.drive(|replica, out| replica.begin(now, out))
+    }
+
+    /// Begins with available keys, likewise.
+    pub fn begin_available(&mut self, durability: Durability, now: Instant, wall_ms: u64) -> available::Effects {
+        self.drive_available(|keys| keys.begin(durability, now, wall_ms))
     }
 
     /// Gives the replica one input.
     pub fn replica(&mut self, now: Instant, input: Input) -> Effects {
-        let mut out = Outbox::default();
-        self.replica.handle(now, input, &mut out);
-        out.drain()
+        self.drive(|replica, out| replica.handle(now, input, out))
+    }
+
+    /// Gives a replica of available keys one input.
+    pub fn available(&mut self, durability: Durability, now: Instant, input: available::Input) -> available::Effects {
+        self.drive_available(|keys| keys.handle(durability, now, input))
     }
 
     /// Writes current records of an old segment to the log again.
     pub fn rewrite(&mut self, records: Vec<Record>) -> Effects {
+        self.drive(|replica, out| replica.rewrite(records, out))
+    }
+
+    /// The same for records of available keys.
+    pub fn rewrite_available(&mut self, records: Vec<(LogPosition, available::Record)>) -> available::Effects {
+        self.drive_available(|keys| keys.rewrite(records))
+    }
+
+    /// Whether a record of the log still says how things are.
+    pub fn is_current(&self, position: LogPosition, record: &LogRecord) -> bool {
+        match record {
+            LogRecord::Register(record) => self.replica.is_current(record),
+            LogRecord::Available(record) => self.available.of(Durability::Disk).is_current(position, record),
+        }
+    }
+
+    /// What the log holds at `through` or before and nowhere else, made from memory.
+    pub fn held_through(&self, through: LogPosition) -> Vec<(LogPosition, LogRecord)> {
+        let registers = self.replica.held_through(through).into_iter();
+        let registers = registers.map(|record| (LogPosition(0), LogRecord::Register(record)));
+        let available = self.available.of(Durability::Disk).held_through(through).into_iter();
+        registers.chain(available.map(|(position, record)| (position, LogRecord::Available(record)))).collect()
+    }
+
+    /// Bytes that the log would hold if it held everything once.
+    pub fn live_bytes(&self) -> usize {
+        self.replica.live_bytes() + self.available.of(Durability::Disk).live_bytes()
+    }
+
+    fn drive(&mut self, act: impl FnOnce(&mut Replica, &mut Outbox)) -> Effects {
         let mut out = Outbox::default();
-        self.replica.rewrite(records, &mut out);
-        out.drain()
+        self.replica.note_log_end(self.log_end);
+        act(&mut self.replica, &mut out);
+        let effects = out.drain();
+        self.log_end = effects.persist.last().map_or(self.log_end, |(position, _)| *position);
+        effects
+    }
+
+    fn drive_available(&mut self, act: impl FnOnce(&mut AvailableKeys) -> available::Effects) -> available::Effects {
+        self.available.note_log_end(self.log_end);
+        let effects = act(&mut self.available);
+        self.log_end = effects.persist.last().map_or(self.log_end, |(position, _)| *position);
+        effects
     }
 
     /// Enters the ring with each token that the view gives this node, leaves it with those that the view gives it no
@@ -105,7 +176,7 @@ impl Host {
     /// When the next timer of any core is due.
     pub fn next_timeout(&self) -> Option<Instant> {
         let ring = self.members.values().filter_map(Chord::next_timeout);
-        ring.chain(self.replica.next_timeout()).min()
+        ring.chain(self.replica.next_timeout()).chain(self.available.next_timeout()).min()
     }
 
     /// Which way to a position: from one token, or from the one of ours that lies nearest before it.

@@ -58,6 +58,7 @@ impl Collector for StatusMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let status = self.0.read();
         let ready = i64::from(status.is_ready());
+        let (disk, memory) = (status.available.disk, status.available.memory);
         let gauges = [
             (names::NODE_REGISTERS, "Registers held, deletions included", status.registers as i64),
             (names::NODE_LIVE_BYTES, "Bytes of current records", status.live_bytes as i64),
@@ -72,6 +73,14 @@ impl Collector for StatusMetrics {
             (names::NODE_SCRUB_PASSES, "Times at which all of the log had been read", status.scrub.passes as i64),
             (names::NODE_DAMAGE_FOUND, "Places where the log was found damaged", status.scrub.damage_found as i64),
             (names::NODE_DAMAGED_SEGMENTS, "Damaged segments still there", status.scrub.damaged_segments as i64),
+            (names::NODE_AVAILABLE_KEYS, "Available keys held on disk", disk.keys as i64),
+            (names::NODE_MEMORY_KEYS, "Available keys held in memory only", memory.keys as i64),
+            (
+                names::NODE_AVAILABLE_WHOLE,
+                "1 when its available keys are counted",
+                i64::from(disk.whole && memory.whole),
+            ),
+            (names::NODE_HINTS, "Writes kept for other nodes", (disk.hints + memory.hints) as i64),
             (names::NODE_READY, "1 when the node holds all that it should", ready),
         ];
         for (name, help, value) in gauges {

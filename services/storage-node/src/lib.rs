@@ -18,6 +18,7 @@
 //! - when the disk fails, the process ends.
 
 mod absences;
+mod available_keys;
 mod host;
 mod http;
 mod node_loop;
@@ -26,6 +27,7 @@ mod serve;
 mod span_book;
 mod start;
 mod status;
+mod sweep;
 
 pub use node_loop::Parting;
 pub use scrub::{BYTES_PER_SECOND_DEFAULT, ScrubStatus};

@@ -8,20 +8,24 @@ use client::consul::Consul;
 use client::fleet::{Directory, Fleet};
 use client::ring_changes::{self, RingChangeError};
 use membership::{ChangeError, NodeId, Position};
-use replication::{Answer, Effects, Event, Input, LogPosition, Record, Ticket};
+use replication::{Answer, Effects, Event, Input, LogPosition, Ticket};
 use runtime::{Clock, ConnectionId, LogEvent, LogThread, PeerEvent, Peers};
 use stdx::{Instant, TraceContext};
 use store::{Damage, SegmentId, framed_len};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use wire::codec::encode_record;
-use wire::node::{Frame, OperationCall, Payload, Sender};
+use wire::codec::encode_log_record;
+use wire::http::Durability;
+use wire::node::{Frame, LogRecord, OperationCall, Payload, Sender};
 
 use crate::absences::Absences;
 use crate::host::Host;
 use crate::scrub::Scrub;
 use crate::span_book::SpanBook;
 use crate::status::{Board, Copying, Pointers, State, Status};
+use crate::sweep::Sweep;
+
+mod available_keys;
 
 /// How often the status is written and old spans are swept.
 const HOUSEKEEPING_EVERY: Duration = Duration::from_millis(200);
@@ -76,7 +80,6 @@ pub(crate) struct NodeLoop {
     names: BTreeMap<NodeId, String>,
     callers: BTreeMap<Ticket, (ConnectionId, u64)>,
     ticket_last: u64,
-    log_end: LogPosition,
     disk_full: bool,
     draining: bool,
     /// Whether the ring has a view in which this node is no member any more.
@@ -93,6 +96,8 @@ pub(crate) struct NodeLoop {
     cleaned_at: Instant,
     seeded_at: Instant,
     ended_due_at: Instant,
+    /// How far each table of available keys is gone through: on disk, in memory.
+    sweeps: [Sweep; 2],
 }
 
 /// What a node that is told to end is to do first.
@@ -119,13 +124,12 @@ pub(crate) enum Ended {
 }
 
 impl NodeLoop {
-    pub fn new(parts: Parts, first: Effects) -> NodeLoop {
+    pub fn new(parts: Parts) -> NodeLoop {
         let mut node = NodeLoop {
             spans: SpanBook::default(),
             names: BTreeMap::new(),
             callers: BTreeMap::new(),
             ticket_last: 0,
-            log_end: LogPosition(0),
             disk_full: false,
             draining: false,
             retired: false,
@@ -138,9 +142,12 @@ impl NodeLoop {
             cleaned_at: parts.clock.now(),
             seeded_at: parts.clock.now(),
             ended_due_at: parts.clock.now(),
+            sweeps: Default::default(),
             parts,
         };
+        let first = node.parts.host.begin(node.parts.clock.now());
         node.carry_out(first);
+        node.begin_available();
         node
     }
 
@@ -190,7 +197,9 @@ impl NodeLoop {
             }
             // Told to end while it is leaving, it serves on until others hold all that it held.
             let left = leave_until.is_none_or(|until| self.parts.clock.now() >= until);
-            if !self.draining && (self.retired || (told_to_end && left)) {
+            // Who has left still hands on what only it knows.
+            let gone = self.retired && self.parts.host.available.is_released();
+            if !self.draining && (gone || (told_to_end && left)) {
                 self.begin_drain();
                 drain_until = Some(now + DRAIN_MAX);
             }
@@ -210,6 +219,7 @@ impl NodeLoop {
         self.draining = true;
         self.parts.peers.go_away();
         self.tell_replica(Input::Drain);
+        self.tell_available(|| available::Input::Drain);
         self.keep_house();
     }
 
@@ -218,11 +228,13 @@ impl NodeLoop {
             PeerEvent::Up(node) => {
                 tracing::info!(peer = %self.name_of(node), "connected");
                 self.tell_replica(Input::PeerFound(node));
+                self.tell_available(|| available::Input::PeerFound(node));
             }
             PeerEvent::Down(node) => {
                 tracing::warn!(peer = %self.name_of(node), "connection lost");
                 self.spans.lost(node);
                 self.tell_replica(Input::PeerLost(node));
+                self.tell_available(|| available::Input::PeerLost(node));
                 let now = self.parts.clock.now();
                 let send = self.parts.host.ring_lost(now, node);
                 self.send_ring(send);
@@ -247,12 +259,18 @@ impl NodeLoop {
                 }
             }
             Payload::Operation(call) => self.take_operation(via, call, frame.context),
+            Payload::Available { durability, message } => {
+                let Some(peer) = from.node_id() else { return };
+                self.take_available(peer, durability, message, frame.context);
+            }
+            Payload::AvailableOperation(call) => self.take_available_operation(via, call, frame.context),
             Payload::Lookup { call, target, at, by } => {
                 let hop = self.parts.host.next_hop(target, at, by);
                 let payload = Payload::LookupReply { call, hop };
                 self.parts.peers.reply(via, Frame { context: frame.context, payload });
             }
             Payload::OperationReply { .. }
+            | Payload::AvailableReply { .. }
             | Payload::LookupReply { .. }
             | Payload::Hello(_)
             | Payload::GoAway
@@ -273,7 +291,10 @@ impl NodeLoop {
 
     fn take_log_event(&mut self, event: LogEvent) {
         match event {
-            LogEvent::Synced(position) => self.tell_replica(Input::Synced(position)),
+            LogEvent::Synced(position) => {
+                self.tell_replica(Input::Synced(position));
+                self.tell_available_of(Durability::Disk, available::Input::Synced(position));
+            }
             LogEvent::Full(full) => {
                 if full {
                     tracing::error!("the disk is full: writes are refused, reads go on; make room or raise the quota");
@@ -282,10 +303,13 @@ impl NodeLoop {
                 }
                 self.disk_full = full;
                 self.tell_replica(Input::DiskFull(full));
+                self.tell_available_of(Durability::Disk, available::Input::DiskFull(full));
             }
             LogEvent::OldestSegment { id, records } => {
-                let records = records.into_iter().map(|(_, record)| record);
-                self.clean(id, records.filter(|record| self.parts.host.replica.is_current(record)).collect());
+                let host = &self.parts.host;
+                let current = records.into_iter().filter(|(position, record)| host.is_current(*position, record));
+                let current = current.collect();
+                self.clean(id, current);
             }
             LogEvent::Dropped(id) => self.take_dropped(id),
             LogEvent::Scrubbed { bytes, pass_ended } => {
@@ -293,9 +317,9 @@ impl NodeLoop {
             }
             LogEvent::Damaged(damage) => self.take_damage(damage),
             LogEvent::LostSegment { id, through } => {
-                let held = self.parts.host.replica.held_through(through);
-                let registers = held.len();
-                tracing::warn!(segment = id.0, registers, "what the damaged segment held is written again from memory");
+                let held = self.parts.host.held_through(through);
+                let records = held.len();
+                tracing::warn!(segment = id.0, records, "what the damaged segment held is written again from memory");
                 self.clean(id, held);
             }
             LogEvent::Failed(_) => {}
@@ -315,7 +339,7 @@ impl NodeLoop {
              that is done, and look at the disk"
         );
         self.scrub.found(segment);
-        self.parts.log.clean(self.parts.host.replica.live_bytes() as u64);
+        self.parts.log.clean(self.parts.host.live_bytes() as u64);
     }
 
     fn take_dropped(&mut self, id: SegmentId) {
@@ -325,21 +349,30 @@ impl NodeLoop {
             tracing::debug!(segment = id.0, "a segment of the log was cleaned");
         }
         if self.scrub.has_damage() {
-            self.parts.log.clean(self.parts.host.replica.live_bytes() as u64);
+            self.parts.log.clean(self.parts.host.live_bytes() as u64);
         }
     }
 
     /// Writes the current records of an old segment to the log again, and then gives the segment up.
-    fn clean(&mut self, id: SegmentId, current: Vec<Record>) {
-        let copies: u64 = current.iter().map(|record| framed_len(encode_record(record).len() as u64)).sum();
+    fn clean(&mut self, id: SegmentId, current: Vec<(LogPosition, LogRecord)>) {
+        let copies: u64 = current.iter().map(|(_, record)| framed_len(encode_log_record(record).len() as u64)).sum();
         if self.parts.log.sizes().room_bytes < copies + CLEANING_RESERVE_BYTES {
             // Copies that wait for room would hold up everything behind them: better to wait until there is room.
             self.parts.log.keep_segment(id);
             return;
         }
-        let effects = self.parts.host.rewrite(current);
+        let (mut registers, mut available) = (Vec::new(), Vec::new());
+        for (position, record) in current {
+            match record {
+                LogRecord::Register(record) => registers.push(record),
+                LogRecord::Available(record) => available.push((position, record)),
+            }
+        }
+        let effects = self.parts.host.rewrite(registers);
         self.carry_out(effects);
-        self.parts.log.drop_segment(id, self.log_end);
+        let effects = self.parts.host.rewrite_available(available);
+        self.carry_out_available(Durability::Disk, effects);
+        self.parts.log.drop_segment(id, self.parts.host.log_end());
     }
 
     fn follow_fleet(&mut self) {
@@ -349,6 +382,7 @@ impl NodeLoop {
         self.names = fleet.view.members.iter().map(|member| (member.id, member.name.clone())).collect();
         self.retired |= fleet.view.is_formed() && fleet.view.member(self.parts.id).is_none();
         self.tell_replica(Input::View((*fleet.view).clone()));
+        self.tell_available(|| available::Input::View((*fleet.view).clone()));
         self.seed_ring();
     }
 
@@ -417,7 +451,9 @@ impl NodeLoop {
 
     /// Tells discovery of changes for which all is copied; the change is complete with the last one's word.
     fn note_copied(&mut self) {
-        let changes = self.parts.host.replica.copied_changes();
+        let available = self.parts.host.available.copied_changes();
+        let mut changes = self.parts.host.replica.copied_changes();
+        changes.retain(|change| available.contains(change));
         let under_way = self.noting.as_ref().is_some_and(|noting| !noting.is_finished());
         if changes.is_empty() || under_way {
             return;
@@ -445,6 +481,7 @@ impl NodeLoop {
 
     fn tick(&mut self) {
         self.tell_replica(Input::Tick);
+        self.tick_available();
         let now = self.parts.clock.now();
         let send = self.parts.host.ring_tick(now);
         self.send_ring(send);
@@ -458,10 +495,8 @@ impl NodeLoop {
 
     /// Persist, then send, then answer: the core holds back what must wait for the disk.
     fn carry_out(&mut self, effects: Effects) {
-        if let Some((last, _)) = effects.persist.last() {
-            self.log_end = *last;
-            self.parts.log.append(effects.persist);
-        }
+        let records = effects.persist.into_iter().map(|(position, record)| (position, LogRecord::Register(record)));
+        self.parts.log.append(records.collect());
         let now = self.parts.clock.now();
         for envelope in effects.send {
             let name = self.names.get(&envelope.to).map_or("", String::as_str);
@@ -522,7 +557,7 @@ impl NodeLoop {
         }
         if now.since(self.cleaned_at) >= CLEANING_EVERY && !self.draining {
             self.cleaned_at = now;
-            self.parts.log.clean(self.parts.host.replica.live_bytes() as u64);
+            self.parts.log.clean(self.parts.host.live_bytes() as u64);
         }
         if now.since(self.seeded_at) >= SEEDS_EVERY {
             self.seed_ring();
@@ -531,6 +566,7 @@ impl NodeLoop {
             self.ended_due_at = now;
             let effects = self.parts.host.replica(now, Input::EndDue { wall_ms: self.parts.clock.wall_ms() });
             self.carry_out(effects);
+            self.sweep_available();
         }
         self.note_copied();
         self.give_up_absent(now);
@@ -543,7 +579,7 @@ impl NodeLoop {
         let replica = &self.parts.host.replica;
         let epoch = replica.view().epoch.0;
         let transfer = replica.transfer_status();
-        let holds_all = replica.has_caught_up() && !replica.view().is_joining(self.parts.id);
+        let holds_all = replica.has_caught_up() && !replica.view().is_joining(self.parts.id) && !self.available_lags();
         let state = match (self.draining, epoch, holds_all) {
             (true, _, _) => State::Draining,
             (_, 0, _) => State::Starting,
@@ -559,7 +595,7 @@ impl NodeLoop {
             epoch,
             state,
             registers: replica.registers(),
-            live_bytes: replica.live_bytes(),
+            live_bytes: self.parts.host.live_bytes(),
             log_bytes: self.parts.log.sizes().total_bytes,
             catch_up_remaining: replica.lagging(),
             copying: Copying {
@@ -570,6 +606,7 @@ impl NodeLoop {
             },
             leaving: self.is_leaving(),
             waiting: replica.waiting(),
+            available: self.available_status(),
             disk_full: self.disk_full,
             scrub: self.scrub.status(),
             successors: successors.map(|peer| self.name_of(peer.node)).collect(),

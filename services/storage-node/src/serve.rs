@@ -203,7 +203,8 @@ impl Node {
         let mut damaged = false;
         let (identity, host, log) = loop {
             let identity = claimed.identity;
-            let mut host = Host::new(NodeId(identity.node), identity.incarnation, view.clone());
+            let mut host =
+                Host::new(NodeId(identity.node), identity.incarnation, view.clone(), config.cluster_secret.as_bytes());
             match claimed.open_log(&config, &mut host)? {
                 Opened::Whole(log) => break (identity, host, log),
                 Opened::Damaged(damage) => {
@@ -240,7 +241,6 @@ impl Node {
 
         let clock = Clock::start();
         host.replica.set_transfer_rate(config.transfer_bytes_per_second.unwrap_or(0));
-        let first = host.begin(clock.now());
         let (log_sender, log_events) = mpsc::unbounded_channel();
         // The loop may be gone already when the last events come: then nobody needs them.
         let log = LogThread::start(log, move |event| drop(log_sender.send(event))).map_err(StartError::Start)?;
@@ -277,7 +277,7 @@ impl Node {
             scrub_bytes_per_second,
             damaged_at_start: damaged,
         };
-        let ended = NodeLoop::new(parts, first).run(shutdown).await;
+        let ended = NodeLoop::new(parts).run(shutdown).await;
         if let Err(error) = registration.deregister().await {
             tracing::warn!(%error, "could not be taken out of discovery; its check will turn critical by itself");
         }

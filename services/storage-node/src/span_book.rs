@@ -11,6 +11,9 @@ use stdx::{Instant, TraceContext};
 use telemetry::names;
 use telemetry::spans::{self, LiveSpan};
 use telemetry::{KeyValue, SpanKind};
+use wire::http::Durability;
+
+mod available_keys;
 
 /// Questions whose answer never comes are forgotten after this time.
 const SILENCE_MAX: Duration = Duration::from_secs(3);
@@ -21,8 +24,23 @@ const OPEN_MAX: usize = 16_384;
 #[derive(Debug, Default)]
 pub(crate) struct SpanBook {
     coordinations: BTreeMap<Ticket, LiveSpan>,
-    asked: BTreeMap<(NodeId, RoundId), Asked>,
-    answering: BTreeMap<(NodeId, RoundId), Asked>,
+    asked: BTreeMap<(NodeId, Question), Asked>,
+    answering: BTreeMap<(NodeId, Question), Asked>,
+}
+
+/// Names a question among those of its asker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Question {
+    /// About a register.
+    Register(RoundId),
+    /// About an available key: a message's or a round's number, from one sequence.
+    Available { in_memory: bool, number: u64 },
+}
+
+impl Question {
+    fn available(durability: Durability, number: u64) -> Question {
+        Question::Available { in_memory: durability == Durability::Memory, number }
+    }
 }
 
 #[derive(Debug)]
@@ -76,21 +94,57 @@ impl SpanBook {
     pub fn leaving(&mut self, now: Instant, envelope: &Envelope, name: &str) -> TraceContext {
         let body = &envelope.message.body;
         if let Some(round) = answered_round(body) {
-            if let Some(asked) = self.answering.remove(&(envelope.to, round)) {
-                asked.span.end();
-            }
+            self.answered((envelope.to, Question::Register(round)));
             return envelope.context;
         }
         let Some((word, round, key)) = question(body) else { return envelope.context };
-        if !envelope.context.is_some() || self.asked.len() >= OPEN_MAX {
-            return envelope.context;
+        let attributes = || question_attributes(key, body, name);
+        self.ask(now, (envelope.to, Question::Register(round)), word, envelope.context, attributes)
+    }
+
+    /// An answer of ours leaves.
+    fn answered(&mut self, question: (NodeId, Question)) {
+        if let Some(asked) = self.answering.remove(&question) {
+            asked.span.end();
         }
-        let asked = self.asked.entry((envelope.to, round)).or_insert_with(|| {
-            let attributes = question_attributes(key, body, name);
-            let span = spans::start(SpanKind::Client, word, envelope.context, attributes);
+    }
+
+    /// A question of ours leaves: its context.
+    fn ask(
+        &mut self,
+        now: Instant,
+        question: (NodeId, Question),
+        word: &'static str,
+        context: TraceContext,
+        attributes: impl FnOnce() -> Vec<KeyValue>,
+    ) -> TraceContext {
+        if !context.is_some() || self.asked.len() >= OPEN_MAX {
+            return context;
+        }
+        let asked = self.asked.entry(question).or_insert_with(|| {
+            let span = spans::start(SpanKind::Client, word, context, attributes());
             Asked { span, at: now }
         });
         asked.span.context()
+    }
+
+    /// Another node's question came in: the context to answer it in.
+    fn be_asked(
+        &mut self,
+        now: Instant,
+        question: (NodeId, Question),
+        word: &'static str,
+        context: TraceContext,
+        attributes: impl FnOnce() -> Vec<KeyValue>,
+    ) -> TraceContext {
+        if !context.is_some() || self.answering.len() >= OPEN_MAX {
+            return context;
+        }
+        let answering = self.answering.entry(question).or_insert_with(|| {
+            let span = spans::start(SpanKind::Server, word, context, attributes());
+            Asked { span, at: now }
+        });
+        answering.span.context()
     }
 
     /// A message came in: the context that the core should carry.
@@ -103,7 +157,7 @@ impl SpanBook {
         context: TraceContext,
     ) -> TraceContext {
         if let Some(round) = answered_round(body) {
-            if let Some(mut asked) = self.asked.remove(&(from, round)) {
+            if let Some(mut asked) = self.asked.remove(&(from, Question::Register(round))) {
                 if matches!(body, Body::Nack { .. }) {
                     asked.span.set(names::DB_RESPONSE_STATUS_CODE, "refused");
                 }
@@ -112,19 +166,13 @@ impl SpanBook {
             return context;
         }
         let Some((word, round, key)) = question(body) else { return context };
-        if !context.is_some() || self.answering.len() >= OPEN_MAX {
-            return context;
-        }
-        let answering = self.answering.entry((from, round)).or_insert_with(|| {
-            let span = spans::start(SpanKind::Server, word, context, question_attributes(key, body, me));
-            Asked { span, at: now }
-        });
-        answering.span.context()
+        let attributes = || question_attributes(key, body, me);
+        self.be_asked(now, (from, Question::Register(round)), word, context, attributes)
     }
 
     /// The connection to a node broke: what it was asked, it will not answer.
     pub fn lost(&mut self, node: NodeId) {
-        let rounds: Vec<(NodeId, RoundId)> = self.asked.keys().filter(|(to, _)| *to == node).copied().collect();
+        let rounds: Vec<(NodeId, Question)> = self.asked.keys().filter(|(to, _)| *to == node).copied().collect();
         for key in rounds {
             if let Some(mut asked) = self.asked.remove(&key) {
                 asked.span.fail("reset");

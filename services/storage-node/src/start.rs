@@ -124,13 +124,13 @@ impl Claimed {
         Ok(claimed)
     }
 
-    /// Opens the log and gives each of its records back to the replica. Where the log is damaged, nothing that was
+    /// Opens the log and gives each of its records back to the replicas. Where the log is damaged, nothing that was
     /// given back may be used.
     pub fn open_log(self, config: &Config, host: &mut Host) -> Result<Opened, StartError> {
         let log_config = LogConfig { may_create: false, ..log_config(config, self.identity.log) };
         let mut unreadable = None;
-        let log = Log::open(self.disk, log_config, &mut |sequence, body| match wire::codec::decode_record(body) {
-            Ok(record) => host.replica.restore(LogPosition(sequence), record),
+        let log = Log::open(self.disk, log_config, &mut |sequence, body| match wire::codec::decode_log_record(body) {
+            Ok(record) => host.restore(LogPosition(sequence), record),
             Err(error) => unreadable = Some(error),
         });
         match (log, unreadable) {

@@ -36,6 +36,32 @@ pub struct Copying {
     pub bytes: u64,
 }
 
+/// What a node holds of available buckets, one kind of durability.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct AvailableStatus {
+    /// Keys held, tombstones included.
+    pub keys: usize,
+    /// Bytes of their states, about.
+    pub bytes: usize,
+    /// Whether it has what it ever told anybody that it holds: else it is not counted.
+    pub whole: bool,
+    /// Writes that are kept for other nodes.
+    pub hints: usize,
+    /// Writes kept for other nodes that these have taken since the start.
+    pub hints_taken: u64,
+    /// Operations that wait for their answer.
+    pub waiting: usize,
+}
+
+/// The same for both kinds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct AvailableStatuses {
+    /// Kept on disk.
+    pub disk: AvailableStatus,
+    /// Kept in memory.
+    pub memory: AvailableStatus,
+}
+
 /// What `GET /status` answers.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Status {
@@ -63,6 +89,8 @@ pub struct Status {
     pub leaving: bool,
     /// Operations that wait for their answer.
     pub waiting: usize,
+    /// What it holds of available buckets.
+    pub available: AvailableStatuses,
     /// Whether the disk takes no more writes.
     pub disk_full: bool,
     /// What reading the log again has found.

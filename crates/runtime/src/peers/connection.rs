@@ -46,6 +46,7 @@ pub(super) struct Connection {
 /// Who waits for which kind of answer.
 pub(super) enum Waiting {
     Operation(oneshot::Sender<(Outcome, Receipt)>),
+    Available(oneshot::Sender<(available::Outcome, available::Receipt)>),
     Lookup(oneshot::Sender<Option<NextHop>>),
 }
 
@@ -249,13 +250,19 @@ impl Connection {
     /// Hands an answer to its call. One that nobody waits for any more is dropped.
     fn answer(&self, payload: Payload) -> Result<(), End> {
         let call = match &payload {
-            Payload::OperationReply { call, .. } | Payload::LookupReply { call, .. } => *call,
+            Payload::OperationReply { call, .. }
+            | Payload::AvailableReply { call, .. }
+            | Payload::LookupReply { call, .. } => *call,
             _ => return Err(End::OutOfStep("no answer where an answer was expected")),
         };
         let Some(waiting) = lock(&self.calls).as_mut().and_then(|calls| calls.remove(&call)) else { return Ok(()) };
         // A receiver that is gone gave up in this moment; its loss.
         match (waiting, payload) {
             (Waiting::Operation(waiting), Payload::OperationReply { outcome, receipt, .. }) => {
+                let _ = waiting.send((outcome, receipt));
+                Ok(())
+            }
+            (Waiting::Available(waiting), Payload::AvailableReply { outcome, receipt, .. }) => {
                 let _ = waiting.send((outcome, receipt));
                 Ok(())
             }
@@ -384,8 +391,15 @@ impl Connection {
                 Ok(())
             }
             Payload::Hello(_) => Err(End::OutOfStep("a second Hello")),
-            Payload::OperationReply { .. } | Payload::LookupReply { .. } => self.answer(frame.payload),
-            Payload::Replica(_) | Payload::Chord(_) | Payload::Operation(_) | Payload::Lookup { .. } => {
+            Payload::OperationReply { .. } | Payload::AvailableReply { .. } | Payload::LookupReply { .. } => {
+                self.answer(frame.payload)
+            }
+            Payload::Replica(_)
+            | Payload::Chord(_)
+            | Payload::Operation(_)
+            | Payload::Available { .. }
+            | Payload::AvailableOperation(_)
+            | Payload::Lookup { .. } => {
                 let event = PeerEvent::Frame { from: self.peer.clone(), via: self.id, frame };
                 shared.events.send(event).await.map_err(|_| End::OwnerGone)
             }

@@ -14,7 +14,8 @@ use membership::{NodeId, Position};
 use replication::{Operation, Outcome, Receipt, Refusal};
 use stdx::TraceContext;
 use tokio::sync::{mpsc, oneshot, watch};
-use wire::node::{Frame, Hello, LookupBy, OperationCall, Payload, Sender};
+use wire::http::Durability;
+use wire::node::{AvailableCall, Frame, Hello, LookupBy, OperationCall, Payload, Sender};
 
 use connection::{Connection, Enqueued, Waiting};
 pub use handshake::ConnectError;
@@ -223,6 +224,25 @@ impl Peers {
         }
     }
 
+    /// Has a node coordinate an operation on a key of an available bucket. As for [`Peers::call`].
+    pub fn call_available(
+        &self,
+        to: NodeId,
+        (durability, operation): (Durability, available::Operation),
+        deadline: Duration,
+        context: TraceContext,
+    ) -> impl Future<Output = Result<(available::Outcome, available::Receipt), CallError>> + Send + 'static {
+        let shared = Arc::clone(&self.shared);
+        async move {
+            let deadline_ms = u32::try_from(deadline.as_millis()).unwrap_or(u32::MAX);
+            let (answer, received) = oneshot::channel();
+            let call = shared.next_call();
+            let payload = Payload::AvailableOperation(AvailableCall { call, deadline_ms, durability, operation });
+            let _open = shared.start_call(to, call, Waiting::Available(answer), &Frame { context, payload })?;
+            receive(received, deadline).await
+        }
+    }
+
     /// Asks a node the way to a position, at one of its tokens (none: at the one that knows best). As for
     /// [`Peers::call`].
     pub fn lookup(
@@ -322,17 +342,30 @@ impl Drop for OpenCall {
 
 /// A short frame in the place of an answer that did not fit.
 fn shorter(frame: Frame) -> Option<Frame> {
-    let Payload::OperationReply { call, outcome, receipt } = frame.payload else { return None };
-    let outcome = match outcome {
-        Outcome::Value(Some(_)) => Outcome::Refused(Refusal::Overloaded),
-        Outcome::Done { value: Some(_), .. } => Outcome::Unknown,
+    let payload = match frame.payload {
+        Payload::OperationReply { call, outcome, receipt } => {
+            Payload::OperationReply { call, outcome: shorter_outcome(outcome)?, receipt }
+        }
+        Payload::AvailableReply { call, outcome: available::Outcome::Read { .. }, receipt } => {
+            let outcome = available::Outcome::Refused(available::Refusal::Overloaded);
+            Payload::AvailableReply { call, outcome, receipt }
+        }
+        // Whatever else is said is short already.
+        _ => return None,
+    };
+    Some(Frame { context: frame.context, payload })
+}
+
+fn shorter_outcome(outcome: Outcome) -> Option<Outcome> {
+    match outcome {
+        Outcome::Value(Some(_)) => Some(Outcome::Refused(Refusal::Overloaded)),
+        Outcome::Done { value: Some(_), .. } => Some(Outcome::Unknown),
         Outcome::Value(None)
         | Outcome::Done { value: None, .. }
         | Outcome::Remembered(_)
         | Outcome::Refused(_)
-        | Outcome::Unknown => return None,
-    };
-    Some(Frame { context: frame.context, payload: Payload::OperationReply { call, outcome, receipt } })
+        | Outcome::Unknown => None,
+    }
 }
 
 async fn receive<T>(received: oneshot::Receiver<T>, deadline: Duration) -> Result<T, CallError> {

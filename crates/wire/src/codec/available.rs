@@ -53,13 +53,13 @@ pub(super) fn read_vector(r: &mut Reader) -> Result<VersionVector, CodecError> {
     Ok(entries.into_iter().collect())
 }
 
-fn write_context(w: &mut Writer<'_>, context: &Context) {
+pub(super) fn write_context(w: &mut Writer<'_>, context: &Context) {
     write_vector(w, &context.vector);
     w.list(context.dots(), |w, dot| write_dot(w, *dot));
     w.list(&context.requests, |w, request| w.fixed_u128(request.0));
 }
 
-fn read_context(r: &mut Reader) -> Result<Context, CodecError> {
+pub(super) fn read_context(r: &mut Reader) -> Result<Context, CodecError> {
     let mut context = Context::new(read_vector(r)?, r.list(ACTOR_BYTES_MIN + 1, read_dot)?);
     context.requests = r.list(16, |r| r.fixed_u128().map(RequestId))?;
     Ok(context)

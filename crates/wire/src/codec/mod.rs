@@ -23,7 +23,8 @@ use replication::Record;
 use stdx::TraceContext;
 
 use crate::frame::{self, FRAME_VERSION, PREFIX_BYTES};
-use crate::node::{Frame, Hello, LookupBy, OperationCall, Payload, Sender};
+use crate::http::Durability;
+use crate::node::{AvailableCall, Frame, Hello, LogRecord, LookupBy, OperationCall, Payload, Sender};
 
 pub use bytes_io::SHARED_BYTES_MIN;
 use bytes_io::{Reader, Writer};
@@ -31,6 +32,8 @@ pub use error::CodecError;
 
 /// The format of log records; the first byte of each. 2 brought fencing tokens and the ends of values.
 pub const RECORD_FORMAT: u8 = 2;
+/// The same for log records of available keys: it tells one kind from the other.
+pub const AVAILABLE_RECORD_FORMAT: u8 = 0x81;
 
 /// Appends one whole frame, length prefix included, to `out`.
 ///
@@ -97,7 +100,7 @@ pub fn decode_record(bytes: &[u8]) -> Result<Record, CodecError> {
 pub fn encode_available_record(record: &::available::Record) -> Vec<u8> {
     let mut out = BytesMut::new();
     let mut writer = Writer(&mut out);
-    writer.u8(RECORD_FORMAT);
+    writer.u8(AVAILABLE_RECORD_FORMAT);
     available::write_record(&mut writer, record);
     out.into()
 }
@@ -109,12 +112,31 @@ pub fn encode_available_record(record: &::available::Record) -> Vec<u8> {
 pub fn decode_available_record(bytes: &[u8]) -> Result<::available::Record, CodecError> {
     let mut reader = Reader(Bytes::copy_from_slice(bytes));
     let theirs = reader.u8()?;
-    if theirs != RECORD_FORMAT {
-        return Err(CodecError::OtherVersion { theirs, ours: RECORD_FORMAT });
+    if theirs != AVAILABLE_RECORD_FORMAT {
+        return Err(CodecError::OtherVersion { theirs, ours: AVAILABLE_RECORD_FORMAT });
     }
     let record = available::read_record(&mut reader)?;
     reader.finish()?;
     Ok(record)
+}
+
+/// A record of either kind as bytes.
+pub fn encode_log_record(record: &LogRecord) -> Vec<u8> {
+    match record {
+        LogRecord::Register(record) => encode_record(record),
+        LogRecord::Available(record) => encode_available_record(record),
+    }
+}
+
+/// Reads a record of either kind back; its first byte says which.
+///
+/// # Errors
+/// Any [`CodecError`]: the record is damaged, or of another format.
+pub fn decode_log_record(bytes: &[u8]) -> Result<LogRecord, CodecError> {
+    match bytes.first() {
+        Some(&AVAILABLE_RECORD_FORMAT) => decode_available_record(bytes).map(LogRecord::Available),
+        _ => decode_record(bytes).map(LogRecord::Register),
+    }
 }
 
 /// An operation on an available key as bytes, without a frame around it.
@@ -154,6 +176,24 @@ pub fn decode_available_answer(bytes: Bytes) -> Result<(::available::Outcome, ::
     Ok(answer)
 }
 
+/// What somebody has seen of an available key, as bytes.
+pub fn encode_available_context(context: &::available::Context) -> Bytes {
+    let mut out = BytesMut::new();
+    available::write_context(&mut Writer(&mut out), context);
+    out.freeze()
+}
+
+/// Reads what [`encode_available_context`] wrote.
+///
+/// # Errors
+/// Any [`CodecError`].
+pub fn decode_available_context(bytes: Bytes) -> Result<::available::Context, CodecError> {
+    let mut reader = Reader(bytes);
+    let context = available::read_context(&mut reader)?;
+    reader.finish()?;
+    Ok(context)
+}
+
 /// A message between replicas of available keys as bytes, without a frame around it.
 pub fn encode_available_message(message: &::available::Message) -> Bytes {
     let mut out = BytesMut::new();
@@ -183,6 +223,9 @@ fn kind(payload: &Payload) -> u8 {
         Payload::LookupReply { .. } => 7,
         Payload::GoAway => 8,
         Payload::Ping => 9,
+        Payload::Available { .. } => 10,
+        Payload::AvailableOperation(_) => 11,
+        Payload::AvailableReply { .. } => 12,
     }
 }
 
@@ -215,6 +258,21 @@ fn write_payload(w: &mut Writer<'_>, payload: &Payload) {
             w.option(hop.as_ref(), chords::write_next_hop);
         }
         Payload::GoAway | Payload::Ping => {}
+        Payload::Available { durability, message } => {
+            write_durability(w, *durability);
+            available::write_message(w, message);
+        }
+        Payload::AvailableOperation(AvailableCall { call, deadline_ms, durability, operation }) => {
+            w.varint(*call);
+            w.varint(u64::from(*deadline_ms));
+            write_durability(w, *durability);
+            available::write_operation(w, operation);
+        }
+        Payload::AvailableReply { call, outcome, receipt } => {
+            w.varint(*call);
+            available::write_outcome(w, outcome);
+            available::write_receipt(w, receipt);
+        }
     }
 }
 
@@ -246,8 +304,35 @@ fn read_payload(r: &mut Reader, kind: u8) -> Result<Payload, CodecError> {
         7 => Payload::LookupReply { call: r.varint()?, hop: r.option(chords::read_next_hop)? },
         8 => Payload::GoAway,
         9 => Payload::Ping,
+        10 => Payload::Available { durability: read_durability(r)?, message: available::read_message(r)? },
+        11 => Payload::AvailableOperation(AvailableCall {
+            call: r.varint()?,
+            deadline_ms: r.varint_u32()?,
+            durability: read_durability(r)?,
+            operation: available::read_operation(r)?,
+        }),
+        12 => Payload::AvailableReply {
+            call: r.varint()?,
+            outcome: available::read_outcome(r)?,
+            receipt: available::read_receipt(r)?,
+        },
         tag => return Err(CodecError::UnknownTag { noun: "kind of frame", tag }),
     })
+}
+
+fn write_durability(w: &mut Writer<'_>, durability: Durability) {
+    w.u8(match durability {
+        Durability::Disk => 0,
+        Durability::Memory => 1,
+    });
+}
+
+fn read_durability(r: &mut Reader) -> Result<Durability, CodecError> {
+    match r.u8()? {
+        0 => Ok(Durability::Disk),
+        1 => Ok(Durability::Memory),
+        tag => Err(CodecError::UnknownTag { noun: "durability", tag }),
+    }
 }
 
 fn write_hello(w: &mut Writer<'_>, hello: &Hello) {

@@ -109,7 +109,17 @@ fn queries_are_strict_about_names() {
 #[test]
 fn levels_are_known_by_name() {
     let of = |text: &str| level(&query(text, &["consistency"]).expect("known"));
-    assert_eq!(of("").ok(), Some(Level::Strict));
-    assert_eq!(of("consistency=eventual").ok(), Some(Level::Eventual));
+    assert_eq!(of("").ok(), Some(None), "the contract's own");
+    assert_eq!(of("consistency=eventual").ok(), Some(Some(Level::Eventual)));
     assert!(of("consistency=best").is_err());
+}
+
+#[test]
+fn an_available_bucket_offers_causal_and_less() {
+    assert_eq!(available_level(None).ok(), Some(available::Level::Causal));
+    assert_eq!(available_level(Some(Level::Causal)).ok(), Some(available::Level::Causal));
+    assert_eq!(available_level(Some(Level::Eventual)).ok(), Some(available::Level::Eventual));
+    for stronger in [Level::Strict, Level::Sequential] {
+        assert_eq!(available_level(Some(stronger)).expect_err("too much").code(), ProblemCode::LevelNotOffered);
+    }
 }

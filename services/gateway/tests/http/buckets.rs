@@ -51,10 +51,9 @@ async fn a_buckets_largest_value_is_kept_to() {
 async fn kinds_that_are_not_offered_say_so() {
     let bench = Bench::new();
     for (line, body, code) in [
-        ("GET /v1/kv/sessions/k", "", "contract-not-offered"),
-        ("PUT /v1/kv/cache/k", "v", "contract-not-offered"),
         ("PUT /v1/kv/locks/k", "v", "forbidden"),
-        ("PUT /v1/buckets/b", r#"{"contract":"available"}"#, "contract-not-offered"),
+        ("PUT /v1/buckets/b", r#"{"type":"counter"}"#, "contract-not-offered"),
+        ("PUT /v1/buckets/b", r#"{"contract":"available","type":"map","ttl_s":5}"#, "contract-not-offered"),
         ("PUT /v1/buckets/records", r#"{"contract":"available"}"#, "bucket-differs"),
         ("DELETE /v1/buckets/records", "", "forbidden"),
         ("PUT /v1/buckets/B", "", "bad-request"),

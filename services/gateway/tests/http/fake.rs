@@ -1,5 +1,5 @@
 //! Storage nodes made up: one register table that all nodes share (so any replica may coordinate, as in the real ring),
-//! and a mood for each node.
+//! one replica of available keys that they share likewise, and a mood for each node.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -16,8 +16,9 @@ use gateway::{Metrics, configure};
 use membership::{BucketId, ClusterId, Epoch, KeyHasher, Member, NodeId, Position, View};
 use replication::{Ballot, Effect, Operation, Outcome, Receipt, Refusal, RegisterKey, Version};
 use runtime::CallError;
-use stdx::TraceContext;
+use stdx::{Instant, Prng, TraceContext};
 use tokio::sync::watch;
+use wire::http::Durability;
 
 pub const SECRET: &str = "a test's secret";
 
@@ -56,6 +57,19 @@ struct State {
     counter: u64,
     moods: BTreeMap<NodeId, Mood>,
     calls: Vec<Called>,
+    available: [Option<available::Replica>; 2],
+    available_calls: Vec<AvailableCalled>,
+    /// What every operation on an available key is refused with, once.
+    behind: Option<u64>,
+    tickets: u64,
+}
+
+/// A call about an available key as a node saw it.
+#[derive(Clone, Debug)]
+pub struct AvailableCalled {
+    pub node: NodeId,
+    pub durability: Durability,
+    pub operation: available::Operation,
 }
 
 #[derive(Default)]
@@ -72,6 +86,16 @@ impl FakeNodes {
 
     pub fn set_all(&self, mood: Mood) {
         (1..=5).for_each(|node| self.set_mood(NodeId(node), mood));
+    }
+
+    /// The next operation on an available key is refused as behind a write of this order.
+    pub fn be_ahead(&self, order: u64) {
+        self.state().behind = Some(order);
+    }
+
+    /// The calls about available keys so far, oldest first; forgets them.
+    pub fn take_available_calls(&self) -> Vec<AvailableCalled> {
+        std::mem::take(&mut self.state().available_calls)
     }
 
     /// The calls so far, oldest first; forgets them.
@@ -119,9 +143,85 @@ impl Nodes for FakeNodes {
         };
         Box::pin(std::future::ready(answer))
     }
+
+    fn call_available(
+        &self,
+        to: NodeId,
+        (durability, operation): (Durability, available::Operation),
+        deadline: Duration,
+        _context: TraceContext,
+    ) -> Calling<available::Outcome> {
+        let mut state = self.state();
+        state.available_calls.push(AvailableCalled { node: to, durability, operation: operation.clone() });
+        let refuse = |refusal| Ok((available::Outcome::Refused(refusal), available::Receipt::default()));
+        let answer = match state.moods.get(&to).copied().unwrap_or_default() {
+            Mood::Sound if state.behind.is_some() => {
+                refuse(available::Refusal::Behind(state.behind.take().unwrap_or_default()))
+            }
+            Mood::Sound => Ok(state.act_available(durability, operation)),
+            Mood::Down => Err(CallError::NotConnected),
+            Mood::Resets => Err(CallError::Reset),
+            Mood::ActsAndResets => {
+                state.act_available(durability, operation);
+                Err(CallError::Reset)
+            }
+            Mood::Silent => {
+                return Box::pin(async move {
+                    tokio::time::sleep(deadline).await;
+                    Err(CallError::Deadline)
+                });
+            }
+            Mood::Refuses(_) => refuse(available::Refusal::NoQuorum),
+            Mood::GivesUp => Ok((available::Outcome::Unknown, available::Receipt::default())),
+            Mood::Confused => Ok((available::Outcome::Remembered(None), available::Receipt::default())),
+        };
+        Box::pin(std::future::ready(answer))
+    }
 }
 
 impl State {
+    /// The real core, alone: its own disk has always synced already.
+    fn act_available(
+        &mut self,
+        durability: Durability,
+        operation: available::Operation,
+    ) -> (available::Outcome, available::Receipt) {
+        self.tickets += 1;
+        let ticket = replication::Ticket(self.tickets);
+        let now = Instant::from_millis(self.tickets);
+        let mut out = available::Outbox::default();
+        let replica = self.available[usize::from(durability == Durability::Memory)].get_or_insert_with(|| {
+            let mut view = View::forming(ClusterId(7), 1, 1, 0);
+            let tokens = vec![Position(1)];
+            view.members.push(Member { id: NodeId(1), name: "n1".into(), zone: None, weight: 1, tokens });
+            view.epoch = Epoch(1);
+            let config = available::Config::default();
+            let mut replica = available::Replica::new(NodeId(1), 1, view, b"secret", config, Prng::from_seed(1));
+            replica.begin(Instant::ZERO, 1, &mut out);
+            replica
+        });
+        let deadline = Instant::from_millis(u64::MAX >> 24);
+        let context = TraceContext::NONE;
+        let wall_ms = 1;
+        let mut answers = Vec::new();
+        let mut input = Some(available::Input::Operation { ticket, operation, deadline, wall_ms, context });
+        loop {
+            let effects = out.drain();
+            answers.extend(effects.answers);
+            match (effects.persist.last(), input.take()) {
+                (Some((last, _)), then) => {
+                    replica.handle(now, available::Input::Synced(*last), &mut out);
+                    input = then;
+                }
+                (None, Some(then)) => replica.handle(now, then, &mut out),
+                (None, None) => break,
+            }
+        }
+        let answer =
+            answers.into_iter().find(|answer| answer.ticket == ticket).expect("a lone replica answers at once");
+        (answer.outcome, answer.receipt)
+    }
+
     fn act(&mut self, node: NodeId, operation: Operation) -> Outcome {
         self.counter += 1;
         let version = Version { ballot: Ballot { counter: self.counter, node }, index: 0 };
@@ -147,6 +247,12 @@ pub fn fleet() -> Fleet {
         (1..=5).map(|id| Member { id: NodeId(id), name: format!("n{id}"), zone: None, weight: 1, tokens: tokens(id) });
     let view = View { epoch: Epoch(1), members: members.collect(), ..View::forming(ClusterId(7), 3, 5, 0) };
     Fleet { ring: Arc::new(view.ring()), view: Arc::new(view), nodes: BTreeMap::new() }
+}
+
+/// The homes of a key of a bucket, in the order of the ring.
+pub fn homes_of(bucket: u32, key: &str) -> Vec<NodeId> {
+    let position = KeyHasher::new(SECRET.as_bytes()).position(BucketId(bucket), key.as_bytes());
+    fleet().ring.replicas_of(position).to_vec()
 }
 
 /// The replicas of a key of the bucket `records`, owner first.

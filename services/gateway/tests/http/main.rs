@@ -1,6 +1,7 @@
 //! The gateway's HTTP contract, against a made-up node layer: every answer has the form, the headers and the code that
 //! the interface promises, whatever the nodes do.
 
+mod available;
 mod buckets;
 mod failover;
 mod fake;

@@ -1,0 +1,135 @@
+//! Loops that write and read at the levels below sequential, a key each: the measure of their downtime.
+//!
+//! They are paced, unlike those of [`crate::tick`]: a few requests in each window tell whether it was down, and the
+//! machine that runs fleet and verifier together has other things to do. They ask in no trace and outside the history.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use client::gateway::{Action, GatewayClient, Reply};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval};
+use wire::http::Level;
+
+use crate::conduct::unsampled;
+use crate::downtime::Downtime;
+use crate::levels::{BUCKET, LEVELS};
+use crate::recorder::Recorder;
+
+/// Loops of each level.
+const LOOPS: usize = 5;
+/// How often each of them writes and reads: some eight times in a window, all together.
+const EVERY: Duration = Duration::from_millis(60);
+
+/// What the loops of one level have seen.
+#[derive(Clone, Debug, Default)]
+pub struct LevelRecord {
+    /// Reads that were answered in time.
+    pub reads: Downtime,
+    /// Writes that were answered in time.
+    pub writes: Downtime,
+    /// Requests that were surely not done, or answered too late.
+    pub failed: u64,
+    /// Writes with an unknown outcome.
+    pub unknown: u64,
+}
+
+/// What all of them have seen.
+#[derive(Debug, Default)]
+pub struct LevelTicks {
+    inner: Mutex<BTreeMap<Level, LevelRecord>>,
+}
+
+impl LevelTicks {
+    /// What was seen so far, by level.
+    pub fn record(&self) -> BTreeMap<Level, LevelRecord> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Level, LevelRecord>> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Runs the loops until `stop` becomes true, and deletes their keys.
+pub async fn run(
+    ticks: Arc<LevelTicks>,
+    recorder: Arc<Recorder>,
+    client: GatewayClient,
+    prefix: String,
+    deadline: Duration,
+    stop: watch::Receiver<bool>,
+) {
+    let mut loops = JoinSet::new();
+    for level in LEVELS {
+        for number in 0..LOOPS {
+            let tick = Tick {
+                ticks: Arc::clone(&ticks),
+                recorder: Arc::clone(&recorder),
+                gateway: client.preferring(number),
+                key: format!("{prefix}tick-{}{number}", level.name()),
+                level,
+                deadline,
+                token: None,
+            };
+            loops.spawn(tick.run(stop.clone()));
+        }
+    }
+    while loops.join_next().await.is_some() {}
+}
+
+struct Tick {
+    ticks: Arc<LevelTicks>,
+    recorder: Arc<Recorder>,
+    gateway: GatewayClient,
+    key: String,
+    level: Level,
+    deadline: Duration,
+    /// What the loop has written is its own to replace: else its values would pile up side by side.
+    token: Option<String>,
+}
+
+impl Tick {
+    async fn run(mut self, stop: watch::Receiver<bool>) {
+        let mut pace = interval(EVERY);
+        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut number = 0u64;
+        while !*stop.borrow() && !self.recorder.is_full() {
+            pace.tick().await;
+            number += 1;
+            self.ask(Action::Put { value: Bytes::from(number.to_string()), content_type: None }).await;
+            self.ask(Action::Get).await;
+        }
+        self.ask(Action::Delete).await;
+    }
+
+    async fn ask(&mut self, action: Action) {
+        let (is_read, counts) = (action == Action::Get, action != Action::Delete);
+        let mut request = unsampled(action, &self.key, Default::default(), self.deadline);
+        BUCKET.clone_into(&mut request.bucket);
+        request.level = Some(self.level);
+        request.token = self.token.clone();
+        let sent = tokio::time::Instant::now();
+        let reply = self.gateway.send(&request).await;
+        let late = sent.elapsed() > self.deadline;
+        let now_ns = self.recorder.now_ns();
+        let mut all = self.ticks.lock();
+        let record = all.entry(self.level).or_default();
+        match reply {
+            Reply::Ok(answer) => {
+                match (late, is_read) {
+                    _ if !counts => {}
+                    (true, _) => record.failed += 1,
+                    (false, true) => record.reads.success(now_ns),
+                    (false, false) => record.writes.success(now_ns),
+                }
+                self.token = answer.token.or(self.token.take());
+            }
+            Reply::Failed(_) => record.failed += 1,
+            Reply::Unknown(_) => record.unknown += 1,
+        }
+    }
+}
