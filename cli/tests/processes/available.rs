@@ -209,6 +209,26 @@ fn what_is_kept_in_memory_survives_a_node_and_what_is_on_disk_the_fleet() {
 }
 
 #[test]
+fn a_value_whose_time_is_up_is_not_shown_and_gives_its_room_back() {
+    let up = Up::start(&[]);
+    assert_eq!(put(&up, "/v1/kv/sessions/short?ttl=300ms", &"x".repeat(20_000)), 201);
+    assert_eq!(put(&up, "/v1/kv/sessions/long?ttl=1d", "for long"), 201);
+    eventually("a value does not end", || {
+        let read = run(&["get", "short", "--bucket", "sessions", "--gateway", up.gateway()]);
+        if read.status.code() == Some(1) { Ok(()) } else { Err(format!("{read:?}")) }
+    });
+    for name in ["n1", "n2", "n3"] {
+        eventually("what is over is still held", || {
+            let status = get_json(&up.http(name), "/status")?;
+            // What is left of it is a tombstone, for as long as its requests are remembered.
+            let bytes = status["available"]["disk"]["bytes"].as_u64().ok_or("no figure")?;
+            if bytes < 10_000 { Ok(()) } else { Err(format!("{name} holds {bytes} bytes")) }
+        });
+    }
+    assert_eq!(shown(&Session::default().ask(&up, &["get", "long", "--bucket", "sessions"])), ["for long"]);
+}
+
+#[test]
 fn what_an_ordered_answer_showed_goes_before_what_its_session_does_next() {
     let up = Up::start(&[]);
     let (mut writer, mut reader) = (Session::default(), Session::default());

@@ -17,15 +17,22 @@ const KEYS_MAX: usize = 4_096;
 const DELETIONS_MAX: usize = 256;
 /// How much longer the next home waits than the one before it, in milliseconds.
 const TURN_MS: u64 = 5_000;
-/// What the keys of the bucket `cache` may take at one node, about, in bytes.
-pub(crate) const CACHE_BYTES_MAX: usize = 128 << 20;
+/// What the keys in memory may take at one node, about, in bytes, before those of the bucket `cache` are let go of.
+const CACHE_BYTES_MAX: usize = 128 << 20;
 /// Tells a deletion's request from that of the write which it ends.
 const MARK: u128 = 0x656e_6465_645f_656e_6465_645f_656e_6465;
 
 /// Goes through a table, some keys at a time.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Sweep {
     next: u64,
+    cache_bytes_max: usize,
+}
+
+impl Default for Sweep {
+    fn default() -> Sweep {
+        Sweep { next: 0, cache_bytes_max: CACHE_BYTES_MAX }
+    }
 }
 
 impl Sweep {
@@ -37,7 +44,7 @@ impl Sweep {
         homes: impl Fn(Position) -> std::sync::Arc<[NodeId]>,
         wall_ms: u64,
     ) -> Vec<Operation> {
-        let crowded = table.bytes() > CACHE_BYTES_MAX;
+        let crowded = table.bytes() > self.cache_bytes_max;
         let mut deletions = Vec::new();
         let mut evicted: Vec<(u64, Operation)> = Vec::new();
         let mut looked = 0;
@@ -174,6 +181,31 @@ mod tests {
             }
         };
         assert_eq!(request(1), request(3));
+    }
+
+    #[test]
+    fn a_crowded_cache_lets_go_of_what_was_written_first_and_of_nothing_else() {
+        let mut table = Table::new(DigestKey::new(b"secret"));
+        for position in 0..16 {
+            held(&mut table, position, &[None]);
+        }
+        let cache = ALWAYS_BUCKETS.iter().find(|(name, _)| *name == "cache").expect("it always exists").1;
+        for position in 0..16u64 {
+            let dot = Dot { counter: 100 - position, actor: Actor { node: NodeId(1), birth: 1 } };
+            let body = EntryBody::Value(Value { body: Bytes::from_static(b"v"), content_type: Bytes::new() });
+            let (request, order) = (RequestId(u128::from(position)), dot.counter);
+            let entry = Entry { dot, request, first_sent_ms: 0, order, session: 0, existed: false, body };
+            let state = State { entries: vec![entry], ..State::absent(Kind::LastWriter) };
+            table.put(&RegisterKey { bucket: BucketId(cache), ..key(position) }, state, LogPosition(1));
+        }
+        let homes = |_| -> Arc<[NodeId]> { [1].map(NodeId).into() };
+        let evicted = |cache_bytes_max| {
+            let mut sweep = Sweep { cache_bytes_max, ..Sweep::default() };
+            let operations = sweep.next(&table, NodeId(1), homes, 10);
+            operations.iter().map(|one| (one.key.bucket.0, one.key.position.0)).collect::<Vec<_>>()
+        };
+        assert_eq!(evicted(table.bytes()), []);
+        assert_eq!(evicted(1), [(cache, 15), (cache, 14)], "an eighth at a time, the oldest first");
     }
 
     #[test]
