@@ -11,6 +11,7 @@
 //!   traces against the history.
 //! - Sessions at the levels below sequential ([`levels`], [`level_ticks`]) use an available bucket, beside the strict
 //!   traffic.
+//! - The **litmus tests** ([`litmus`]) ask whether the levels are what they are called, and whether they differ.
 //! - The **verdict** ([`verdict`]) is kept, broken or invalid. [`replay`] drives the same proof with a recorded trace.
 //!
 //! What it is *not*: it starts and restarts no process, it knows no core and no protocol, and it never repairs
@@ -33,6 +34,7 @@ pub mod faults;
 pub mod latency;
 pub mod level_ticks;
 pub mod levels;
+pub mod litmus;
 pub mod lock_history;
 pub mod lock_traffic;
 pub mod metrics;

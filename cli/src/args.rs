@@ -63,6 +63,8 @@ pub enum Command {
     Explain(people::KeyArgs),
     /// Ask a running fleet for a while, as many clients at once, and judge its answers.
     Verify(VerifyArgs),
+    /// Run the litmus tests of consistency against a running fleet, at every level.
+    Litmus(LitmusArgs),
     /// Judge a history: is there an order of its operations that explains every answer?
     Check(CheckArgs),
     /// Play a recorded trace against gateways, and judge the answers.
@@ -483,6 +485,27 @@ pub struct VerifyArgs {
     pub keys: u32,
     #[command(flatten)]
     pub judged: JudgedArgs,
+}
+
+/// `everring litmus`.
+#[derive(Debug, Args)]
+pub struct LitmusArgs {
+    #[command(flatten)]
+    pub gateways: GatewaysArgs,
+    /// How long to ask.
+    #[arg(long = "for", env = "EVERRING_FOR", default_value = "30s", value_name = "TIME", value_parser = parse_duration)]
+    pub duration: Duration,
+    /// Rounds at a time.
+    #[arg(long, env = "EVERRING_LANES", default_value_t = 8, value_parser = value_parser!(u16).range(1..=256))]
+    pub lanes: u16,
+    /// How long a session waits for an answer.
+    #[arg(long, env = "EVERRING_DEADLINE", default_value = "1s", value_parser = parse_duration)]
+    pub deadline: Duration,
+    /// Names the run's keys. Without it one is drawn.
+    #[arg(long, env = "EVERRING_SEED")]
+    pub seed: Option<u64>,
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 /// `everring replay`.

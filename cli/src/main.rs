@@ -17,6 +17,7 @@ mod check;
 mod cluster;
 mod duration;
 mod lineage;
+mod litmus;
 mod load;
 mod lock;
 mod out;
@@ -77,6 +78,7 @@ fn carry_out(command: Command, logs: Option<String>) -> anyhow::Result<u8> {
         Command::Ring(args) => ring::run(args),
         Command::Explain(args) => people::explain(args),
         Command::Verify(args) => load::verify(args, logs),
+        Command::Litmus(args) => litmus::run(args),
         Command::Replay(args) => load::replay(args, logs),
         Command::Check(args) => check::run(args),
         Command::Sim(args) => simulate::run(args),
