@@ -205,7 +205,7 @@ impl Node {
             let identity = claimed.identity;
             let mut host = Host::new(NodeId(identity.node), identity.incarnation, view.clone());
             match claimed.open_log(&config, &mut host)? {
-                Opened::Whole(log) => break (identity, host, log),
+                Opened::Whole(log) => break (identity, host, *log),
                 Opened::Damaged(damage) => {
                     claimed = start::give_up_damaged(&config, identity, &view, damage)?;
                     damaged = true;
