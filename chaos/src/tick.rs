@@ -21,8 +21,8 @@ pub const TICK_CLIENTS: usize = 3;
 const WRONG_MAX: usize = 16;
 /// After a request that failed at once, a loop waits this long: a fleet in trouble is not helped by a storm.
 const FAILED_PAUSE: Duration = Duration::from_millis(5);
-/// How long a loop on a lock waits between two rounds: some calls in each window of the downtime, and little load beside
-/// that of the others.
+/// How long a loop on a lock waits between two rounds: some calls in each window of the downtime, and little load
+/// beside that of the others.
 const LOCK_PAUSE: Duration = Duration::from_millis(30);
 /// How long it holds the lock at most, if the call that gives it back is lost.
 const LOCK_TTL_MS: u64 = 5_000;

@@ -206,7 +206,7 @@ impl Node {
             let mut host =
                 Host::new(NodeId(identity.node), identity.incarnation, view.clone(), config.cluster_secret.as_bytes());
             match claimed.open_log(&config, &mut host)? {
-                Opened::Whole(log) => break (identity, host, log),
+                Opened::Whole(log) => break (identity, host, *log),
                 Opened::Damaged(damage) => {
                     claimed = start::give_up_damaged(&config, identity, &view, damage)?;
                     damaged = true;

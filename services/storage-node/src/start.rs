@@ -134,7 +134,7 @@ impl Claimed {
             Err(error) => unreadable = Some(error),
         });
         match (log, unreadable) {
-            (Ok(log), None) => Ok(Opened::Whole(log)),
+            (Ok(log), None) => Ok(Opened::Whole(Box::new(log))),
             (Err(damage @ OpenError::Damaged { .. }), _) => Ok(Opened::Damaged(damage)),
             (Err(error), _) => Err(data_error(config, error)),
             (Ok(_), Some(error)) => Err(data_error(config, error)),
@@ -145,7 +145,7 @@ impl Claimed {
 /// A log as it was found.
 pub(crate) enum Opened {
     /// Its records are given back.
-    Whole(Log),
+    Whole(Box<Log>),
     /// Something that was acknowledged cannot be read.
     Damaged(OpenError),
 }
