@@ -137,11 +137,11 @@ fn a_failed_sync_is_the_end() {
 #[derive(Default)]
 struct Core {
     last: u64,
-    current: BTreeMap<Position, (LogPosition, Record)>,
+    current: BTreeMap<Position, (LogPosition, LogRecord)>,
 }
 
 impl Core {
-    fn persist(&mut self, record: Record) -> (LogPosition, Record) {
+    fn persist(&mut self, record: LogRecord) -> (LogPosition, LogRecord) {
         self.last += 1;
         let LogRecord::Register(Record::Accepted { key, .. }) = &record else {
             panic!("only registers are written here")
@@ -151,7 +151,7 @@ impl Core {
     }
 
     /// The answer to an offered segment: its current records, again.
-    fn copies(&mut self, offered: Vec<(LogPosition, Record)>) -> Vec<(LogPosition, Record)> {
+    fn copies(&mut self, offered: Vec<(LogPosition, LogRecord)>) -> Vec<(LogPosition, LogRecord)> {
         let is_current = |position: &LogPosition| self.current.values().any(|(current, _)| current == position);
         let copies: Vec<_> = offered.into_iter().filter(|(position, _)| is_current(position)).collect();
         copies.into_iter().map(|(_, record)| self.persist(record)).collect()
@@ -243,7 +243,9 @@ fn a_damaged_segment_is_told_and_goes_once_its_records_came_again_from_memory() 
         thread.stop();
         let mut newest = BTreeMap::new();
         for (sequence, record) in restored(&disk) {
-            let Record::Accepted { key, .. } = &record else { panic!("only registers were written") };
+            let LogRecord::Register(Record::Accepted { key, .. }) = &record else {
+                panic!("only registers were written")
+            };
             newest.insert(key.position, (LogPosition(sequence), record));
         }
         assert_eq!(newest, core.current, "nothing that was held is lost with the segment");
