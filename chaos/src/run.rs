@@ -317,7 +317,7 @@ async fn conclude(recorder: &Recorder, check_limit: Duration, evidence: &mut Evi
         evidence.notes.push(note);
     }
     let history = std::mem::take(&mut evidence.record.history);
-    let named = [(Level::Strict, "registers"), (Level::Causal, "available keys"), (Level::Eventual, "available keys")];
+    let named = [(Level::Strict, "registers"), (Level::Causal, "causal keys"), (Level::Eventual, "eventual keys")];
     for (level, name) in named {
         // Strict requests are there in every run; of the other levels only what was asked for is judged.
         if level == Level::Strict || evidence.levels.contains_key(&level) {

@@ -123,9 +123,8 @@ mod tests {
     /// One operation of a process at a level, from its call to its answer.
     fn operation(process: u64, level: &str, f: &str, asked: &str, answered: &str) -> String {
         let line = |kind: &str, value: &str| {
-            format!(
-                r#"{{"process":{process},"type":"{kind}","f":"{f}","key":"sessions/k","value":{value},"level":"{level}"}}"#
-            )
+            let told = format!(r#""type":"{kind}","value":{value},"level":"{level}""#);
+            format!(r#"{{"process":{process},"f":"{f}","key":"k",{told}}}"#)
         };
         format!("{}\n{}", line("invoke", asked), line("ok", answered))
     }

@@ -6,13 +6,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chaos::replay::{Entry, Op, Recording};
-use chaos::{Judgement, Load, ReplayConfig, RunConfig, TrafficConfig, Verdict, run_traffic};
+use chaos::{Judgement, LevelsConfig, Load, ReplayConfig, RunConfig, TrafficConfig, Verdict, run_traffic};
 use support::{FakeFleet, Mode};
 
 async fn judged(mode: Mode, load: Load, ticks: bool) -> Verdict {
+    judged_with(mode, load, ticks, None).await
+}
+
+async fn judged_with(mode: Mode, load: Load, ticks: bool, levels: Option<LevelsConfig>) -> Verdict {
     let fleet = FakeFleet::start(mode, None).await;
     let config = RunConfig {
         gateways: vec![fleet.gateway()],
+        levels,
         duration: Some(Duration::from_millis(1_500)),
         seed: 11,
         load,
@@ -114,6 +119,17 @@ async fn two_holders_are_found() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_token_given_twice_is_found() {
     assert_broken(&judged_locks(Mode::SameToken, false).await, "(locks)");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_keeps_one_value_of_those_that_did_not_see_each_other_is_found_at_both_levels() {
+    // As a register the fake is right; as an available bucket it loses acknowledged writes.
+    let verdict = judged_with(Mode::Correct, traffic(), false, Some(LevelsConfig::default())).await;
+    assert_broken(&verdict, "violate level causal");
+    assert_broken(&verdict, "violate level eventual");
+    assert!(verdict.because.iter().all(|because| !because.contains("level strict")), "{:?}", verdict.because);
+    let levels: Vec<&str> = verdict.checks.iter().map(|check| check.level.as_str()).collect();
+    assert_eq!(levels, ["strict", "causal", "eventual"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

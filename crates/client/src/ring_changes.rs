@@ -100,8 +100,8 @@ pub async fn give_up(consul: &Consul, absent: NodeId) -> Result<Option<View>, Ri
     Ok((before != Some(after.epoch)).then_some(after))
 }
 
-/// The storage nodes that are registered, with their addresses; if `passing`, only those whose checks pass, which lived a
-/// few seconds ago.
+/// The storage nodes that are registered, with their addresses; if `passing`, only those whose checks pass, which lived
+/// a few seconds ago.
 ///
 /// # Errors
 /// Discovery gave no answer.

@@ -1,4 +1,5 @@
-//! Which nodes hold an arc: one rule for the view and for whoever chooses tokens, in a walk that ends as soon as it may.
+//! Which nodes hold an arc: one rule for the view and for whoever chooses tokens, in a walk that ends as soon as it
+//! may.
 
 /// What a walk along the ring found.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -22,7 +22,8 @@ impl Absences {
         Absences { grace, since: BTreeMap::new() }
     }
 
-    /// Takes note of who is up at `now`, which is to say connected; who has been away for longest, if that is longer than the grace period.
+    /// Takes note of who is up at `now`, which is to say connected; who has been away for longest, if that is longer
+    /// than the grace period.
     ///
     /// A node that sees no majority of the members is the one that is away: it begins to count anew. While a change is
     /// pending nobody is proposed, so that the ring gives up one member at a time.

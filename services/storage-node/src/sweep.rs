@@ -47,14 +47,12 @@ impl Sweep {
         let crowded = table.bytes() > self.cache_bytes_max;
         let mut deletions = Vec::new();
         let mut evicted: Vec<(u64, Operation)> = Vec::new();
-        let mut looked = 0;
         let mut next = 0;
-        for (key, held) in table.range(Range { first: self.next, last: u64::MAX }) {
+        for (looked, (key, held)) in table.range(Range { first: self.next, last: u64::MAX }).enumerate() {
             if looked == KEYS_MAX || deletions.len() >= DELETIONS_MAX {
                 next = key.position.0;
                 break;
             }
-            looked += 1;
             let homes = homes(key.position);
             let Some(turn) = homes.iter().position(|home| *home == me) else { continue };
             for entry in &held.state.entries {

@@ -618,10 +618,7 @@ fn write_body(w: &mut Writer<'_>, body: &Body) {
         }
         Body::Ask { pass, question, ranges } => {
             step(w, 8, *pass, *question);
-            w.list(ranges, |w, question| {
-                write_range(w, &question.range);
-                w.option(question.print.as_ref(), write_print);
-            });
+            w.list(ranges, write_question);
         }
         Body::Tell { pass, question, answers, whole, marks } => {
             step(w, 9, *pass, *question);
@@ -647,6 +644,11 @@ fn write_body(w: &mut Writer<'_>, body: &Body) {
         }
         Body::Hints { from_ms } => begin(w, 16, *from_ms),
     }
+}
+
+fn write_question(w: &mut Writer<'_>, question: &Question) {
+    write_range(w, &question.range);
+    w.option(question.print.as_ref(), write_print);
 }
 
 fn write_told(w: &mut Writer<'_>, answers: &[RangeAnswer], (whole, marks): (bool, &VersionVector)) {
