@@ -67,7 +67,8 @@ const LEVELS: [(Level, &str, bool); 4] = [
     (Level::Causal, "sessions", true),
     (Level::Eventual, "sessions", true),
 ];
-/// The longest pause of a session before each of its requests: without pauses, sessions that begin together rarely meet.
+/// The longest pause of a session before each of its requests: without pauses, sessions that begin together rarely
+/// meet.
 const PAUSE_MAX: Duration = Duration::from_millis(3);
 
 /// The checker's word for a level.

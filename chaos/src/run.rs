@@ -300,16 +300,17 @@ async fn drive(
     evidence.proofs = trace_check.proofs();
     evidence.ticks = config.ticks.then(|| ticks.record());
     evidence.replay = replay.map(|replay| replay.report());
-    if locks {
+    let locks = locks.then_some(&*book);
+    conclude(&recorder, locks, config.check_limit, evidence).await;
+}
+
+/// Takes the record over, and has its history judged; that of the locks was judged on the way.
+async fn conclude(recorder: &Recorder, locks: Option<&LockBook>, check_limit: Duration, evidence: &mut Evidence) {
+    if let Some(book) = locks {
         let (check, report, trouble) = book.conclude();
         evidence.circumstances.void.extend(trouble);
         evidence.locks = Some((check, report));
     }
-    conclude(&recorder, config.check_limit, evidence).await;
-}
-
-/// Takes the record over, and has its history judged.
-async fn conclude(recorder: &Recorder, check_limit: Duration, evidence: &mut Evidence) {
     evidence.tally = recorder.tally();
     evidence.record = recorder.take();
     if evidence.record.operations.len() >= OPERATIONS_MAX {

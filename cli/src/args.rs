@@ -493,7 +493,13 @@ pub struct LitmusArgs {
     #[command(flatten)]
     pub gateways: GatewaysArgs,
     /// How long to ask.
-    #[arg(long = "for", env = "EVERRING_FOR", default_value = "30s", value_name = "TIME", value_parser = parse_duration)]
+    #[arg(
+        long = "for",
+        env = "EVERRING_FOR",
+        default_value = "30s",
+        value_name = "TIME",
+        value_parser = parse_duration
+    )]
     pub duration: Duration,
     /// Rounds at a time.
     #[arg(long, env = "EVERRING_LANES", default_value_t = 8, value_parser = value_parser!(u16).range(1..=256))]

@@ -1,6 +1,6 @@
 //! `everring sim`: the deterministic simulator from the command line.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use sim::Violation;
@@ -62,9 +62,10 @@ pub fn run(args: SimArgs) -> anyhow::Result<u8> {
             Ok(exit_of(summary.first_violation.as_ref().map(|(_, violation)| violation)))
         }
         SimCommand::Speed { per_second, length, output } => {
-            let began = processor_time();
+            let (began, on_processor) = (Instant::now(), processor_time());
             let found = steady::speed(per_second, length);
-            speed(found, processor_time().saturating_sub(began), output.output)
+            let on_processor = processor_time().saturating_sub(on_processor);
+            speed(found, (began.elapsed(), on_processor), output.output)
         }
         SimCommand::Costs { output } => costs(steady::costs(), output.output),
         SimCommand::Ring(args) => simulate_ring::ring(&args),
@@ -89,12 +90,17 @@ fn processor_time() -> Duration {
     Duration::from_nanos(text.split(' ').next().and_then(|nanos| nanos.parse().ok()).unwrap_or_default())
 }
 
-fn speed(found: Result<Speed, Violation>, on_processor: Duration, form: Form) -> anyhow::Result<u8> {
+fn speed(
+    found: Result<Speed, Violation>,
+    (wall, on_processor): (Duration, Duration),
+    form: Form,
+) -> anyhow::Result<u8> {
     let speed = match found {
         Ok(speed) => speed,
         Err(violation) => return broken(&violation),
     };
-    let Speed { steady, simulated_s, wall_s, counts } = speed;
+    let Speed { steady, simulated_s, counts } = speed;
+    let wall_s = wall.as_secs_f64();
     let processor_s = if on_processor.is_zero() { wall_s } else { on_processor.as_secs_f64() };
     let times = simulated_s / processor_s.max(1e-9);
     match form {
@@ -108,8 +114,8 @@ fn speed(found: Result<Speed, Violation>, on_processor: Duration, form: Form) ->
             "events": counts.events,
         }))?,
         Form::Table => out::line(&format!(
-            "{} operations a second: {simulated_s:.0} s simulated in {processor_s:.3} s of one core, {times:.0} times as \
-             fast as life",
+            "{} operations a second: {simulated_s:.0} s simulated in {processor_s:.3} s of one core, {times:.0} times \
+             as fast as life",
             steady.per_second
         ))?,
     }

@@ -64,9 +64,14 @@ pub enum Planted {
     PublishedChord,
 }
 
+/// The names of all planted bugs, those of available keys included.
+fn all_names() -> String {
+    Fleet::with_bugs().filter_map(Fleet::bug).collect::<Vec<_>>().join(", ")
+}
+
 /// A name that no planted bug has.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no planted bug is called `{name}`; there are: {}", Fleet::with_bugs().filter_map(Fleet::bug).collect::<Vec<_>>().join(", "))]
+#[error("no planted bug is called `{name}`; there are: {}", all_names())]
 pub struct UnknownPlanted {
     /// What was asked for.
     pub name: String,

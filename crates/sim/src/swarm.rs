@@ -167,15 +167,7 @@ impl Swarm {
             clocks_apart: Duration::ZERO,
         };
         if swarm.sessions {
-            // What goes wrong between keys needs some; and any coordinator, so that sessions wander.
-            swarm.registers = 2 + prng.index(3);
-            (swarm.counters, swarm.journals) = (0, 0);
-            swarm.competing = !prng.one_in(4);
-            if prng.one_in(2) {
-                // Few arcs and late messages: a write may come to an arc that others have confirmed meanwhile.
-                swarm.tokens = 1;
-                swarm.straggling = swarm.straggling.max(0.05);
-            }
+            swarm.draw_sessions(prng);
         }
         swarm.draw_subject(prng);
         // From a generator of its own, so that seeds keep the meaning that they had before disks could rot.
@@ -200,6 +192,18 @@ impl Swarm {
         let scrub_every = Duration::from_millis(2 + prng.below(60));
         if prng.one_in(4) && !self.lose_disk && !self.twin {
             (self.rot_every, self.scrub_every) = (Some(every), scrub_every);
+        }
+    }
+
+    /// What goes wrong between keys needs some; and any coordinator, so that sessions wander.
+    fn draw_sessions(&mut self, prng: &mut Prng) {
+        self.registers = 2 + prng.index(3);
+        (self.counters, self.journals) = (0, 0);
+        self.competing = !prng.one_in(4);
+        if prng.one_in(2) {
+            // Few arcs and late messages: a write may come to an arc that others have confirmed meanwhile.
+            self.tokens = 1;
+            self.straggling = self.straggling.max(0.05);
         }
     }
 
@@ -305,6 +309,7 @@ impl Swarm {
             partition_every: None,
             power_cut_every: None,
             lose_disk: false,
+            rot_every: None,
             sync_failure_every: None,
             fill_every: None,
             segment_bytes: 1 << 20,
