@@ -21,8 +21,8 @@ const CHANGES: usize = 100;
 const EQUAL: &[u32] = &[1];
 /// Weights in turn.
 const WEIGHTED: &[u32] = &[1, 2, 4];
-/// The sizes at which staleness is measured, as powers of two. It grows with the length of the tables, and so with the
-/// logarithm; beyond, a measurement takes hours.
+/// The sizes at which staleness is measured, as powers of two. It hardly depends on them, and beyond these one
+/// measurement takes a quarter of an hour.
 const STALE_POWERS: [u8; 7] = [3, 5, 8, 10, 12, 14, 16];
 /// The lives of `docs/lookups.md`.
 const SESSIONS: [Duration; 3] = [Duration::from_secs(60), Duration::from_secs(600), Duration::from_secs(3_600)];
