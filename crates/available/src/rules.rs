@@ -92,8 +92,8 @@ impl Rule {
         (Rule::DroppedUnhanded, "dropped-unhanded"),
     ];
 
-    /// Rules that the argument needs, and whose breaking a thousand simulated schedules of the present mixes did not show
-    /// to do harm. They can be broken by name; nobody may count them among what the checks are known to find.
+    /// Rules that the argument needs, and whose breaking a thousand simulated schedules of the present mixes did not
+    /// show to do harm. They can be broken by name; nobody may count them among what the checks are known to find.
     const UNSEEN: [Rule; 6] = [
         Rule::OldMajorityOnly,
         Rule::CountedBeforeCopy,
