@@ -145,6 +145,10 @@ impl<C: chord::Rules> SimNode<C> {
             error @ OpenError::Damaged { .. } => StartFailed::Damaged(stdx::error_chain(&error)),
             error => StartFailed::Log(stdx::error_chain(&error)),
         })?;
+        if restored.is_empty() && log.last_sequence() > 0 {
+            // As in production: what a segment held is copied before it goes, so a log that had records has some.
+            return Err(StartFailed::Damaged("none of the log's records is left".to_owned()));
+        }
         self.tokens = view.member(self.id).map(|member| member.tokens.clone()).unwrap_or_default();
         let mut held = Vec::new();
         for (sequence, record) in restored {

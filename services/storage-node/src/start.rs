@@ -14,7 +14,7 @@ use replication::LogPosition;
 use runtime::{PeerEvent, Peers};
 use stdx::Prng;
 use store::identity::{self, Identity};
-use store::{Disk, Log, LogConfig, OpenError, RealDisk};
+use store::{Disk, Log, LogConfig, OpenError, RealDisk, SegmentId};
 use wire::node::{Hello, PROTOCOL, Sender};
 
 use crate::host::Host;
@@ -128,12 +128,21 @@ impl Claimed {
     /// given back may be used.
     pub fn open_log(self, config: &Config, host: &mut Host) -> Result<Opened, StartError> {
         let log_config = LogConfig { may_create: false, ..log_config(config, self.identity.log) };
-        let mut unreadable = None;
+        let (mut unreadable, mut given_back) = (None, 0_u64);
         let log = Log::open(self.disk, log_config, &mut |sequence, body| match wire::codec::decode_log_record(body) {
-            Ok(record) => host.restore(LogPosition(sequence), record),
+            Ok(record) => {
+                given_back += 1;
+                host.restore(LogPosition(sequence), record);
+            }
             Err(error) => unreadable = Some(error),
         });
         match (log, unreadable) {
+            // What a segment held is copied before it goes, so a log that had records has some: the last ones were
+            // taken for a torn tail.
+            (Ok(log), None) if given_back == 0 && log.last_sequence() > 0 => {
+                let segment = log.segments().next().map_or(SegmentId(0), |segment| segment.id);
+                Ok(Opened::Damaged(OpenError::Damaged { segment, offset: 0 }))
+            }
             (Ok(log), None) => Ok(Opened::Whole(Box::new(log))),
             (Err(damage @ OpenError::Damaged { .. }), _) => Ok(Opened::Damaged(damage)),
             (Err(error), _) => Err(data_error(config, error)),
