@@ -73,7 +73,7 @@ impl Range {
         self.first <= other.last && other.first <= self.last
     }
 
-    /// The range cut into [`PARTS`] parts of equal size, or into single positions if it has fewer.
+    /// The range cut into `PARTS` parts of equal size, or into single positions if it has fewer.
     pub fn parts(self) -> Vec<Range> {
         let width = u128::from(self.last - self.first) + 1;
         let parts = u128::from(PARTS).min(width);
