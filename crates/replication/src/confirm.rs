@@ -254,7 +254,9 @@ impl<R: Rules> Replica<R> {
     pub(crate) fn time_of_read(&self, key: &RegisterKey, waiting: &Waiting, shown: Ballot) -> Ballot {
         let confirmed = self.confirmations.arcs.get(&self.arc_end(key)).and_then(|arc| arc.confirmed);
         let up_to = confirmed.map_or(0, |(up_to, _)| up_to);
-        if shown >= waiting.since { shown } else { Ballot::end_of(up_to.max(waiting.since.counter)) }
+        let time = if shown >= waiting.since { shown } else { Ballot::end_of(up_to.max(waiting.since.counter)) };
+        // What is absent may have been dropped: the read happened after that, and so does what the session does next.
+        if shown == Ballot::ZERO { time.max(self.floor_of_absence(key)) } else { time }
     }
 
     /// Whether a read that was answered by a query has a time: its session has seen nothing newer than what it shows,
@@ -366,7 +368,9 @@ impl<R: Rules> Replica<R> {
         let all: Box<dyn Iterator<Item = (RegisterKey, Ballot)> + '_> = match remembered {
             Some(registers) => {
                 let wanted = move |entry: &(RegisterKey, Ballot)| after.as_ref().is_none_or(|after| entry.0 > *after);
-                Box::new(registers.into_iter().filter(wanted))
+                // Of what was dropped since, all replicas held the tombstone, the asker too.
+                let held = |entry: &(RegisterKey, Ballot)| !self.acceptor.is_absent(&entry.0);
+                Box::new(registers.into_iter().filter(held).filter(wanted))
             }
             None => {
                 let held = self.acceptor.of_arc_by_key(ends, after.as_ref());

@@ -8,6 +8,7 @@ use stdx::{Instant, Prng, TraceContext};
 
 use crate::acceptor::{Acceptor, Vote};
 use crate::catch_up::CatchUp;
+use crate::collect::Collections;
 use crate::confirm::{Confirmations, NOBODY, ReportPage};
 use crate::io::{Answer, Envelope, Input, Outbox, Ticket};
 use crate::ledger::Ledger;
@@ -44,6 +45,7 @@ pub struct Replica<R: Rules = Correct> {
     pub(crate) confirmations: Confirmations,
     pub(crate) transfer: Transfer,
     pub(crate) membership: Membership,
+    pub(crate) collections: Collections,
     round_last: RoundId,
     open: BTreeMap<Ticket, (RegisterKey, Instant)>,
     held: BTreeMap<LogPosition, Vec<Envelope>>,
@@ -114,6 +116,7 @@ impl<R: Rules> Replica<R> {
             confirmations: Confirmations::default(),
             transfer: Transfer::default(),
             membership: Membership::default(),
+            collections: Collections::default(),
             round_last,
             open: BTreeMap::new(),
             held: BTreeMap::new(),
@@ -178,6 +181,7 @@ impl<R: Rules> Replica<R> {
                 self.handle_view(view, out);
             }
             Input::EndDue { wall_ms } => self.end_due(wall_ms, out),
+            Input::Collect { wall_ms } => self.collect(wall_ms, out),
             Input::Tick => {}
             Input::Drain => self.draining = true,
         }
@@ -335,7 +339,7 @@ impl<R: Rules> Replica<R> {
             Body::Nack { round, seen, disk_full } => self.handle_nack(from, round, seen, disk_full, out),
             Body::Report { round, ballot, state } => self.handle_report(from, round, ballot, state, out),
             Body::Learn { key, ballot, state } => {
-                if self.holds(&key) && !self.disk_full {
+                if self.holds(&key) && !self.disk_full && self.may_be_taught(&key, ballot, &state) {
                     self.acceptor.learn(&key, ballot, &state, &mut out.persist);
                     self.note_chosen(&key, ballot);
                 }
@@ -365,6 +369,16 @@ impl<R: Rules> Replica<R> {
                 self.handle_copy_page(from, round, Page { entries, more, total, floor }, out);
             }
             Body::Fetched { round, entries } => self.handle_fetched(from, round, entries, out),
+            Body::Collect { round, arc, up_to, keys } => {
+                if let Some((refused, floor, wait)) = self.agree_to_collect(arc, up_to, &keys) {
+                    let reply = Body::Collectable { round, refused, floor };
+                    self.tell((from, epoch), reply, wait, context, out);
+                }
+            }
+            Body::Collectable { round, refused, floor } => {
+                self.handle_collectable(from, round, (refused, floor), out);
+            }
+            Body::Collected { arc, up_to, keys } => self.drop_collected(arc, up_to, &keys, out),
             Body::Fenced { incarnation } => self.handle_fenced(incarnation, out),
         }
     }

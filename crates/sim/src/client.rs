@@ -60,6 +60,8 @@ pub(crate) struct Load {
     pub sessions: bool,
     /// Whether some of what they write lives for a time only.
     pub lives: bool,
+    /// Whether they delete more than usual.
+    pub deletes: bool,
 }
 
 /// An operation that was drawn.
@@ -170,7 +172,7 @@ impl Client {
         register: &RegisterKey,
         load: Load,
     ) -> Drawn {
-        let Load { wall_ms, sessions, lives } = load;
+        let Load { wall_ms, sessions, lives, deletes } = load;
         let request = RequestId((u128::from(serial) << 64) | (u128::from(self.process) + 1));
         // Half of what may live for a time does; most of it runs out while others look.
         let ttl_ms = if lives && prng.one_in(2) { 1 + prng.below(400) } else { 0 };
@@ -186,6 +188,7 @@ impl Client {
         let choice = match sessions {
             true if prng.one_in(3) => 0,
             true => prng.below(18),
+            false if deletes => prng.below(26),
             false => prng.below(20),
         };
         let (operation, function, input) = match kind {

@@ -175,6 +175,7 @@ impl fmt::Display for Summary {
         let moved = self.counts.tokens_moved;
         writeln!(f, "{changes_begun} changes of membership, {changes_done} ended, {moved} tokens moved")?;
         writeln!(f, "{arcs_copied} arcs copied, {arcs_confirmed} confirmed, {released} registers dropped")?;
+        writeln!(f, "{} tombstones collected", self.counts.collected)?;
         let (simulated, wall) = (self.simulated_seconds, self.wall_seconds);
         writeln!(f, "{simulated:.0} s simulated in {wall:.1} s: {:.0} times as fast as life", self.speed())
     }

@@ -5,7 +5,9 @@ use std::fmt;
 use std::ops::Bound;
 
 use membership::{Arc, Epoch, NodeId, ReplicaSets, View};
-use replication::{Ballot, RegisterKey, RequestId, State};
+use replication::{Ballot, REQUESTS_AGE_MAX_MS, RegisterKey, Remembered, RequestId, State};
+
+use crate::node::TakenBack;
 
 /// A broken invariant: its name, and both sides of the contradiction.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +48,8 @@ pub(crate) struct Registers {
     registers: BTreeMap<RegisterKey, Register>,
     /// The newest view that each node's disk says it acts on.
     reached: BTreeMap<NodeId, Epoch>,
+    /// The clock that is furthest ahead, in milliseconds: what is remembered lapses by it.
+    pub wall_ms: u64,
 }
 
 impl Registers {
@@ -81,6 +85,10 @@ impl Registers {
             Some(other) => invariant_one_state_per_ballot(ballot, other, state),
             None => {
                 invariant_a_request_acts_once(state)?;
+                if let Some(before) = register.chosen.range(..ballot).next_back() {
+                    let older = (*before, &register.accepted[before]);
+                    invariant_a_deleted_value_never_comes_back(older, (ballot, state))?;
+                }
                 register.accepted.insert(ballot, state.clone());
                 Ok(())
             }
@@ -91,7 +99,19 @@ impl Registers {
     pub fn durable(&mut self, key: &RegisterKey, ballot: Ballot, node: NodeId) -> Result<(), Violation> {
         let register = self.registers.entry(key.clone()).or_default();
         register.durable.entry(ballot).or_default().insert(node);
-        register.note_chosen(ballot, &self.reached)
+        register.note_chosen(ballot, &self.reached, self.wall_ms)
+    }
+
+    /// Node `node` gave up what it had accepted.
+    pub fn taken_back(&mut self, node: NodeId, taken: &TakenBack) {
+        for (key, register) in &mut self.registers {
+            register.since.retain(|(ballot, holder), _| *holder != node || !taken.covers(key, *ballot));
+            for (ballot, holders) in &mut register.durable {
+                if taken.covers(key, *ballot) {
+                    holders.remove(&node);
+                }
+            }
+        }
     }
 
     /// Node `node`'s disk says that it acts on the view `epoch`, and so on no earlier one.
@@ -105,7 +125,7 @@ impl Registers {
             let held: Vec<Ballot> =
                 register.durable.iter().filter(|(_, nodes)| nodes.contains(&node)).map(|(ballot, _)| *ballot).collect();
             for ballot in held {
-                register.note_chosen(ballot, &self.reached)?;
+                register.note_chosen(ballot, &self.reached, self.wall_ms)?;
             }
         }
         Ok(())
@@ -153,17 +173,23 @@ impl Register {
         held.filter_map(|(newer, _)| self.since.get(&(*newer, node)).copied()).min()
     }
 
-    fn note_chosen(&mut self, ballot: Ballot, reached: &BTreeMap<NodeId, Epoch>) -> Result<(), Violation> {
+    fn note_chosen(
+        &mut self,
+        ballot: Ballot,
+        reached: &BTreeMap<NodeId, Epoch>,
+        wall_ms: u64,
+    ) -> Result<(), Violation> {
         if self.chosen.contains(&ballot) || !self.is_chosen(ballot, reached) {
             return Ok(());
         }
         // To extend each other is transitive, so the neighbours stand for all.
         let state = &self.accepted[&ballot];
         if let Some(before) = self.chosen.range(..ballot).next_back() {
-            invariant_chosen_states_extend_each_other(&self.accepted[before], state)?;
+            invariant_chosen_states_extend_each_other(&self.accepted[before], state, wall_ms)?;
+            invariant_a_deleted_value_never_comes_back((*before, &self.accepted[before]), (ballot, state))?;
         }
         match self.chosen.range(ballot..).next() {
-            Some(after) => invariant_chosen_states_extend_each_other(state, &self.accepted[after])?,
+            Some(after) => invariant_chosen_states_extend_each_other(state, &self.accepted[after], wall_ms)?,
             // Below another chosen ballot nobody can see it as the last word.
             None => invariant_nothing_new_is_chosen_below_a_confirmation(ballot, &self.confirmed)?,
         }
@@ -217,19 +243,37 @@ fn invariant_a_request_acts_once(state: &State) -> Result<(), Violation> {
     }
 }
 
+/// Once a deletion is chosen, no state of a higher ballot holds a value that was written before.
+fn invariant_a_deleted_value_never_comes_back(
+    (deleted, older): (Ballot, &State),
+    (ballot, newer): (Ballot, &State),
+) -> Result<(), Violation> {
+    if older.value.is_some() || newer.value.is_none() || newer.version.ballot > deleted {
+        return Ok(());
+    }
+    let found = format!("version {} was deleted at {deleted}, and is back at {ballot}", newer.version);
+    Err(Violation { invariant: "a_deleted_value_never_comes_back", found })
+}
+
 /// Of two chosen states, the one with the higher ballot contains every request of the other, in the same order and with
-/// the same effect.
-fn invariant_chosen_states_extend_each_other(older: &State, newer: &State) -> Result<(), Violation> {
+/// the same effect; but for those that are older than a retry may be.
+fn invariant_chosen_states_extend_each_other(older: &State, newer: &State, wall_ms: u64) -> Result<(), Violation> {
     if newer.fence < older.fence {
         let found = format!("the greatest token was {}, and is {} at a higher ballot", older.fence, newer.fence);
         return Err(Violation { invariant: "a_fence_never_shrinks", found });
     }
     let (before, after) = (&older.requests.entries, &newer.requests.entries);
     // What was pushed out of the memory cannot be compared; runs stay below its bound.
-    if newer.requests.horizon_ms > 0 || after.starts_with(before) {
+    if newer.requests.horizon_ms > 0 {
         return Ok(());
     }
-    let missing = before.iter().find(|entry| !after.contains(entry)).map_or(0, |entry| entry.request.0);
+    let (kept, gone): (Vec<&Remembered>, Vec<&Remembered>) = before.iter().partition(|entry| after.contains(entry));
+    let in_order = after.iter().zip(&kept).all(|(after, before)| after == *before);
+    let early = gone.iter().find(|entry| entry.first_sent_ms + REQUESTS_AGE_MAX_MS >= wall_ms);
+    if in_order && early.is_none() {
+        return Ok(());
+    }
+    let missing = early.map_or(0, |entry| entry.request.0);
     let found =
         format!("version {} was chosen, then version {} without request {missing:x}", older.version, newer.version);
     Err(Violation { invariant: "chosen_states_extend_each_other", found })

@@ -54,6 +54,12 @@ pub enum Planted {
     ConfirmationKept,
     /// Drops the promised floors when an arc changes.
     FloorsDropped,
+    /// Drops a tombstone that only a majority holds.
+    CollectedByMajority,
+    /// Drops a tombstone above every floor.
+    DroppedAboveFloor,
+    /// Drops a tombstone with what it remembers.
+    MemoryDropped,
     /// Keeps the ring by the Chord protocol as it was published in 2001.
     PublishedChord,
 }
@@ -68,7 +74,7 @@ pub struct UnknownPlanted {
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Planted; 25] = [
+    pub const ALL: [Planted; 28] = [
         Planted::AckBeforeSync,
         Planted::MinorityRead,
         Planted::RetryTwice,
@@ -93,6 +99,9 @@ impl Planted {
         Planted::ConfirmedByOldSet,
         Planted::ConfirmationKept,
         Planted::FloorsDropped,
+        Planted::CollectedByMajority,
+        Planted::DroppedAboveFloor,
+        Planted::MemoryDropped,
         Planted::PublishedChord,
     ];
 
@@ -123,6 +132,9 @@ impl Planted {
             Planted::ConfirmedByOldSet => "confirmed-by-old-set",
             Planted::ConfirmationKept => "confirmation-kept",
             Planted::FloorsDropped => "floors-dropped",
+            Planted::CollectedByMajority => "collected-by-majority",
+            Planted::DroppedAboveFloor => "dropped-above-floor",
+            Planted::MemoryDropped => "memory-dropped",
             Planted::PublishedChord => "published-chord",
         }
     }
@@ -153,6 +165,9 @@ impl Planted {
             Planted::ConfirmedByOldSet => Rule::ConfirmJointly,
             Planted::ConfirmationKept => Rule::ConfirmationsEndWithEpoch,
             Planted::FloorsDropped => Rule::FloorsOutliveEpoch,
+            Planted::CollectedByMajority => Rule::CollectFromAll,
+            Planted::DroppedAboveFloor => Rule::FloorBeforeDrop,
+            Planted::MemoryDropped => Rule::AgreeOnLapse,
             Planted::Amnesia | Planted::PublishedChord => return None,
         })
     }

@@ -8,7 +8,8 @@ use stdx::TraceContext;
 /// The protocol's number, told in every [`Hello`]. Two ends with different numbers do not talk. 2 brought sessions:
 /// confirmations of arcs, operations with a time, receipts with a time. 3 brought changes of membership: epochs of
 /// arcs, copying, views among nodes. 4 brought tokens that move when a member leaves, and lookups by neighbours alone.
-pub const PROTOCOL: u16 = 4;
+/// 5 brought the collection of tombstones.
+pub const PROTOCOL: u16 = 5;
 
 /// The first frame in both directions of every connection.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -16,6 +16,7 @@ use super::{Call, Happening, World};
 use crate::client::{Current, Drawn, End, KeyKind, Load, Purpose};
 use crate::litmus::ReadLevel;
 use crate::network::Place;
+use crate::swarm::LULL;
 
 /// How long a client waits for an answer.
 const DEADLINE: Duration = Duration::from_secs(1);
@@ -37,7 +38,8 @@ impl<C: chord::Rules> World<C> {
             let keys = (lock, &self.keys[lock].0, &self.keys[lock + 1].0);
             self.clients[client].draw_lock(&mut self.prng, serial, keys, wall_ms)
         } else {
-            let load = Load { wall_ms, sessions: self.swarm.sessions, lives: self.swarm.lives };
+            let deletes = self.swarm.collect_every.is_some();
+            let load = Load { wall_ms, sessions: self.swarm.sessions, lives: self.swarm.lives, deletes };
             self.clients[client].draw(&mut self.prng, serial, (key, kind), &register, load)
         };
         self.begin_operation(client, drawn);
@@ -260,12 +262,17 @@ impl<C: chord::Rules> World<C> {
             Purpose::Outcome { of_line } => {
                 if let End::Remembered(effect) = end {
                     self.counts.answered += 1;
-                    let learned = self.recorder.learn(of_line, current.line, effect);
+                    let learned = self.recorder.learn(of_line, current.line, effect, self.wall_ms());
                     self.note(learned);
                 }
             }
         }
-        let pause = Duration::from_micros(self.prng.below(4_000));
+        let rests = self.swarm.lull_after > 0 && self.serial_last / self.swarm.lull_after as u64 > self.lulls;
+        if rests {
+            self.lulls += 1;
+            self.lull_until = self.now + LULL;
+        }
+        let pause = self.lull_until.since(now) + Duration::from_micros(self.prng.below(4_000));
         self.at(pause, Happening::Next { client });
     }
 

@@ -12,7 +12,7 @@ use super::clients::{decoded, encoded};
 use super::{Happening, World};
 use crate::invariants::Violation;
 use crate::network::Place;
-use crate::node::{DiskFailed, Durable, StartFailed};
+use crate::node::{DiskFailed, Durable, StartFailed, TakenBack};
 use crate::ring_host::{self, RingEffects};
 use crate::words::{RingWords, Words};
 
@@ -56,6 +56,9 @@ impl<C: chord::Rules> World<C> {
         let incarnation = self.nodes[node].incarnation;
         if let Some(every) = self.swarm.clean_every {
             self.at(every, Happening::Clean { node, incarnation });
+        }
+        if let Some(every) = self.swarm.collect_every {
+            self.at(every, Happening::Collect { node, incarnation });
         }
         for other in (0..self.nodes.len()).filter(|other| *other != node) {
             let after = Duration::from_micros(100 + self.prng.below(3_000));
@@ -235,6 +238,17 @@ impl<C: chord::Rules> World<C> {
         }
     }
 
+    pub(super) fn collect(&mut self, node: usize, incarnation: u64) {
+        if self.set_aside_own(node, incarnation, Happening::Collect { node, incarnation }) {
+            return;
+        }
+        if let Some(every) = self.swarm.collect_every {
+            self.at(every, Happening::Collect { node, incarnation });
+        }
+        let wall_ms = self.wall_ms_of(node);
+        self.handle(node, Input::Collect { wall_ms });
+    }
+
     pub(super) fn handle(&mut self, node: usize, input: Input) {
         let now = self.now;
         let acting = self.nodes[node].acting_epoch();
@@ -296,6 +310,12 @@ impl<C: chord::Rules> World<C> {
             return;
         }
         for (_, record) in &records {
+            if let Some(taken) = TakenBack::of(record) {
+                self.registers.taken_back(self.nodes[node].id, &taken);
+                if let Some(running) = self.nodes[node].running.as_mut() {
+                    running.unsynced.retain(|(_, durable)| !taken.takes(durable));
+                }
+            }
             if let Record::Accepted { key, ballot, state } = record {
                 let running = self.nodes[node].running.as_ref();
                 let arc = running.and_then(|running| running.replica.arc_of(key.position));
