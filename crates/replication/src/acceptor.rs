@@ -15,7 +15,7 @@ pub(crate) const CEILING_STEP: u64 = 1 << 16;
 const CEILING_MARGIN: u64 = CEILING_STEP / 2;
 
 /// A register as this replica holds it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Register {
     /// Nothing below this ballot is accepted. In memory only: after a restart the ceiling stands in for it.
     pub promised: Ballot,
@@ -43,7 +43,7 @@ pub(crate) enum Vote {
 }
 
 /// All registers of a node, its Lamport counter and its ceiling.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct Acceptor {
     registers: BTreeMap<RegisterKey, Register>,
     /// Registers whose value ends some day, by that day.

@@ -50,7 +50,7 @@ pub(crate) const AGREED_AT_ONCE_MAX: usize = 256;
 const OTHERS_LOOK_EVERY: u64 = 4;
 
 /// What this replica collects.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct Collections {
     /// The question under way of each arc, by its upper end.
     arcs: BTreeMap<Position, Collection>,
@@ -66,7 +66,7 @@ pub(crate) struct Collections {
 }
 
 /// A question whether tombstones can go.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Collection {
     round: RoundId,
     epoch: Epoch,
@@ -157,7 +157,8 @@ impl<R: Rules> Replica<R> {
         let mut found = Found::default();
         for key in looked {
             let Some(arc) = self.ring.arc_of(key.position).filter(|arc| arc.next.is_none()) else { continue };
-            let all_here = arc.is_held_by(self.me) && !arc.replicas.iter().any(|node| self.down.contains(node));
+            let away = arc.replicas.iter().any(|node| self.down.contains(node));
+            let all_here = arc.is_held_by(self.me) && !(away && self.rules.keeps(Rule::CollectFromAll));
             let first = arc.replicas.first() == Some(&self.me);
             if !all_here || !(first || others_too) || self.lanes.contains_key(&key) {
                 continue;
@@ -264,15 +265,15 @@ impl<R: Rules> Replica<R> {
             return;
         }
         collection.answers.entry(from).or_insert_with(|| refused.into_iter().collect());
-        if !sets.iter().all(|node| collection.answers.contains_key(&node)) {
+        let (rules, from_all) = (self.rules, self.rules.keeps(Rule::CollectFromAll));
+        let enough = |yes: &dyn Fn(NodeId) -> bool| {
+            if from_all { sets.iter().all(yes) } else { is_quorum(rules, &sets, yes) }
+        };
+        if !enough(&|node| collection.answers.contains_key(&node)) {
             return;
         }
         let Some(Collection { up_to, keys, answers, .. }) = self.collections.arcs.remove(&arc) else { return };
-        let from_all = self.rules.keeps(Rule::CollectFromAll);
-        let agreed = |at: u32| {
-            let yes = |node: NodeId| answers.get(&node).is_some_and(|refused| !refused.contains(&at));
-            if from_all { sets.iter().all(yes) } else { is_quorum(self.rules, &sets, yes) }
-        };
+        let agreed = |at: u32| enough(&|node| answers.get(&node).is_some_and(|refused| !refused.contains(&at)));
         let keys: Vec<_> = (0..).zip(keys).filter(|(at, _)| agreed(*at)).map(|(_, key)| key).collect();
         if keys.is_empty() {
             return;
@@ -348,6 +349,13 @@ impl<R: Rules> Replica<R> {
         for ends in news.map(|arc| (arc.low, arc.high)).collect::<Vec<_>>() {
             self.acceptor.clear_arc(ends, &mut out.persist);
         }
+    }
+}
+
+impl Collections {
+    /// Whether `from`'s answer to this question is still waited for.
+    pub(crate) fn waits_for(&self, round: RoundId, from: NodeId) -> bool {
+        self.arcs.values().any(|asked| asked.round == round && !asked.answers.contains_key(&from))
     }
 }
 

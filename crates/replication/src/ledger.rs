@@ -26,14 +26,14 @@ pub struct LedgerPosition {
 }
 
 /// A promised floor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Floor {
     up_to: u64,
     /// Ballots of the coordinator itself up to here are of an earlier start of it, which it has forgotten.
     since: u64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 struct ArcLedger {
     /// What was promised in earlier arc epochs, by this replica or by those that it copied the arc from.
     inherited: u64,
@@ -46,7 +46,7 @@ struct ArcLedger {
 }
 
 /// What this replica promised and accepted, arc by arc; an arc is named by its upper end.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct Ledger(BTreeMap<Position, ArcLedger>);
 
 impl Ledger {

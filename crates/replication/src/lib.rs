@@ -24,6 +24,7 @@ mod message;
 mod replica;
 mod round;
 mod rules;
+pub mod testing;
 mod transfer;
 mod types;
 mod view_change;

@@ -7,7 +7,7 @@
 use crate::types::{Effect, RequestId};
 
 /// One remembered request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Remembered {
     /// The request.
     pub request: RequestId,
@@ -18,7 +18,7 @@ pub struct Remembered {
 }
 
 /// The requests that a value contains, oldest applied first.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct RequestMemory {
     /// At most [`REQUESTS_MAX`] entries.
     pub entries: Vec<Remembered>,

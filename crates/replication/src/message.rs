@@ -14,7 +14,7 @@ use crate::types::{Ballot, RegisterKey, Value, Version};
 pub struct RoundId(pub u64);
 
 /// What a register holds: the value with its version, and the request memory. This is what ballots agree on.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct State {
     /// The last applied write's version; zero when there was none.
     pub version: Version,

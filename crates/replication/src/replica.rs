@@ -27,7 +27,7 @@ const ENDED_AT_ONCE_MAX: usize = 64;
 const DUE_LOOKED_AT_MAX: usize = 4_096;
 
 /// One node's part in all registers it replicates. See the crate's introduction.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Replica<R: Rules = Correct> {
     pub(crate) me: NodeId,
     pub(crate) view: View,
@@ -46,9 +46,9 @@ pub struct Replica<R: Rules = Correct> {
     pub(crate) transfer: Transfer,
     pub(crate) membership: Membership,
     pub(crate) collections: Collections,
-    round_last: RoundId,
-    open: BTreeMap<Ticket, (RegisterKey, Instant)>,
-    held: BTreeMap<LogPosition, Vec<Envelope>>,
+    pub(crate) round_last: RoundId,
+    pub(crate) open: BTreeMap<Ticket, (RegisterKey, Instant)>,
+    pub(crate) held: BTreeMap<LogPosition, Vec<Envelope>>,
     /// Messages to ourselves, handled before `handle` returns, so that nothing recurses.
     inbox: VecDeque<(Message, TraceContext)>,
     pub(crate) draining: bool,
@@ -56,7 +56,7 @@ pub struct Replica<R: Rules = Correct> {
 }
 
 /// What goes on at this coordinator on one register.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct Lane {
     /// Operations that wait for the round in progress to end.
     pub queue: VecDeque<Waiting>,
@@ -475,7 +475,7 @@ impl<R: Rules> Replica<R> {
         }
     }
 
-    fn settle_inbox(&mut self, out: &mut Outbox) {
+    pub(crate) fn settle_inbox(&mut self, out: &mut Outbox) {
         while let Some((message, context)) = self.inbox.pop_front() {
             self.handle_message(self.me, message, context, out);
         }

@@ -23,7 +23,7 @@ const RELEASE_STEP: usize = 512;
 const RELEASE_PAUSE: Duration = Duration::from_millis(2);
 
 /// What a replica knows of its peers' views and starts.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct Membership {
     /// The number of this start; 0 when the shell did not say.
     incarnation: u64,

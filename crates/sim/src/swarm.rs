@@ -240,13 +240,17 @@ impl Swarm {
         self.lull_after = 30;
         self.wall_speed = WALL_SPEED;
         self.echoes = 0.02;
-        self.loss = self.loss.max(0.03);
+        self.loss = self.loss.max(0.05 + prng.unit() * 0.15);
         self.competing = true;
         // Nobody stands still for so long that a request becomes too old on the way.
         self.pause_every = None;
         // Tombstones are collected when all are there.
         let rarely = |prng: &mut Prng| Duration::from_millis(1_000 + prng.below(5_000));
         self.crash_every = prng.one_in(2).then(|| rarely(prng));
+        if prng.one_in(2) {
+            // Some are away while a key is deleted and forgotten.
+            self.downtime_max = Duration::from_millis(500 + prng.below(6_000));
+        }
         self.partition_every = prng.one_in(3).then(|| rarely(prng));
         self.power_cut_every = None;
         self.changes_every = prng.one_in(2).then(|| rarely(prng));
