@@ -560,8 +560,11 @@ impl<R: Rules> Replica<R> {
     ) {
         let key = waiting.operation.key().clone();
         if waiting.ticket.is_some() && !self.has_time(&key, &waiting, shown) {
-            let arrived = self.confirmations.begun;
-            return self.serve(Patient { waiting, arrived }, out);
+            // Not to `serve`: what is held may be as new as the session and yet not be what a majority holds (a tombstone
+            // that the others have dropped, say), and then it would only ask again, and again.
+            let (arc, arrived) = (self.arc_end(&key), self.confirmations.begun);
+            self.confirmations.arcs.entry(arc).or_default().patient.push(Patient { waiting, arrived });
+            return self.begin_confirmation(arc, out);
         }
         let time = self.time_of_read(&key, &waiting, shown);
         self.end(waiting.ticket, outcome, Receipt { time, ..receipt }, out);

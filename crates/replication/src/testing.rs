@@ -5,4 +5,4 @@ mod history;
 pub mod scopes;
 mod still;
 
-pub use scopes::{Act, Grain, Kind, Scope, act};
+pub use scopes::{Act, Grain, Kind, Prior, Scope, act};

@@ -40,6 +40,8 @@ struct Register {
     chosen: BTreeSet<Ballot>,
     /// Up to where each coordinator has confirmed the register's arc.
     confirmed: BTreeMap<NodeId, u64>,
+    /// The highest ballot of a tombstone that was dropped, and the arc epoch in which it was.
+    dropped: (Ballot, Epoch),
 }
 
 /// The observer of all registers and of all views.
@@ -100,6 +102,30 @@ impl Registers {
         let register = self.registers.entry(key.clone()).or_default();
         register.durable.entry(ballot).or_default().insert(node);
         register.note_chosen(ballot, &self.reached, self.wall_ms)
+    }
+
+    /// A replica of the register's arc accepted (or learned, or copied) `state`, in the arc epoch `epoch`.
+    pub fn taken_by_replica(
+        &self,
+        key: &RegisterKey,
+        (ballot, state): (Ballot, &State),
+        epoch: Epoch,
+    ) -> Result<(), Violation> {
+        let dropped = self.registers.get(key).map(|register| register.dropped).unwrap_or_default();
+        match epoch >= dropped.1 && !state.is_bare() {
+            true => invariant_nothing_below_a_dropped_tombstone_is_taken(ballot, dropped.0),
+            false => Ok(()),
+        }
+    }
+
+    /// A node dropped the tombstone that it held at `ballot`, in the arc epoch `epoch`.
+    pub fn dropped(&mut self, key: &RegisterKey, ballot: Ballot, epoch: Epoch) -> Result<(), Violation> {
+        let Some(register) = self.registers.get_mut(key) else { return Ok(()) };
+        register.dropped = register.dropped.max((ballot, epoch));
+        let sets = register.history.iter().find(|(known, _)| *known == epoch).map(|(_, sets)| sets);
+        let held_by = |node: NodeId| register.durable.iter().rev().find(|(_, holders)| holders.contains(&node));
+        let held = sets.into_iter().flat_map(ReplicaSets::iter).filter_map(|node| Some((node, *held_by(node)?.0)));
+        invariant_a_tombstone_goes_only_when_nobody_holds_older(ballot, held)
     }
 
     /// Node `node` gave up what it had accepted.
@@ -241,6 +267,25 @@ fn invariant_a_request_acts_once(state: &State) -> Result<(), Violation> {
             Err(Violation { invariant: "a_request_acts_once", found })
         }
     }
+}
+
+/// When a tombstone is dropped, each replica of its arc has it, or something newer, or nothing on its disk.
+fn invariant_a_tombstone_goes_only_when_nobody_holds_older(
+    dropped: Ballot,
+    mut held: impl Iterator<Item = (NodeId, Ballot)>,
+) -> Result<(), Violation> {
+    let Some((node, ballot)) = held.find(|(_, ballot)| *ballot < dropped) else { return Ok(()) };
+    let found = format!("a tombstone of {dropped} is dropped, and {node} holds what was accepted at {ballot}");
+    Err(Violation { invariant: "a_tombstone_goes_only_when_nobody_holds_older", found })
+}
+
+/// Where a tombstone was dropped, nothing older is accepted any more.
+fn invariant_nothing_below_a_dropped_tombstone_is_taken(ballot: Ballot, dropped: Ballot) -> Result<(), Violation> {
+    if ballot >= dropped {
+        return Ok(());
+    }
+    let found = format!("{ballot} is taken, though a tombstone of {dropped} was dropped");
+    Err(Violation { invariant: "nothing_below_a_dropped_tombstone_is_taken", found })
 }
 
 /// Once a deletion is chosen, no state of a higher ballot holds a value that was written before.

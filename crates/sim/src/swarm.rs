@@ -233,7 +233,7 @@ impl Swarm {
     fn make_graveyard(&mut self, prng: &mut Prng) {
         self.sessions = false;
         self.tokens = 1;
-        self.registers = 2 + prng.index(3);
+        self.registers = 4 + prng.index(5);
         (self.counters, self.journals) = (0, 0);
         self.operations = 240;
         self.collect_every = Some(Duration::from_millis(40 + prng.below(400)));

@@ -32,6 +32,8 @@ const CLEANING_RESERVE_BYTES: u64 = 64 * 1024;
 const SEEDS_EVERY: Duration = Duration::from_secs(5);
 /// How often values whose time is up are ended though nobody asks for them.
 const END_DUE_EVERY: Duration = Duration::from_secs(1);
+/// How often tombstones are looked at for those that can go; some thousand at a time.
+const COLLECT_EVERY: Duration = Duration::from_secs(10);
 /// How long a node that is told to end while it is leaving the ring waits until others hold what it held, unless told
 /// otherwise.
 const LEAVE_MAX: Duration = Duration::from_secs(60);
@@ -89,6 +91,7 @@ pub(crate) struct NodeLoop {
     cleaned_at: Instant,
     seeded_at: Instant,
     ended_due_at: Instant,
+    collected_at: Instant,
 }
 
 /// What a node that is told to end is to do first.
@@ -133,6 +136,7 @@ impl NodeLoop {
             cleaned_at: parts.clock.now(),
             seeded_at: parts.clock.now(),
             ended_due_at: parts.clock.now(),
+            collected_at: parts.clock.now(),
             parts,
         };
         node.carry_out(first);
@@ -439,6 +443,7 @@ impl NodeLoop {
                 Event::ArcCopied { high, registers, total } => self.log_copied(high, registers, total),
                 Event::ArcConfirmed { high, up_to } => tracing::trace!(%high, up_to, "an arc is confirmed"),
                 Event::Released { registers } => tracing::info!(registers, "others hold them now: dropped"),
+                Event::Collected { registers } => tracing::debug!(registers, "tombstones dropped for good"),
                 Event::PeerFenced { peer, incarnation } => {
                     tracing::warn!(peer = %self.name_of(peer), incarnation, "an older start of this node still speaks");
                 }
@@ -487,6 +492,11 @@ impl NodeLoop {
             let effects = self.parts.host.replica(now, Input::EndDue { wall_ms: self.parts.clock.wall_ms() });
             self.carry_out(effects);
         }
+        if now.since(self.collected_at) >= COLLECT_EVERY {
+            self.collected_at = now;
+            let effects = self.parts.host.replica(now, Input::Collect { wall_ms: self.parts.clock.wall_ms() });
+            self.carry_out(effects);
+        }
         self.note_copied();
         self.give_up_absent(now);
         let members = self.parts.host.members();
@@ -514,6 +524,8 @@ impl NodeLoop {
             epoch,
             state,
             registers: replica.registers(),
+            tombstones: replica.tombstones(),
+            tombstones_dropped: replica.tombstones_dropped(),
             live_bytes: replica.live_bytes(),
             log_bytes: self.parts.log.sizes().total_bytes,
             catch_up_remaining: replica.lagging(),

@@ -129,6 +129,8 @@ struct State {
     mute: bool,
 }
 
+/// With so few things that may happen, no way is longer than this.
+const DEPTH_MAX: u32 = 150;
 const NOW: Instant = Instant::ZERO;
 /// The end of the arc on which both keys lie.
 const ARC: Position = Position(100);
@@ -171,6 +173,9 @@ pub fn explore(scope: &Scope, broken: Option<Rule>) -> Explored {
                 if after.told && judged.insert(hash_of(&after.history)) {
                     found.histories += 1;
                     sound = sound.and_then(|()| after.judge());
+                }
+                if found.depth > DEPTH_MAX {
+                    sound = sound.and(Err("whatever is begun comes to an end"));
                 }
                 if let Err(sentence) = sound {
                     let way = way_to(&seen, root, fingerprint, scope, AllBut(broken));
@@ -250,13 +255,19 @@ impl State {
         for at in 0..3 {
             state.start(at, Vec::new(), rules, scope);
         }
-        for (number, (act, deaf)) in scope.before.iter().enumerate() {
-            state.ask(scope.clients.len() + number, *act, scope);
-            let hears = |said: &Said| deaf.is_none_or(|deaf| said.envelope.to != NodeId(u64::from(deaf)));
+        for (number, prior) in scope.before.iter().enumerate() {
+            let client = prior.by.map_or(scope.clients.len() + number, usize::from);
+            let unheard = std::mem::take(&mut state.under_way);
+            state.ask(client, prior.act, scope);
+            state.clients[client].next = 0;
+            let hears = |said: &Said| prior.deaf.is_none_or(|deaf| said.envelope.to != NodeId(u64::from(deaf)));
             while let Some(at) = state.under_way.iter().position(hears) {
                 state.arrive(at, false, scope);
             }
+            assert!(!state.clients[client].waits, "what is done beforehand is done: {prior:?}");
+            state.under_way.extend(unheard);
         }
+        state.forget_the_void();
         state
     }
 

@@ -125,13 +125,14 @@ mod tests {
     fn a_deleted_value_that_comes_back_is_explained_by_nothing() {
         let history = [
             write(0, 0, Some(1), 0, Some(1)),
-            write(0, 0, None, 2, Some(3)),
-            read(1, 0, true, (4, 5), None),
-            read(1, 0, true, (6, 7), Some(1)),
+            read(1, 0, true, (2, 3), Some(1)),
+            write(0, 0, None, 4, Some(5)),
+            read(1, 0, true, (6, 7), None),
+            read(1, 0, true, (8, 9), Some(1)),
         ];
         assert!(!is_explained(&history, Level::Strict));
         assert!(!is_explained(&history, Level::Sequential));
-        assert!(is_explained(&history[..3], Level::Strict));
+        assert!(is_explained(&history[..4], Level::Strict));
     }
 
     #[test]

@@ -310,6 +310,12 @@ impl<C: chord::Rules> World<C> {
             return;
         }
         for (_, record) in &records {
+            if let Record::Dropped { key, ballot } = record {
+                let running = self.nodes[node].running.as_ref();
+                let epoch = running.and_then(|running| running.replica.arc_of(key.position)).map(|arc| arc.epoch);
+                let checked = self.registers.dropped(key, *ballot, epoch.unwrap_or_default());
+                self.note(checked);
+            }
             if let Some(taken) = TakenBack::of(record) {
                 self.registers.taken_back(self.nodes[node].id, &taken);
                 if let Some(running) = self.nodes[node].running.as_mut() {
@@ -320,6 +326,11 @@ impl<C: chord::Rules> World<C> {
                 let running = self.nodes[node].running.as_ref();
                 let arc = running.and_then(|running| running.replica.arc_of(key.position));
                 let by = (self.nodes[node].id, arc.map(|arc| arc.epoch).unwrap_or_default());
+                let replica = arc.filter(|arc| arc.is_held_by(by.0)).map(|arc| arc.epoch);
+                if let Some(epoch) = replica {
+                    let checked = self.registers.taken_by_replica(key, (*ballot, state), epoch);
+                    self.note(checked);
+                }
                 let checked = self.registers.accepted(key, (*ballot, state), by);
                 self.note(checked);
             }
