@@ -582,7 +582,8 @@ impl Confirmations {
 
     /// Those who write have had their time to finish by themselves.
     pub(crate) fn end_grace(&mut self, round: RoundId) {
-        let running = self.rounds.get(&round).and_then(|arc| self.arcs.get_mut(arc)).and_then(|arc| arc.running.as_mut());
+        let running =
+            self.rounds.get(&round).and_then(|arc| self.arcs.get_mut(arc)).and_then(|arc| arc.running.as_mut());
         if let Some(running) = running {
             running.grace_until = Instant::ZERO;
         }

@@ -146,9 +146,7 @@ impl<R: Rules> Replica<R> {
             | Body::Fetch { high, .. }
             | Body::Confirm { arc: high, .. }
             | Body::Collect { arc: high, .. }
-            | Body::Collected { arc: high, .. } => {
-                self.ring.arc_of(*high).filter(|arc| arc.high == *high)
-            }
+            | Body::Collected { arc: high, .. } => self.ring.arc_of(*high).filter(|arc| arc.high == *high),
             _ => return None,
         };
         Some(arc.map(|arc| arc.epoch))

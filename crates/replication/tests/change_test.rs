@@ -7,7 +7,8 @@ use bytes::Bytes;
 use membership::{BucketId, ClusterId, Epoch, Member, NodeId, Position, View};
 use replication::{
     AllBut, Ballot, Body, Change, Condition, Effects, Envelope, Event, Input, LogPosition, Message, Operation, Outbox,
-    Outcome, REQUESTS_AGE_MAX_MS, Receipt, Record, Refusal, RegisterKey, Replica, RequestId, RoundId, Rule, Terms, Ticket, Value, Write,
+    Outcome, REQUESTS_AGE_MAX_MS, Receipt, Record, Refusal, RegisterKey, Replica, RequestId, RoundId, Rule, Terms,
+    Ticket, Value, Write,
 };
 use stdx::{Instant, Prng, TraceContext};
 

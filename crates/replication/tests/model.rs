@@ -28,7 +28,12 @@ fn each_planted_rule_is_found() {
         let found = explore(scope, Some(*rule));
         match found.violation {
             Some((sentence, way)) => {
-                println!("{rule:?}: {} states, depth {}: not so: {sentence}\n  {}", found.states, found.depth, way.join("\n  "));
+                println!(
+                    "{rule:?}: {} states, depth {}: not so: {sentence}\n  {}",
+                    found.states,
+                    found.depth,
+                    way.join("\n  ")
+                );
             }
             None => missed.push(format!("{rule:?} ({} states, complete: {})", found.states, found.complete)),
         }

@@ -32,7 +32,9 @@ use crate::message::{Body, LogPosition, Record};
 use crate::replica::{Replica, Timer};
 use crate::round::Phase;
 use crate::rules::{AllBut, Rule};
-use crate::types::{Ballot, Change, Condition, Effect, Operation, Outcome, RegisterKey, RequestId, Terms, Value, Write};
+use crate::types::{
+    Ballot, Change, Condition, Effect, Operation, Outcome, RegisterKey, RequestId, Terms, Value, Write,
+};
 
 /// What was found.
 #[derive(Clone, Debug)]

@@ -144,6 +144,8 @@ const COLLECTION_UNHEARD: Scope = Scope { before: &[heard(WRITE), unheard(DELETE
 const COLLECTION_IN_SESSION: Scope = Scope {
     before: &[
         heard(WRITE),
+        // What is absent is answered from a confirmation.
+        Prior { act: act(2, 1, Kind::SequentialRead), deaf: None, by: Some(0) },
         Prior { act: act(2, 0, Kind::SequentialRead), deaf: None, by: Some(0) },
         Prior { act: act(1, 1, Kind::Write(2)), deaf: Some(2), by: Some(1) },
         Prior { act: DELETE, deaf: None, by: Some(1) },
@@ -192,10 +194,7 @@ pub const LONG: [Named; 5] = [
         name: "a collection, single messages",
         scope: Scope { clients: &[&[STRICT]], grain: Grain::Messages, states_max: 4_000_000, ..COLLECTION },
     },
-    Named {
-        name: "two creations and a crash",
-        scope: Scope { crashes: 1, states_max: 4_000_000, ..CREATIONS },
-    },
+    Named { name: "two creations and a crash", scope: Scope { crashes: 1, states_max: 4_000_000, ..CREATIONS } },
     Named {
         name: "a collection, an echo and a crash",
         scope: Scope { repeats: 1, crashes: 1, clients: &[&[STRICT]], states_max: 4_000_000, ..COLLECTION },
