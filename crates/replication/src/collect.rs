@@ -7,8 +7,8 @@
 //!    a retry may be, a round agrees on the tombstone without its memory; a clock only says when to propose that. One
 //!    that holds a fencing token stays for ever, for tokens must never go back.
 //! 2. *All agree.* A replica that knows the bare tombstone to be chosen at `b` asks *all* replicas of its arc, with a
-//!    floor `f` that is at least `b`. Who holds exactly that tombstone on its disk, or nothing, and has promised nothing
-//!    above `f`, agrees: from then on it refuses every ballot up to `f`, whoever proposes it, and takes nothing up to
+//!    floor `f` that is at least `b`. Who holds exactly that tombstone on its disk, or nothing, and has promised
+//!    nothing above `f`, agrees: from then on it refuses every ballot up to `f`, whoever proposes it, and takes nothing up to
 //!    `f` that others teach it, if it holds nothing.
 //! 3. *All drop.* When every replica has agreed, each may drop what it holds at `b`, whenever it hears of it.
 //!
@@ -335,7 +335,8 @@ impl<R: Rules> Replica<R> {
             return true;
         }
         let below = ballot.counter <= self.floor_against_all(self.arc_end(key));
-        !state.is_bare() && !(below && self.rules.keeps(Rule::FloorBeforeDrop))
+        let stands = self.rules.keeps(Rule::FloorBeforeDrop);
+        !state.is_bare() && (!below || !stands)
     }
 
     /// Before a newer view is acted on: gives up whatever is held of arcs of which this node becomes a new replica. It

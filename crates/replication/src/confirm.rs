@@ -560,8 +560,8 @@ impl<R: Rules> Replica<R> {
     ) {
         let key = waiting.operation.key().clone();
         if waiting.ticket.is_some() && !self.has_time(&key, &waiting, shown) {
-            // Not to `serve`: what is held may be as new as the session and yet not be what a majority holds (a tombstone
-            // that the others have dropped, say), and then it would only ask again, and again.
+            // Not to `serve`: what is held may be as new as the session and yet not be what a majority holds (say, a
+            // tombstone that the others have dropped), and then it would only ask again, and again.
             let (arc, arrived) = (self.arc_end(&key), self.confirmations.begun);
             self.confirmations.arcs.entry(arc).or_default().patient.push(Patient { waiting, arrived });
             return self.begin_confirmation(arc, out);

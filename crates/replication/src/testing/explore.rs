@@ -2,8 +2,8 @@
 //!
 //! A state is the replicas' own structs, what is on their disks, the messages under way, and what clients asked and
 //! were told; a step calls the production step functions. What can happen in a state: a client asks its next thing; a
-//! message arrives, in any order, and once in a while twice; a timer runs out; a disk syncs; a node crashes and is there
-//! again; a node looks for tombstones; discovery changes the view, and a node hears of it. That a message is lost needs
+//! message arrives, in any order, and once in a while twice; a timer runs out; a disk syncs; a node crashes and is
+//! there again; a node looks for tombstones; discovery changes the view, and a node hears of it. That a message is lost needs
 //! no step: it never arrives.
 //!
 //! Time is left out. Requests end before what remembers them lapses, as in production by deadlines far below ten
@@ -590,8 +590,8 @@ impl State {
         client.time = client.time.max(time);
     }
 
-    /// What is not a step of its own: catching up, refusals for another epoch and lost answers, which are left out (true);
-    /// what is about arcs without keys, and answers where steps are coarse, which happens at once (false).
+    /// What is not a step of its own: catching up, refusals for another epoch and lost answers, which are left out
+    /// (true); what is about arcs without keys, and answers where steps are coarse, which happens at once (false).
     fn is_aside(&self, from: NodeId, envelope: &Envelope, grain: Grain) -> Option<bool> {
         if is_answer(&envelope.message.body) && grain == Grain::Exchanges {
             return Some(self.mute);

@@ -154,8 +154,7 @@ const COLLECTION_IN_SESSION: Scope = Scope {
     passes: 2,
     ..Scope::QUIET
 };
-const REPLACEMENT: Scope =
-    Scope { before: &[heard(WRITE)], clients: &[&[act(2, 0, Kind::Write(2)), STRICT]], replace: true, ..Scope::QUIET };
+const REPLACEMENT: Scope = Scope { before: &[unheard(WRITE, 2)], clients: &[&[STRICT]], replace: true, ..Scope::QUIET };
 
 /// What is explored within a minute, all of it.
 pub const SHORT: [Named; 11] = [
@@ -214,5 +213,5 @@ pub const PLANTED: [(Rule, Scope); 8] = [
     (Rule::CollectFromAll, COLLECTION_UNHEARD),
     (Rule::FloorBeforeDrop, COLLECTION),
     (Rule::AbsenceHasTime, COLLECTION_IN_SESSION),
-    (Rule::JointQuorum, REPLACEMENT),
+    (Rule::CopyBeforeSwitch, REPLACEMENT),
 ];
