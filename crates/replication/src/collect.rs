@@ -6,10 +6,10 @@
 //! 1. *The memory lapses.* A tombstone still tells retries from new requests. When all that it remembers is older than
 //!    a retry may be, a round agrees on the tombstone without its memory; a clock only says when to propose that. One
 //!    that holds a fencing token stays for ever, for tokens must never go back.
-//! 2. *All agree.* A replica that knows the bare tombstone to be chosen at `b` asks *all* replicas of its arc, with a
-//!    floor `f` that is at least `b`. Who holds exactly that tombstone on its disk, or nothing, and has promised
-//!    nothing above `f`, agrees: from then on it refuses every ballot up to `f`, whoever proposes it, and takes nothing up to
-//!    `f` that others teach it, if it holds nothing.
+//! 2. *All agree.* A replica that knows the bare tombstone to be chosen at `b` asks *all* replicas of its arc,
+//!    with a floor `f` that is at least `b`. Who holds exactly that tombstone on its disk, or nothing, and has
+//!    promised nothing above `f`, agrees: from then on it refuses every ballot up to `f`, whoever proposes it, and
+//!    takes nothing up to `f` that others teach it, if it holds nothing.
 //! 3. *All drop.* When every replica has agreed, each may drop what it holds at `b`, whenever it hears of it.
 //!
 //! Why nothing comes back. Once all have agreed, each replica of the arc holds the tombstone, nothing, or something

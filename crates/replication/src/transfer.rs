@@ -423,6 +423,11 @@ impl Transfer {
         self.timer_at = self.timer_at.map(|_| far);
     }
 
+    /// Whether what came in is still being paid for.
+    pub(crate) fn owes(&self) -> bool {
+        self.paid_until.is_some()
+    }
+
     /// What was asked is asked anew: it was refused by who did not know of the change yet.
     pub(crate) fn ask_again(&mut self) {
         for asking in self.copies.values_mut().filter_map(|copy| copy.asking.as_mut()) {

@@ -1,10 +1,10 @@
 //! Walks all states breadth first and remembers those that it has seen.
 //!
-//! A state is the replicas' own structs, what is on their disks, the messages under way, and what clients asked and
-//! were told; a step calls the production step functions. What can happen in a state: a client asks its next thing; a
-//! message arrives, in any order, and once in a while twice; a timer runs out; a disk syncs; a node crashes and is
-//! there again; a node looks for tombstones; discovery changes the view, and a node hears of it. That a message is lost needs
-//! no step: it never arrives.
+//! A state is the replicas' own structs, what is on their disks, the messages under way, and what clients asked
+//! and were told; a step calls the production step functions. What can happen in a state: a client asks its next
+//! thing; a message arrives, in any order, and once in a while twice; a timer runs out; a disk syncs; a node
+//! crashes and is there again; a node looks for tombstones; discovery changes the view, and a node hears of it.
+//! That a message is lost needs no step: it never arrives.
 //!
 //! Time is left out. Requests end before what remembers them lapses, as in production by deadlines far below ten
 //! minutes: a node looks for tombstones only when no write is open at a node that lives. Messages have no such bound.
@@ -535,7 +535,7 @@ impl State {
         let replica = Rc::make_mut(&mut self.nodes[at].replica);
         act(replica, &mut out);
         // A copy goes on at once: how fast it does is no matter of safety.
-        while replica.timers.iter().any(|(when, timer)| *timer == Timer::Transfer && *when != FAR) {
+        while replica.transfer.owes() || replica.timers.contains(&(NOW, Timer::Transfer)) {
             replica.stop_clocks();
             replica.run_out(Timer::Transfer, &mut out);
         }
