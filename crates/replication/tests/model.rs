@@ -28,7 +28,7 @@ fn the_first_ways_of_a_replacement_keep_the_levels() {
     let found = explore(&Scope { states_max: 20_000, ..named.scope }, None);
     println!("{} states, depth {}, {} after the change", found.states, found.depth, found.changed);
     assert_eq!(found.violation, None);
-    assert!(found.states >= 20_000 || found.complete);
+    assert!(found.changed > 0, "no change has ended");
 }
 
 #[test]
