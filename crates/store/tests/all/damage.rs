@@ -57,6 +57,19 @@ fn goes_on(disk: &SimDisk, kept: &Records) {
 }
 
 #[test]
+fn a_batch_that_ends_with_zeros_vouches_for_the_one_before_it() {
+    let disk = SimDisk::new(3);
+    let (mut log, _) = open(disk.clone(), config()).expect("a new log");
+    for body in [b"first".as_slice(), &[7, 0, 0, 0, 0, 0, 0, 0, 0]] {
+        log.append(body).expect("there is room");
+        log.flush().expect("the disk works");
+    }
+    drop(log);
+    assert!(disk.flip(&SegmentId(1).file_name(), HEAD + 6, 1));
+    assert_eq!(damage(&disk), (1, HEAD));
+}
+
+#[test]
 fn a_tail_torn_at_any_byte_is_cut() {
     let disk = written(4);
     let (start, end) = place(4);
