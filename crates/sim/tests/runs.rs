@@ -94,6 +94,20 @@ fn two_threads_find_what_one_finds() {
     assert_eq!(one.schedules, 12);
 }
 
+/// Each of these broke something once, and says what.
+#[test]
+fn what_was_found_stays_mended() {
+    let found = [
+        (3023, "rot before a last batch that ended with zeros was cut off as a torn tail"),
+        (1256, "the same"),
+        (2350, "the same, after a restart"),
+    ];
+    for (seed, once) in found {
+        let violation = run(seed, Options::default()).violation;
+        assert_eq!(violation.map(|found| found.to_string()), None, "seed {seed}: {once}");
+    }
+}
+
 #[test]
 fn litmus_outcomes_that_a_level_forbids_are_never_seen_and_staleness_is_seen_below_strict() {
     let rows = sim::command::run_litmus(0, 12);
