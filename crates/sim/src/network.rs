@@ -16,25 +16,66 @@ pub(crate) enum Place {
     Client(usize),
 }
 
+/// The directed links between nodes that are cut.
+#[derive(Debug, Default)]
+pub(crate) struct Links {
+    cut: BTreeSet<(usize, usize)>,
+}
+
+impl Links {
+    pub fn is_cut(&self, link: (usize, usize)) -> bool {
+        self.cut.contains(&link)
+    }
+
+    /// Cuts a random set of nodes off from the rest, in both directions unless the cut may be (`one_way`) and is one
+    /// way; the links that were cut.
+    pub fn partition(&mut self, prng: &mut Prng, one_way: bool, nodes: usize) -> Vec<(usize, usize)> {
+        let side: Vec<bool> = (0..nodes).map(|_| prng.one_in(2)).collect();
+        let one_way = one_way && prng.one_in(2);
+        let mut links = Vec::new();
+        for a in (0..nodes).filter(|a| side[*a]) {
+            for b in (0..nodes).filter(|b| !side[*b]) {
+                links.push((a, b));
+                if !one_way {
+                    links.push((b, a));
+                }
+            }
+        }
+        self.cut.extend(links.iter().copied());
+        links
+    }
+
+    /// Joins links again.
+    pub fn heal(&mut self, links: &[(usize, usize)]) {
+        for link in links {
+            self.cut.remove(link);
+        }
+    }
+
+    /// Joins all links again.
+    pub fn heal_all(&mut self) {
+        self.cut.clear();
+    }
+}
+
 /// The simulated network: what becomes of each message.
 #[derive(Debug)]
 pub(crate) struct Network {
     prng: Prng,
-    /// Directed links that are cut.
-    cut: BTreeSet<(usize, usize)>,
+    links: Links,
     /// Whether faults are over.
     pub calm: bool,
 }
 
 impl Network {
     pub fn new(prng: Prng) -> Network {
-        Network { prng, cut: BTreeSet::new(), calm: false }
+        Network { prng, links: Links::default(), calm: false }
     }
 
     /// The delays after which copies of a message arrive; none when it is lost.
     pub fn fates(&mut self, swarm: &Swarm, from: Place, to: Place) -> Vec<Duration> {
         if let (Place::Node(from), Place::Node(to)) = (from, to)
-            && self.cut.contains(&(from, to))
+            && self.links.is_cut((from, to))
         {
             return Vec::new();
         }
@@ -65,33 +106,17 @@ impl Network {
 
     /// Cuts a random set of nodes off from the rest; the links that were cut.
     pub fn partition(&mut self, swarm: &Swarm, nodes: usize) -> Vec<(usize, usize)> {
-        let side: Vec<bool> = (0..nodes).map(|_| self.prng.one_in(2)).collect();
-        let one_way = swarm.one_way && self.prng.one_in(2);
-        let mut links = Vec::new();
-        for a in 0..nodes {
-            for b in 0..nodes {
-                if side[a] && !side[b] {
-                    links.push((a, b));
-                    if !one_way {
-                        links.push((b, a));
-                    }
-                }
-            }
-        }
-        self.cut.extend(links.iter().copied());
-        links
+        self.links.partition(&mut self.prng, swarm.one_way, nodes)
     }
 
     /// Joins links again.
     pub fn heal(&mut self, links: &[(usize, usize)]) {
-        for link in links {
-            self.cut.remove(link);
-        }
+        self.links.heal(links);
     }
 
     /// No more faults.
     pub fn settle(&mut self) {
-        self.cut.clear();
+        self.links.heal_all();
         self.calm = true;
     }
 }

@@ -24,8 +24,8 @@ const OPEN_MAX: usize = 16_384;
 #[derive(Debug, Default)]
 pub(crate) struct SpanBook {
     coordinations: BTreeMap<Ticket, LiveSpan>,
-    asked: BTreeMap<(NodeId, Question), Asked>,
-    answering: BTreeMap<(NodeId, Question), Asked>,
+    asked: Open,
+    answering: Open,
 }
 
 /// Names a question among those of its asker.
@@ -49,6 +49,28 @@ struct Asked {
     at: Instant,
 }
 
+/// Questions that are not answered yet, by the other node.
+type Open = BTreeMap<(NodeId, Question), Asked>;
+
+/// A question leaves (a client's span) or came in (a server's): its context.
+fn begin(
+    open: &mut Open,
+    kind: SpanKind,
+    now: Instant,
+    question: (NodeId, Question),
+    word: &'static str,
+    context: TraceContext,
+    attributes: impl FnOnce() -> Vec<KeyValue>,
+) -> TraceContext {
+    if !context.is_some() || open.len() >= OPEN_MAX {
+        return context;
+    }
+    let asked = open
+        .entry(question)
+        .or_insert_with(|| Asked { span: spans::start(kind, word, context, attributes()), at: now });
+    asked.span.context()
+}
+
 impl SpanBook {
     /// An operation came in: what the core should carry as its context.
     pub fn coordinate(
@@ -59,17 +81,34 @@ impl SpanBook {
         me: &str,
         context: TraceContext,
     ) -> TraceContext {
+        self.begin_coordination(ticket, verb(operation), operation.key(), (epoch, me), context)
+    }
+
+    /// It was answered.
+    pub fn coordinated(&mut self, answer: &Answer, name_of: impl Fn(NodeId) -> String) {
+        // A refusal or an unknown end is an error of this attempt; a failed condition is an answer.
+        let failed = matches!(answer.outcome, Outcome::Refused(_) | Outcome::Unknown);
+        self.end_coordination(answer.ticket, &answer.receipt.voters, (outcome_word(&answer.outcome), failed), name_of);
+    }
+
+    fn begin_coordination(
+        &mut self,
+        ticket: Ticket,
+        verb: &'static str,
+        key: &RegisterKey,
+        (epoch, me): (u64, &str),
+        context: TraceContext,
+    ) -> TraceContext {
         if !context.is_some() || self.coordinations.len() >= OPEN_MAX {
             return context;
         }
-        let verb = verb(operation);
         let attributes = vec![
             KeyValue::new(names::DB_SYSTEM_NAME, "everring"),
             KeyValue::new(names::DB_OPERATION_NAME, verb),
             KeyValue::new(names::REPLICA, me.to_owned()),
             KeyValue::new(names::EPOCH, epoch as i64),
             KeyValue::new(names::HOP, 1),
-            KeyValue::new(names::KEY_ID, key_id(operation.key())),
+            KeyValue::new(names::KEY_ID, key_id(key)),
         ];
         let span = spans::start(SpanKind::Server, names::coordinate_span(verb), context, attributes);
         let inner = span.context();
@@ -77,15 +116,19 @@ impl SpanBook {
         inner
     }
 
-    /// It was answered.
-    pub fn coordinated(&mut self, answer: &Answer, name_of: impl Fn(NodeId) -> String) {
-        let Some(mut span) = self.coordinations.remove(&answer.ticket) else { return };
-        let voters: Vec<String> = answer.receipt.voters.iter().map(|node| name_of(*node)).collect();
+    fn end_coordination(
+        &mut self,
+        ticket: Ticket,
+        voters: &[NodeId],
+        (outcome, failed): (&'static str, bool),
+        name_of: impl Fn(NodeId) -> String,
+    ) {
+        let Some(mut span) = self.coordinations.remove(&ticket) else { return };
+        let voters: Vec<String> = voters.iter().map(|node| name_of(*node)).collect();
         span.set(names::REPLICAS, voters.join(","));
-        span.set(names::DB_RESPONSE_STATUS_CODE, outcome_word(&answer.outcome));
-        // A refusal or an unknown end is an error of this attempt; a failed condition is an answer.
-        if matches!(answer.outcome, Outcome::Refused(_) | Outcome::Unknown) {
-            span.fail(outcome_word(&answer.outcome));
+        span.set(names::DB_RESPONSE_STATUS_CODE, outcome);
+        if failed {
+            span.fail(outcome);
         }
         span.end();
     }
@@ -99,7 +142,15 @@ impl SpanBook {
         }
         let Some((word, round, key)) = question(body) else { return envelope.context };
         let attributes = || question_attributes(key, body, name);
-        self.ask(now, (envelope.to, Question::Register(round)), word, envelope.context, attributes)
+        begin(
+            &mut self.asked,
+            SpanKind::Client,
+            now,
+            (envelope.to, Question::Register(round)),
+            word,
+            envelope.context,
+            attributes,
+        )
     }
 
     /// An answer of ours leaves.
@@ -107,44 +158,6 @@ impl SpanBook {
         if let Some(asked) = self.answering.remove(&question) {
             asked.span.end();
         }
-    }
-
-    /// A question of ours leaves: its context.
-    fn ask(
-        &mut self,
-        now: Instant,
-        question: (NodeId, Question),
-        word: &'static str,
-        context: TraceContext,
-        attributes: impl FnOnce() -> Vec<KeyValue>,
-    ) -> TraceContext {
-        if !context.is_some() || self.asked.len() >= OPEN_MAX {
-            return context;
-        }
-        let asked = self.asked.entry(question).or_insert_with(|| {
-            let span = spans::start(SpanKind::Client, word, context, attributes());
-            Asked { span, at: now }
-        });
-        asked.span.context()
-    }
-
-    /// Another node's question came in: the context to answer it in.
-    fn be_asked(
-        &mut self,
-        now: Instant,
-        question: (NodeId, Question),
-        word: &'static str,
-        context: TraceContext,
-        attributes: impl FnOnce() -> Vec<KeyValue>,
-    ) -> TraceContext {
-        if !context.is_some() || self.answering.len() >= OPEN_MAX {
-            return context;
-        }
-        let answering = self.answering.entry(question).or_insert_with(|| {
-            let span = spans::start(SpanKind::Server, word, context, attributes());
-            Asked { span, at: now }
-        });
-        answering.span.context()
     }
 
     /// A message came in: the context that the core should carry.
@@ -167,7 +180,7 @@ impl SpanBook {
         }
         let Some((word, round, key)) = question(body) else { return context };
         let attributes = || question_attributes(key, body, me);
-        self.be_asked(now, (from, Question::Register(round)), word, context, attributes)
+        begin(&mut self.answering, SpanKind::Server, now, (from, Question::Register(round)), word, context, attributes)
     }
 
     /// The connection to a node broke: what it was asked, it will not answer.

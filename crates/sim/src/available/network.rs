@@ -1,29 +1,28 @@
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use stdx::Prng;
 
 use super::swarm::Swarm;
+use crate::network::Links;
 
 /// The simulated network between nodes: what becomes of each message.
 #[derive(Debug)]
 pub(super) struct Network {
     prng: Prng,
-    /// Directed links that are cut.
-    cut: BTreeSet<(usize, usize)>,
+    links: Links,
     /// Whether faults are over.
     pub calm: bool,
 }
 
 impl Network {
     pub fn new(prng: Prng) -> Network {
-        Network { prng, cut: BTreeSet::new(), calm: false }
+        Network { prng, links: Links::default(), calm: false }
     }
 
     /// The delays after which copies of a message arrive; none when it is lost. Clients reach every node, and what they
     /// ask is delivered once at most.
     pub fn fates(&mut self, swarm: &Swarm, nodes: Option<(usize, usize)>) -> Vec<Duration> {
-        if nodes.is_some_and(|link| self.cut.contains(&link)) {
+        if nodes.is_some_and(|link| self.links.is_cut(link)) {
             return Vec::new();
         }
         if self.calm {
@@ -50,31 +49,17 @@ impl Network {
 
     /// Cuts a random set of nodes off from the rest; the links that were cut.
     pub fn partition(&mut self, swarm: &Swarm, nodes: usize) -> Vec<(usize, usize)> {
-        let side: Vec<bool> = (0..nodes).map(|_| self.prng.one_in(2)).collect();
-        let one_way = swarm.one_way && self.prng.one_in(2);
-        let mut links = Vec::new();
-        for a in 0..nodes {
-            for b in (0..nodes).filter(|b| side[a] && !side[*b]) {
-                links.push((a, b));
-                if !one_way {
-                    links.push((b, a));
-                }
-            }
-        }
-        self.cut.extend(links.iter().copied());
-        links
+        self.links.partition(&mut self.prng, swarm.one_way, nodes)
     }
 
     /// Joins links again.
     pub fn heal(&mut self, links: &[(usize, usize)]) {
-        for link in links {
-            self.cut.remove(link);
-        }
+        self.links.heal(links);
     }
 
     /// No more faults.
     pub fn settle(&mut self) {
-        self.cut.clear();
+        self.links.heal_all();
         self.calm = true;
     }
 }

@@ -4,11 +4,10 @@ use available::{Action, Answer, Body, Change, Effect, Envelope, Operation, Outco
 use membership::NodeId;
 use replication::{RegisterKey, Ticket};
 use stdx::{Instant, TraceContext};
-use telemetry::spans;
 use telemetry::{KeyValue, SpanKind, names};
 use wire::http::Durability;
 
-use super::{OPEN_MAX, Question, SpanBook, key_id};
+use super::{Question, SpanBook, begin, key_id};
 
 impl SpanBook {
     /// An operation came in: what the core should carry as its context.
@@ -20,35 +19,13 @@ impl SpanBook {
         me: &str,
         context: TraceContext,
     ) -> TraceContext {
-        if !context.is_some() || self.coordinations.len() >= OPEN_MAX {
-            return context;
-        }
-        let verb = verb(operation);
-        let attributes = vec![
-            KeyValue::new(names::DB_SYSTEM_NAME, "everring"),
-            KeyValue::new(names::DB_OPERATION_NAME, verb),
-            KeyValue::new(names::REPLICA, me.to_owned()),
-            KeyValue::new(names::EPOCH, epoch as i64),
-            KeyValue::new(names::HOP, 1),
-            KeyValue::new(names::KEY_ID, key_id(&operation.key)),
-        ];
-        let span = spans::start(SpanKind::Server, names::coordinate_span(verb), context, attributes);
-        let inner = span.context();
-        self.coordinations.insert(ticket, span);
-        inner
+        self.begin_coordination(ticket, verb(operation), &operation.key, (epoch, me), context)
     }
 
     /// It was answered.
     pub fn coordinated_available(&mut self, answer: &Answer, name_of: impl Fn(NodeId) -> String) {
-        let Some(mut span) = self.coordinations.remove(&answer.ticket) else { return };
-        let voters: Vec<String> = answer.receipt.voters.iter().map(|node| name_of(*node)).collect();
-        span.set(names::REPLICAS, voters.join(","));
-        let word = outcome_word(&answer.outcome);
-        span.set(names::DB_RESPONSE_STATUS_CODE, word);
-        if matches!(answer.outcome, Outcome::Refused(_) | Outcome::Unknown) {
-            span.fail(word);
-        }
-        span.end();
+        let failed = matches!(answer.outcome, Outcome::Refused(_) | Outcome::Unknown);
+        self.end_coordination(answer.ticket, &answer.receipt.voters, (outcome_word(&answer.outcome), failed), name_of);
     }
 
     /// A message leaves: the context that should travel with it.
@@ -66,7 +43,7 @@ impl SpanBook {
         }
         let Some((word, number, key)) = question(body) else { return envelope.context };
         let question = (envelope.to, Question::available(durability, number));
-        self.ask(now, question, word, envelope.context, || attributes(key, name))
+        begin(&mut self.asked, SpanKind::Client, now, question, word, envelope.context, || attributes(key, name))
     }
 
     /// A message came in: the context that the core should carry.
@@ -86,7 +63,7 @@ impl SpanBook {
         }
         let Some((word, number, key)) = question(body) else { return context };
         let question = (from, Question::available(durability, number));
-        self.be_asked(now, question, word, context, || attributes(key, me))
+        begin(&mut self.answering, SpanKind::Server, now, question, word, context, || attributes(key, me))
     }
 }
 
