@@ -466,11 +466,9 @@ pub struct JudgedArgs {
     pub output: OutputArgs,
 }
 
-/// `everring verify`.
+/// How long a run against gateways takes.
 #[derive(Debug, Args)]
-pub struct VerifyArgs {
-    #[command(flatten)]
-    pub gateways: GatewaysArgs,
+pub struct LengthArgs {
     /// How long to ask.
     #[arg(
         long = "for",
@@ -480,6 +478,15 @@ pub struct VerifyArgs {
         value_parser = parse_duration
     )]
     pub duration: Duration,
+}
+
+/// `everring verify`.
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    #[command(flatten)]
+    pub gateways: GatewaysArgs,
+    #[command(flatten)]
+    pub length: LengthArgs,
     /// Keys that the clients share.
     #[arg(long, env = "EVERRING_KEYS", default_value_t = 64, value_parser = value_parser!(u32).range(1..=100_000))]
     pub keys: u32,
@@ -492,15 +499,8 @@ pub struct VerifyArgs {
 pub struct LitmusArgs {
     #[command(flatten)]
     pub gateways: GatewaysArgs,
-    /// How long to ask.
-    #[arg(
-        long = "for",
-        env = "EVERRING_FOR",
-        default_value = "30s",
-        value_name = "TIME",
-        value_parser = parse_duration
-    )]
-    pub duration: Duration,
+    #[command(flatten)]
+    pub length: LengthArgs,
     /// Rounds at a time.
     #[arg(long, env = "EVERRING_LANES", default_value_t = 8, value_parser = value_parser!(u16).range(1..=256))]
     pub lanes: u16,

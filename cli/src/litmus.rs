@@ -19,7 +19,7 @@ const EXIT_INVALID: u8 = 3;
 pub fn run(args: LitmusArgs) -> anyhow::Result<u8> {
     let config = LitmusConfig {
         gateways: args.gateways.gateway,
-        duration: args.duration,
+        duration: args.length.duration,
         lanes: usize::from(args.lanes),
         seed: args.seed.unwrap_or_else(rand::random),
         deadline: args.deadline,

@@ -23,7 +23,7 @@ const LINGER: Duration = Duration::from_secs(1);
 /// The run could not begin, or its report not be written.
 pub fn verify(args: VerifyArgs, logs: Option<String>) -> anyhow::Result<u8> {
     let load = Load::Traffic(traffic(&args.judged, args.keys));
-    run(args.gateways.gateway, Some(args.duration), load, &args.judged, logs)
+    run(args.gateways.gateway, Some(args.length.duration), load, &args.judged, logs)
 }
 
 /// `everring replay`.

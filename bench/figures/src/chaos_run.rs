@@ -4,6 +4,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use crate::everring::{Everring, words};
+use crate::verdict::{self, Checks};
 use crate::{Extent, Part};
 
 /// Runs `everring up --chaos` and reads the report.
@@ -41,11 +42,8 @@ fn read(verdict: &Value) -> Result<Part> {
     let number = |pointer: &str| -> Result<u64> {
         verdict.pointer(pointer).and_then(Value::as_u64).with_context(|| format!("the report has no {pointer}"))
     };
-    let faults = verdict["faults"].as_array().context("the report has no faults")?;
-    let kills = faults.iter().filter(|fault| fault["kind"] == "kill" && fault["not_injected"].is_null()).count();
-    let checks = verdict["checks"].as_array().context("the report has no checks")?;
-    let decided = !checks.is_empty() && checks.iter().all(|check| check["decided"] == true);
-    let violations: u64 = checks.iter().filter_map(|check| check["violations"].as_u64()).sum();
+    let kills = verdict::kills(verdict)?;
+    let Checks { decided, violations } = verdict::checks(verdict)?;
     // A request whose outcome stayed unknown was not answered in time either.
     let unanswered = ["/requests/failed", "/requests/unknown", "/ticks/failed", "/ticks/unknown"];
     let unanswered = unanswered.iter().map(|pointer| number(pointer)).sum::<Result<u64>>()?;
@@ -62,8 +60,7 @@ fn read(verdict: &Value) -> Result<Part> {
     ];
     let kept =
         ["verdict", "because", "seed", "requests", "ticks", "downtime_ms", "latency_ms", "acked_writes", "traces"];
-    let details = kept.iter().map(|name| ((*name).to_owned(), verdict[name].clone())).collect();
-    Ok(Part { figures, details: Value::Object(details) })
+    Ok(Part { figures, details: verdict::kept(verdict, &kept) })
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ mod found;
 mod memory;
 mod planted;
 mod simulated;
+mod verdict;
 
 use crate::everring::Everring;
 use crate::found::{Found, rounded};

@@ -21,6 +21,17 @@ pub fn report(everring: &Everring, args: &[&str]) -> Result<Value> {
     }
 }
 
+/// The entries of an object; none if it is no object.
+pub fn entries(value: Option<&Value>) -> impl Iterator<Item = (&String, &Value)> {
+    value.and_then(Value::as_object).into_iter().flatten()
+}
+
+/// A sentence for each figure that no part has measured.
+pub fn unmeasured(figures: &Map<String, Value>) -> Vec<String> {
+    let nulls = figures.iter().filter(|(_, value)| value.is_null());
+    nulls.map(|(name, _)| format!("{name} was not measured")).collect()
+}
+
 /// Simulated schedules of the whole fleet.
 pub fn schedules(everring: &Everring, seeds: u64) -> Result<Part> {
     let summary = report(everring, &["sim", "run", "--seeds", &seeds.to_string(), "--output", "json"])?;

@@ -25,6 +25,8 @@ mod parts;
 mod reports;
 #[path = "../consistency/simulated.rs"]
 mod simulated;
+#[path = "../verdict.rs"]
+mod verdict;
 
 use parts::{Area, Cli};
 

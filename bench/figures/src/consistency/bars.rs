@@ -2,6 +2,8 @@
 
 use serde_json::{Map, Value};
 
+use crate::reports::{entries, unmeasured};
+
 /// Simulated over real time, in one thread.
 const SPEED_MIN: f64 = 1_000.0;
 /// Schedules of the long form.
@@ -18,8 +20,7 @@ const BY_THE_WAY: f64 = 0.02;
 
 /// A sentence for each figure that misses its bar.
 pub fn missed(figures: &Map<String, Value>, quick: bool) -> Vec<String> {
-    let nulls = figures.iter().filter(|(_, value)| value.is_null());
-    let mut missed: Vec<String> = nulls.map(|(name, _)| format!("{name} was not measured")).collect();
+    let mut missed = unmeasured(figures);
     let number = |name: &str| figures.get(name).and_then(Value::as_f64);
     for name in ["violations", "live_violations", "live_lost"] {
         if let Some(value) = number(name).filter(|value| *value > 0.0) {
@@ -81,10 +82,6 @@ fn costs_missed(figures: &Map<String, Value>) -> Vec<String> {
         }
     }
     missed
-}
-
-fn entries(value: Option<&Value>) -> impl Iterator<Item = (&String, &Value)> {
-    value.and_then(Value::as_object).into_iter().flatten()
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::everring::{Everring, words};
 use crate::parts::Part;
+use crate::verdict::{self, Checks};
 
 /// How long a fleet may take until it says where its gateways are.
 const READY_MAX: Duration = Duration::from_secs(120);
@@ -62,13 +63,9 @@ fn follow(stderr: ChildStderr) -> Receiver<String> {
 }
 
 fn read(verdict: &Value) -> Result<Part> {
-    let faults = verdict["faults"].as_array().context("the report has no faults")?;
-    let kills = faults.iter().filter(|fault| fault["kind"] == "kill" && fault["not_injected"].is_null()).count();
-    let checks = verdict["checks"].as_array().context("the report has no checks")?;
-    ensure!(!checks.is_empty(), "the report has no checks");
-    let undecided: Vec<&Value> = checks.iter().filter(|check| check["decided"] != true).collect();
-    ensure!(undecided.is_empty(), "checks are undecided: {undecided:?}");
-    let violations: u64 = checks.iter().filter_map(|check| check["violations"].as_u64()).sum();
+    let kills = verdict::kills(verdict)?;
+    let Checks { decided, violations } = verdict::checks(verdict)?;
+    ensure!(decided, "no check was made, or some are undecided: {}", verdict["checks"]);
     let figures = vec![
         ("live_seconds", verdict["duration_s"].clone()),
         ("live_kills", json!(kills)),
@@ -77,8 +74,7 @@ fn read(verdict: &Value) -> Result<Part> {
         ("downtime_ms", verdict["downtime_ms"].clone()),
     ];
     let kept = ["verdict", "because", "seed", "requests", "checks", "latency_ms", "acked_writes", "traces"];
-    let details = kept.iter().map(|name| ((*name).to_owned(), verdict[name].clone())).collect();
-    Ok(Part { figures, details: Value::Object(details) })
+    Ok(Part { figures, details: verdict::kept(verdict, &kept) })
 }
 
 #[cfg(test)]

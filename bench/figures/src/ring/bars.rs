@@ -2,6 +2,8 @@
 
 use serde_json::{Map, Value};
 
+use crate::reports::{entries, unmeasured};
+
 /// The most that the fullest member may own, as a multiple of its due share.
 const BALANCE_MAX: f64 = 1.10;
 /// The most memory that a million members may take.
@@ -11,11 +13,7 @@ const MILLION_SECONDS_MAX: f64 = 600.0;
 
 /// A sentence for each figure that misses its bar.
 pub fn missed(figures: &Map<String, Value>, quick: bool) -> Vec<String> {
-    let mut missed: Vec<String> = figures
-        .iter()
-        .filter(|(_, value)| value.is_null())
-        .map(|(name, _)| format!("{name} was not measured"))
-        .collect();
+    let mut missed = unmeasured(figures);
     for (size, hops) in entries(figures.get("hops")) {
         let power: f64 = size.trim_start_matches("2^").parse().unwrap_or(0.0);
         let most = 0.5 * power + 1.0;
@@ -66,10 +64,6 @@ pub fn missed(figures: &Map<String, Value>, quick: bool) -> Vec<String> {
         }
     }
     missed
-}
-
-fn entries(value: Option<&Value>) -> impl Iterator<Item = (&String, &Value)> {
-    value.and_then(Value::as_object).into_iter().flatten()
 }
 
 #[cfg(test)]
