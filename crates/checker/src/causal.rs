@@ -11,8 +11,7 @@
 //! - a *lost sibling*, on keys whose reads show several values: a write that led to the read is neither shown, nor was
 //!   what replaced it, nor had a deletion seen it that the read did not lead to.
 //!
-//! On keys whose values stay side by side (a read that shows a list of written values, be it of one or none, makes
-//! a key
+//! On keys whose values stay side by side (a read that shows a list of written values, be it of one or none, makes a key
 //! one of those) a write takes the place of what its session had written or seen *of that key*, and of nothing else:
 //! what led to it by way of other keys stays beside it, until a client that saw both writes again.
 //!
@@ -21,12 +20,13 @@
 //!
 //! Bounds: deletions, and values that several operations wrote, are explained by any of their writers.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::fmt;
 
-use crate::claims::{ABSENT, Claims, Seen, Source, Word};
+use crate::claims::{ABSENT, Claims, Seen, Source};
 use crate::order::Order;
 use crate::sequential::writes_by_key;
+use crate::sight::{Sight, words};
 
 /// What a session may rely on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
@@ -85,8 +85,7 @@ pub(crate) fn broken(claims: &Claims<'_>) -> Vec<Broken> {
         claims,
         order: &order,
         writes: writes_by_key(claims),
-        siblings: keys_with_siblings(claims),
-        first_seen: first_seen(claims),
+        sight: Sight::of(claims),
         deletions: deletions(claims),
     };
     let mut broken: Vec<Broken> = (0..claims.claims.len() as u32).filter_map(|read| look.stale(read)).collect();
@@ -114,21 +113,11 @@ fn sources(claims: &Claims<'_>) -> Vec<(u32, u32)> {
     sources
 }
 
-fn words(seen: &Seen) -> &[Word] {
-    match seen {
-        Seen::Equal(word) => std::slice::from_ref(word),
-        Seen::Siblings(words) => words,
-        Seen::Nothing | Seen::NotEqual(_) => &[],
-    }
-}
-
 struct Look<'s, 'a> {
     claims: &'s Claims<'a>,
     order: &'s Order,
     writes: Vec<Vec<(u32, Vec<u32>)>>,
-    siblings: BTreeSet<u32>,
-    /// Where a chain first saw a word of a key.
-    first_seen: HashMap<(u32, u32, Word), u32>,
+    sight: Sight<'s, 'a>,
     /// The deletions of each key, those of unknown outcome too.
     deletions: HashMap<u32, Vec<u32>>,
 }
@@ -139,22 +128,6 @@ fn deletions(claims: &Claims<'_>) -> HashMap<u32, Vec<u32>> {
         deletions.entry(claim.key).or_default().push(index as u32);
     }
     deletions
-}
-
-fn first_seen(claims: &Claims<'_>) -> HashMap<(u32, u32, Word), u32> {
-    let mut first = HashMap::new();
-    for claim in &claims.claims {
-        for word in words(&claim.seen) {
-            first.entry((claim.chain, claim.key, *word)).or_insert(claim.place);
-        }
-    }
-    first
-}
-
-/// Keys on which some read showed several values keep concurrent writes; the others settle on one.
-fn keys_with_siblings(claims: &Claims<'_>) -> BTreeSet<u32> {
-    let several = claims.claims.iter().filter(|claim| matches!(claim.seen, Seen::Siblings(_)));
-    several.map(|claim| claim.key).collect()
 }
 
 impl Look<'_, '_> {
@@ -178,7 +151,7 @@ impl Look<'_, '_> {
         words(&claim.seen).iter().find_map(|word| {
             let writers = self.claims.writers(claim.key, *word);
             let beginning = (*word == ABSENT).then_some(None);
-            let several = self.siblings.contains(&claim.key);
+            let several = self.sight.keeps_siblings(claim.key);
             let mut forgotten = None;
             for writer in writers.iter().copied().map(Some).chain(beginning) {
                 // A writer that the read led to explains nothing.
@@ -235,25 +208,14 @@ impl Look<'_, '_> {
 
     /// Whether the session of `by` had written or seen, before, what `writer` wrote.
     fn had_seen(&self, by: u32, writer: u32) -> bool {
-        let claims = &self.claims.claims;
-        let (own, written) = (&claims[by as usize], &claims[writer as usize]);
-        let (chain, last) = match own.after {
-            Some(before) => (claims[before as usize].chain, claims[before as usize].place),
-            None => (own.chain, own.place - 1),
-        };
-        if written.chain == chain && written.place <= last {
-            return true;
-        }
-        let word = written.wrote.unwrap_or(ABSENT);
-        words(&own.seen).contains(&word)
-            || self.first_seen.get(&(chain, own.key, word)).is_some_and(|first| *first <= last)
+        self.sight.had_written(by, writer) || self.sight.had_seen(by, writer)
     }
 
     /// If one read shows `w` after `v` led to it, `v` was settled before `w`, for everyone.
     fn contradicting_orders(&self, mut order: Order) -> Option<Broken> {
         for (read, write) in sources(self.claims) {
             let key = self.claims.claims[read as usize].key;
-            if self.siblings.contains(&key) {
+            if self.sight.keeps_siblings(key) {
                 continue;
             }
             for by in self.led(read).filter(|by| *by != write && *by != read) {
@@ -270,7 +232,7 @@ impl Look<'_, '_> {
     fn lost_sibling(&self, read: u32) -> Option<Broken> {
         let claim = &self.claims.claims[read as usize];
         let shows = matches!(claim.seen, Seen::Siblings(_) | Seen::Equal(_)) && claim.wrote.is_none();
-        if !shows || !self.siblings.contains(&claim.key) {
+        if !shows || !self.sight.keeps_siblings(claim.key) {
             return None;
         }
         let mut shown: Vec<u32> = Vec::new();
@@ -293,8 +255,8 @@ impl Look<'_, '_> {
         let lost = self.led(read).find(|write| {
             *write >= certain
                 && !deletion(*write)
-                && !deleted(*write)
                 && !shown.iter().any(|by| by == write || self.order.precedes(*write, *by))
+                && !deleted(*write)
         })?;
         let mut evidence = vec![read];
         evidence.extend(self.order.path(lost, read).into_iter().filter(|claim| *claim != read));

@@ -17,9 +17,10 @@ use history::{Function, Operation, Outcome, Value};
 
 use crate::causal::{Broken, Guarantee};
 use crate::check::CheckError;
-use crate::claims::{Claims, Seen, Word};
+use crate::claims::{ABSENT, Claims, Seen, Word};
 use crate::growing::{amount, elements};
 use crate::options::Model;
+use crate::sight::Sight;
 
 /// What a history shows of convergence.
 #[derive(Debug)]
@@ -48,13 +49,14 @@ pub(crate) fn judge(claims: &Claims<'_>, model: Model, settled: Option<u64>) -> 
     if finals.is_empty() && !claims.claims.is_empty() {
         return Ok(Converged::NothingToJudge);
     }
+    let sight = Sight::of(claims);
     let mut broken = Vec::new();
     for (key, reads) in &finals {
         let found = differing(claims, reads).map_or_else(
             || match model {
                 Model::Set => incomplete_set(claims, *key, reads[0]),
                 Model::Counter => incomplete_counter(claims, *key, reads[0]),
-                Model::Register | Model::Lock => Ok(replaced(claims, *key, reads[0])),
+                Model::Register | Model::Lock => Ok(replaced(claims, &sight, *key, reads[0])),
             },
             |differing| Ok(Some(differing)),
         )?;
@@ -81,22 +83,21 @@ fn differing(claims: &Claims<'_>, reads: &[u32]) -> Option<Broken> {
 }
 
 /// A register's final value that nobody wrote, or that was replaced; or a write that is missing beside it.
-fn replaced(claims: &Claims<'_>, key: u32, read: u32) -> Option<Broken> {
+fn replaced(claims: &Claims<'_>, sight: &Sight<'_, '_>, key: u32, read: u32) -> Option<Broken> {
     let shown: Vec<Word> = match &claims.claims[read as usize].seen {
         Seen::Equal(word) => vec![*word],
         Seen::Siblings(words) => words.clone(),
         Seen::Nothing | Seen::NotEqual(_) => return None,
     };
-    let siblings = claims.claims.iter().any(|claim| claim.key == key && matches!(claim.seen, Seen::Siblings(_)));
     let writes: Vec<u32> = (0..claims.claims.len() as u32)
         .filter(|index| claims.claims[*index as usize].key == key && claims.claims[*index as usize].wrote.is_some())
         .collect();
     for word in &shown {
         let writers = claims.writers(key, *word);
-        if writers.is_empty() && *word != crate::claims::ABSENT {
+        if writers.is_empty() && *word != ABSENT {
             return Some(of("a value that no operation wrote", vec![read]));
         }
-        let replacement = |writer: Option<u32>| writes.iter().copied().find(|by| replaces(claims, *by, writer));
+        let replacement = |writer: Option<u32>| writes.iter().copied().find(|by| replaces(claims, sight, *by, writer));
         let all: Option<Vec<u32>> = match writers {
             [] => replacement(None).map(|by| vec![by]),
             writers => writers.iter().map(|writer| replacement(Some(*writer))).collect(),
@@ -107,58 +108,43 @@ fn replaced(claims: &Claims<'_>, key: u32, read: u32) -> Option<Broken> {
             return Some(of("a value that had been replaced has come back", evidence));
         }
     }
-    let missing = writes.iter().copied().find(|write| {
+    let missing = writes.iter().copied().filter(|_| sight.keeps_siblings(key)).find(|write| {
         let claim = &claims.claims[*write as usize];
-        let seen_by_none = !writes.iter().any(|by| may_be_unnoticed(claims, *by) && took_place(claims, *by, *write));
-        siblings && claim.must && claim.wrote.is_some_and(|word| word != 0 && !shown.contains(&word)) && seen_by_none
+        let unshown = claim.must && claim.wrote.is_some_and(|word| word != ABSENT && !shown.contains(&word));
+        let unnoticed = |by: &u32| may_be_unnoticed(claims, *by) && took_place(claims, sight, *by, *write);
+        unshown && !writes.iter().any(unnoticed)
     });
     missing.map(|write| of("an acknowledged write is neither shown nor replaced", vec![read, write]))
 }
 
-/// Whether the write can have taken another one's place and left no trace: it surely took effect; or, of
-/// unknown outcome,
+/// Whether the write can have taken another one's place and left no trace: it surely took effect; or, of unknown outcome,
 /// it was a deletion. A value of unknown outcome would be shown now, or would have been shown to whoever replaced it.
 fn may_be_unnoticed(claims: &Claims<'_>, by: u32) -> bool {
     let claim = &claims.claims[by as usize];
     let alone = claim.wrote.is_some_and(|word| claims.writers(claim.key, word).len() == 1);
-    claim.must || claim.wrote == Some(crate::claims::ABSENT) || !alone
+    claim.must || claim.wrote == Some(ABSENT) || !alone
 }
 
 /// Whether the acknowledged write `by` surely replaced what `writer` (none: the beginning) wrote, since its session had
 /// written or seen that.
-fn replaces(claims: &Claims<'_>, by: u32, writer: Option<u32>) -> bool {
+fn replaces(claims: &Claims<'_>, sight: &Sight<'_, '_>, by: u32, writer: Option<u32>) -> bool {
     let claim = &claims.claims[by as usize];
     match writer {
-        None => claim.must && claim.wrote != Some(crate::claims::ABSENT),
-        Some(writer) => claim.must && took_place(claims, by, writer),
+        None => claim.must && claim.wrote != Some(ABSENT),
+        Some(writer) => claim.must && took_place(claims, sight, by, writer),
     }
 }
 
 /// Whether `by`, if it took effect, replaced what `writer` wrote.
-fn took_place(claims: &Claims<'_>, by: u32, writer: u32) -> bool {
-    let claim = &claims.claims[by as usize];
+fn took_place(claims: &Claims<'_>, sight: &Sight<'_, '_>, by: u32, writer: u32) -> bool {
     if by == writer {
         return false;
     }
-    // One of unknown outcome stands alone, after what its session did before.
-    let (chain, last) = match claim.after {
-        Some(before) => (claims.claims[before as usize].chain, claims.claims[before as usize].place),
-        None => (claim.chain, claim.place.saturating_sub(1)),
-    };
-    let written = &claims.claims[writer as usize];
-    let word = written.wrote.unwrap_or_default();
-    let earlier =
-        |other: &crate::claims::Claim<'_>| other.chain == chain && other.key == claim.key && other.place <= last;
-    let own = earlier(written);
+    let claim = &claims.claims[by as usize];
+    let word = claims.claims[writer as usize].wrote.unwrap_or_default();
     // Who sees nothing may have seen the beginning, and not the deletion.
-    let alone = word != crate::claims::ABSENT && claims.writers(claim.key, word).len() == 1;
-    let saw = |other: &crate::claims::Claim<'_>| match &other.seen {
-        Seen::Equal(seen) => *seen == word,
-        Seen::Siblings(seen) => seen.contains(&word),
-        Seen::Nothing | Seen::NotEqual(_) => false,
-    };
-    let swapped = claim.seen == Seen::Equal(word);
-    own || (alone && (swapped || claims.claims.iter().any(|other| earlier(other) && saw(other))))
+    let alone = word != ABSENT && claims.writers(claim.key, word).len() == 1;
+    sight.had_written(by, writer) || (alone && sight.had_seen(by, writer))
 }
 
 fn updates<'c, 'a>(claims: &'c Claims<'a>, key: u32) -> impl Iterator<Item = (u32, &'a Operation)> + 'c {

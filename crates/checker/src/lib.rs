@@ -46,6 +46,7 @@ mod sequential;
 mod sequential_search;
 mod set;
 mod shrink;
+mod sight;
 mod stream;
 mod weaker;
 
