@@ -2,12 +2,10 @@
 //!
 //! The home with the smallest id asks the others whether each holds exactly this tombstone *and* has received all that
 //! its actors stamped up to it. If all do, all drop it. From then on nothing can bring back what it buried: a late copy
-//! of it names dots below every home's marks, and such dots are gone if they are not there (`stream.rs`). The
-//! marks that
+//! of it names dots below every home's marks, and such dots are gone if they are not there (`stream.rs`). The marks that
 //! this rests on are put on disk before a home says yes.
 //!
-//! A tombstone also carries the memory of its key's requests, so it stays until those are old enough to be
-//! forgotten, and
+//! A tombstone also carries the memory of its key's requests, so it stays until those are old enough to be forgotten, and
 //! until no node keeps a hint as old as they are. That is the one use of age here, and it only keeps things longer.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -63,8 +61,7 @@ impl Replica {
     fn held_tombstone(&self, key: &RegisterKey) -> Option<VersionVector> {
         let held = self.table.get(key).filter(|held| held.logged <= self.synced)?;
         let state = &held.state;
-        // A client that had seen the key before its last tombstone was dropped still names what that buried. Our
-        // marks are
+        // A client that had seen the key before its last tombstone was dropped still names what that buried. Our marks are
         // past it, so it needs no tombstone to stay gone.
         let lone_are_gone = state.context.dots().iter().all(|dot| self.is_gone(key.position, *dot));
         (state.is_tombstone() && lone_are_gone).then(|| state.context.vector.clone())
@@ -73,14 +70,18 @@ impl Replica {
     /// Whether we hold exactly this tombstone, all that could bring back what it buries, and no request that may come
     /// again.
     fn may_bury(&self, key: &RegisterKey, vector: &VersionVector) -> bool {
-        let known = |(actor, counter): (Actor, u64)| self.is_known(key.position, actor, counter);
         let hints_from_ms = self.hints_from_ms();
         let old = |first_sent_ms: u64| {
             first_sent_ms.saturating_add(self.config.memory_ms) < self.wall_ms && first_sent_ms < hints_from_ms
         };
         let forgotten = self.table.get(key).is_some_and(|held| held.state.past.iter().all(|p| old(p.first_sent_ms)));
-        forgotten
-            && (!self.rules.keep(Rule::BuriedEarly) || vector.iter().all(known))
+        forgotten && self.holds_exactly(key, vector)
+    }
+
+    /// Whether we hold exactly this tombstone, and all that could bring back what it buries.
+    fn holds_exactly(&self, key: &RegisterKey, vector: &VersionVector) -> bool {
+        let known = |(actor, counter): (Actor, u64)| self.is_known(key.position, actor, counter);
+        (!self.rules.keep(Rule::BuriedEarly) || vector.iter().all(known))
             && self.held_tombstone(key).as_ref() == Some(vector)
     }
 
@@ -117,7 +118,7 @@ impl Replica {
         let mut own = Vec::new();
         for (key, vector) in keys {
             let homes = self.homes(key.position);
-            let Some((asked, by)) = self.buried_by.get_mut(&key).filter(|(asked, _)| *asked == vector) else {
+            let Some((_, by)) = self.buried_by.get_mut(&key).filter(|(asked, _)| *asked == vector) else {
                 continue;
             };
             by.insert(from);
@@ -125,7 +126,6 @@ impl Replica {
             if by.len() + 1 < need {
                 continue;
             }
-            debug_assert_eq!(*asked, vector);
             self.buried_by.remove(&key);
             for home in homes.iter().filter(|home| **home != self.me) {
                 drops.entry(*home).or_default().push((key.clone(), vector.clone()));
@@ -142,9 +142,7 @@ impl Replica {
     pub(crate) fn handle_drop(&mut self, keys: Vec<(RegisterKey, VersionVector)>, out: &mut Outbox) {
         let mut count = 0;
         for (key, vector) in keys {
-            let known = |(actor, counter): (Actor, u64)| self.is_known(key.position, actor, counter);
-            let covered = !self.rules.keep(Rule::BuriedEarly) || vector.iter().all(known);
-            if !covered || self.held_tombstone(&key).as_ref() != Some(&vector) {
+            if !self.holds_exactly(&key, &vector) {
                 continue;
             }
             self.log_marks_of(&key, &vector, out);

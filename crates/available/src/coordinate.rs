@@ -17,7 +17,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use membership::{NodeId, Position, ReplicaSets};
+use membership::{NodeId, Position, ReplicaSets, is_majority};
 use replication::{LogPosition, RegisterKey, RequestId, Ticket};
 use stdx::{Instant, TraceContext};
 
@@ -30,7 +30,6 @@ use crate::replica::{Later, OPERATIONS_MAX, Replica, Timer};
 use crate::rules::Rule;
 use crate::state::State;
 use crate::version::{Actor, Context, Dot, VersionVector};
-use crate::view_change::is_majority;
 
 /// Who waits for an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,10 +158,11 @@ impl Replica {
         if !local {
             return self.begin_round(Asker::Client(ticket), key, kind, Then::Read, context, out);
         }
-        let state = self.state_of(&key, kind);
+        let absent = State::absent(kind);
+        let outcome = self.read_outcome(self.table.get(&key).map_or(&absent, |held| &held.state));
         let receipt = Receipt { epoch: self.view.epoch, voters: vec![self.me], rounds: 0 };
         let wait = self.logged(&key);
-        self.after(wait, Later::Answer(ticket, self.read_outcome(&state), receipt), out);
+        self.after(wait, Later::Answer(ticket, outcome, receipt), out);
     }
 
     pub(crate) fn begin_write(

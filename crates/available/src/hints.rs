@@ -124,7 +124,7 @@ impl Replica {
     /// No hint that is kept here, is under way from here, or will be, is of a write first received before this time.
     fn own_hints_from_ms(&self) -> u64 {
         let kept = self.hints.values().map(|hint| hint.write.first_sent_ms);
-        let under_way = self.hints_gone.iter().map(|(_, first_sent_ms)| *first_sent_ms);
+        let under_way = self.hints_gone.front().map(|(_, first_sent_ms)| *first_sent_ms);
         kept.chain(under_way).fold(self.hints_taken_from_ms(), u64::min)
     }
 
@@ -211,7 +211,11 @@ impl Replica {
     pub(crate) fn handle_taken(&mut self, id: u64, _refused: Option<Refusal>, out: &mut Outbox) {
         let Some(hint) = self.hints.get(&id) else { return };
         let (request, first_sent_ms) = (hint.write.request, hint.write.first_sent_ms);
-        // A message that brings it again may be under way.
+        // A message that brings it again may be under way. What went before and is no older tells nothing that this one
+        // does not tell for longer, so the first one is always the oldest.
+        while self.hints_gone.back().is_some_and(|(_, before)| *before >= first_sent_ms) {
+            self.hints_gone.pop_back();
+        }
         self.hints_gone.push_back((self.wall_ms, first_sent_ms));
         self.log(Record::HintGone { id, request }, out);
         self.forget_hint(id);

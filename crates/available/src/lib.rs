@@ -55,7 +55,7 @@ pub use reconcile::{Answer as RangeAnswer, Print, Question, Range, ShortHash, Wa
 pub use replica::{OPERATIONS_MAX, Replica};
 pub use rules::{Rule, Rules, UnknownRule};
 pub use session::{BadSession, Session};
-pub use state::{Body as EntryBody, Entry, Ledger, Limits, Merged, Past as PastRequest, State};
+pub use state::{Body as EntryBody, Entry, Ledger, Limits, Past as PastRequest, State};
 pub use table::{Digest, DigestKey, Held, Table};
 pub use tenure::Tenure;
 pub use version::{Actor, Context, Dot, VersionVector};

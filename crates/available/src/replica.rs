@@ -18,7 +18,7 @@ use crate::message::{Body, Message, Record};
 use crate::operation::{Outcome, Receipt, Refusal};
 use crate::peer::Peer;
 use crate::rules::{Rule, Rules};
-use crate::state::{Merged, State};
+use crate::state::State;
 use crate::table::{DigestKey, Table};
 use crate::version::{Actor, Dot};
 use crate::view_change::Homes;
@@ -276,11 +276,6 @@ impl Replica {
         &self.table
     }
 
-    /// Who stamps our writes.
-    pub fn actor(&self) -> Actor {
-        self.actor
-    }
-
     /// Whether our data was never lost, or is back: else we are not counted, and stamp nothing.
     pub fn is_whole(&self) -> bool {
         self.whole && self.counts_everywhere()
@@ -291,13 +286,8 @@ impl Replica {
         (self.hints.len(), self.hints_taken)
     }
 
-    /// The hints for this key, for explanations.
-    pub fn hints_of(&self, key: &RegisterKey) -> usize {
-        self.hints.values().filter(|hint| hint.write.key == *key).count()
-    }
-
-    /// Whether everything that `actor` stamped for us up to `counter` is here.
-    pub fn mark(&self, actor: Actor) -> u64 {
+    /// Everything that `actor` stamped for us is here, up to this counter.
+    pub(crate) fn mark(&self, actor: Actor) -> u64 {
         self.marks.get(&actor).copied().unwrap_or(0)
     }
 
@@ -309,11 +299,6 @@ impl Replica {
     /// Bytes the log would hold if it held each key once.
     pub fn live_bytes(&self) -> usize {
         self.table.bytes() + self.hint_bytes + 64 * self.marks.len()
-    }
-
-    /// Whether anything is on its way that a peer lacks, as far as we know.
-    pub fn owes_nothing(&self) -> bool {
-        self.unsynced.is_empty() && self.hints.is_empty() && self.peers.values().all(|peer| peer.known && !peer.owes())
     }
 
     /// Whether a record of the log still says how things are.
@@ -338,7 +323,7 @@ impl Replica {
             }
             let at = self.log(record.clone(), out);
             match record {
-                Record::Held { key, state } => self.table.put(&key, state, at),
+                Record::Held { key, .. } => self.table.moved(&key, at),
                 Record::Homes { .. } => self.homes_moved(at),
                 _ => {}
             }
@@ -460,16 +445,18 @@ impl Replica {
         position
     }
 
-    /// Merges what came into what is held.
-    pub(crate) fn merge(&mut self, key: &RegisterKey, incoming: &State, out: &mut Outbox) -> Merged {
-        let held = self.table.get(key).map(|held| &held.state);
-        let mut state = held.cloned().unwrap_or_else(|| State::absent(incoming.kind));
-        let merged = state.merge(incoming, self.rules, |dot| self.is_gone(key.position, dot));
+    /// Merges what came into what is held. True if it is behind: it shows something alive that is known to be gone.
+    pub(crate) fn merge(&mut self, key: &RegisterKey, incoming: &State, out: &mut Outbox) -> bool {
+        let absent = State::absent(incoming.kind);
+        let before = self.table.get(key).map_or(&absent, |held| &held.state);
+        let mut state = before.clone();
+        let stale = state.merge(incoming, self.rules, |dot| self.is_gone(key.position, dot));
+        let changed = state != *before;
         self.clock = self.clock.max(incoming.context.vector.counter_max());
-        if merged.changed {
+        if changed {
             self.put(key, state, out);
         }
-        merged
+        stale
     }
 
     /// Whether a dot that our state does not have is known to be gone: everything its actor stamped up to it was here.

@@ -17,6 +17,8 @@
 //!
 //! Merging is commutative, associative and idempotent: `tests/merge.rs` holds it to that.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use replication::{RequestId, Value};
 
@@ -114,15 +116,6 @@ pub struct State {
     pub deps: u64,
 }
 
-/// What a merge did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Merged {
-    /// Whether our state is another one now.
-    pub changed: bool,
-    /// Whether what came showed something alive that we know to be gone, though our context no longer says so.
-    pub stale: bool,
-}
-
 impl Past {
     /// What it is found by: one write may have taken the place of requests that were not there yet.
     pub fn key(&self) -> (Dot, RequestId) {
@@ -198,19 +191,21 @@ impl State {
     }
 
     /// Takes over what `other` knows. `gone` tells of a dot that our context does not cover whether it is known to be
-    /// gone all the same (since everything its actor stamped up to it has been received here).
-    pub fn merge(&mut self, other: &State, rules: Rules, gone: impl Fn(Dot) -> bool) -> Merged {
+    /// gone all the same (since everything its actor stamped up to it has been received here). True if `other` had
+    /// something of that kind: it is behind.
+    pub fn merge(&mut self, other: &State, rules: Rules, gone: impl Fn(Dot) -> bool) -> bool {
         let mut stale = false;
-        let before = self.clone();
         let mut entries = Vec::with_capacity(self.entries.len().max(other.entries.len()));
         let mut ended = Vec::new();
         for entry in std::mem::take(&mut self.entries) {
             let stays = other.find(entry.dot).is_some() || !other.context.covers(entry.dot);
             if stays { entries.push(entry) } else { ended.push(entry) }
         }
+        // Those that we had are in the order of their dots still, and what is added below is none that we knew of.
+        let ours = entries.len();
         for entry in &other.entries {
             if self.context.covers(entry.dot) {
-                let stays = entries.iter().any(|known| known.dot == entry.dot);
+                let stays = entries[..ours].binary_search_by_key(&entry.dot, |known: &Entry| known.dot).is_ok();
                 ended.extend((!stays).then(|| entry.clone()));
             } else if rules.keep(Rule::GoneForgotten) && gone(entry.dot) {
                 stale = true;
@@ -234,7 +229,7 @@ impl State {
         self.past.dedup_by_key(|past| past.key());
         self.plant_on_merge(other, rules);
         self.settle(rules);
-        Merged { changed: *self != before, stale }
+        stale
     }
 
     /// The planted bugs of merging; nothing under the rules that hold.
@@ -247,19 +242,13 @@ impl State {
         }
     }
 
-    /// What follows from what is known: aliases of what is gone are gone, what is closed is forgotten, and
-    /// of last-writer
+    /// What follows from what is known: aliases of what is gone are gone, what is closed is forgotten, and of last-writer
     /// values the latest stays.
     fn settle(&mut self, rules: Rules) {
         self.forget_closed();
         if rules.keep(Rule::AliasesCounted) && !self.past.is_empty() {
-            let gone = |entry: &Entry| self.past.iter().any(|past| past.request == entry.request);
-            let (dead, alive) = std::mem::take(&mut self.entries).into_iter().partition(gone);
-            self.entries = alive;
-            let dead: Vec<Entry> = dead;
-            for entry in &dead {
-                self.remember(entry);
-            }
+            let gone: BTreeSet<RequestId> = self.past.iter().map(|past| past.request).collect();
+            self.remove(|entry| gone.contains(&entry.request));
         }
         if self.kind == Kind::LastWriter
             && let Some(latest) = self.latest().map(Entry::rank)
@@ -294,7 +283,7 @@ impl State {
     /// Removes the entries that `which` names; they are gone for good.
     pub(crate) fn remove(&mut self, which: impl Fn(&Entry) -> bool) {
         // Who removes one dot of a request removes all.
-        let requests: Vec<RequestId> = self.entries.iter().filter(|e| which(e)).map(|e| e.request).collect();
+        let requests: BTreeSet<RequestId> = self.entries.iter().filter(|e| which(e)).map(|e| e.request).collect();
         let (gone, alive): (Vec<Entry>, Vec<Entry>) =
             std::mem::take(&mut self.entries).into_iter().partition(|entry| requests.contains(&entry.request));
         self.entries = alive;

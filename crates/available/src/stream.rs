@@ -139,9 +139,9 @@ impl Replica {
                 }
                 continue;
             }
-            let merged = self.merge(&key, &incoming, out);
+            let stale = self.merge(&key, &incoming, out);
             wait = wait.max(self.logged(&key));
-            if merged.stale {
+            if stale {
                 out.events.push(Event::StaleRefused);
                 outdated.push((key.clone(), self.state_of(&key, incoming.kind)));
             }

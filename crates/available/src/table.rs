@@ -209,6 +209,13 @@ impl Table {
         cell.add(&digest);
     }
 
+    /// The same state stands elsewhere in the log now.
+    pub(crate) fn moved(&mut self, key: &RegisterKey, logged: LogPosition) {
+        if let Some(held) = self.held.get_mut(key) {
+            held.logged = logged;
+        }
+    }
+
     /// Takes a key out.
     pub fn remove(&mut self, key: &RegisterKey) {
         let Some(old) = self.held.remove(key) else { return };

@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use membership::{Epoch, NodeId, Position, ReplicaSets, Ring, View};
+use membership::{Epoch, NodeId, Position, ReplicaSets, Ring, View, is_majority};
 use replication::{LogPosition, RegisterKey};
 use stdx::{Instant, TraceContext};
 
@@ -556,9 +556,4 @@ impl Replica {
             }
         }
     }
-}
-
-/// Whether more than half of the homes are among those; a set that was lost as a whole has nobody left to ask.
-pub(crate) fn is_majority(homes: &[NodeId], among: impl Fn(NodeId) -> bool) -> bool {
-    homes.is_empty() || homes.iter().filter(|home| among(**home)).count() * 2 > homes.len()
 }

@@ -23,5 +23,5 @@ pub use balance::{TOKENS, TOKENS_MAX, choose_tokens, load_ratios, tokens_after_l
 pub use change::{ArcLoss, Change, ChangeError, Pending, newcomers};
 pub use identity::{BucketId, ClusterId, Epoch, NodeId};
 pub use position::{KeyHasher, Position};
-pub use ring::{Arc, ReplicaSets, Ring};
+pub use ring::{Arc, ReplicaSets, Ring, is_majority};
 pub use view::{FormError, Member, View, ViewError};

@@ -69,7 +69,7 @@ impl ReplicaSets {
 }
 
 /// Whether more than half of `set` says yes. A set that was lost as a whole has nobody left to ask.
-pub(crate) fn is_majority(set: &[NodeId], says_yes: impl Fn(NodeId) -> bool) -> bool {
+pub fn is_majority(set: &[NodeId], says_yes: impl Fn(NodeId) -> bool) -> bool {
     set.is_empty() || set.iter().filter(|node| says_yes(**node)).count() * 2 > set.len()
 }
 

@@ -1,5 +1,4 @@
-//! Runs of the fleet of available keys: they repeat byte for byte, the rules that hold keep every level, each
-//! planted bug
+//! Runs of the fleet of available keys: they repeat byte for byte, the rules that hold keep every level, each planted bug
 //! is found, and what was found once stays mended.
 
 use available::Rule;
@@ -20,6 +19,7 @@ fn a_seed_gives_the_same_log_byte_for_byte() {
         assert!(once.log.text().len() > 10_000, "the log of seed {seed} is {} bytes", once.log.text().len());
         assert!(once.log.text() == again.log.text(), "two runs of seed {seed} differ");
         assert_eq!(once.counts, again.counts);
+        assert_eq!(once.log.fingerprint(), run(seed, None, false).log.fingerprint(), "keeping the log changes nothing");
     }
 }
 

@@ -94,18 +94,8 @@ impl World {
         let patience = self.swarm.patience;
         let deadline = self.now + patience;
         self.clients[client].serial = serial;
-        self.clients[client].current = Some(Current {
-            key: at,
-            operation,
-            function,
-            input,
-            deadline,
-            plan,
-            asked: 0,
-            waiting: 0,
-            unknown: false,
-            litmus,
-        });
+        self.clients[client].current =
+            Some(Current { key: at, operation, function, input, deadline, plan, waiting: 0, unknown: false, litmus });
         self.at(patience, Happening::GiveUp { client, serial });
         self.ask_next(client);
     }
@@ -126,7 +116,6 @@ impl World {
             }
             return;
         };
-        current.asked += 1;
         current.waiting += 1;
         let (operation, deadline) = (Box::new(current.operation.clone()), current.deadline);
         let to = to.0 as usize - 1;

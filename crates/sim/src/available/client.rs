@@ -34,7 +34,6 @@ pub(super) struct Current {
     /// Nodes still to be asked, the next one last.
     pub plan: Vec<NodeId>,
     /// Attempts without an answer.
-    pub asked: u32,
     pub waiting: u32,
     /// Whether some attempt may have acted, or may act yet.
     pub unknown: bool,
@@ -92,7 +91,7 @@ impl Client {
         self.etags.get(&(key as u32)).is_some_and(|context| !context.is_empty())
     }
 
-    /// A write of `value` or a read, as a gateway would ask.
+    /// The write of a `change` or a read, as a gateway would ask.
     pub fn operation(
         &self,
         at: usize,

@@ -280,8 +280,9 @@ impl World {
     fn run_until(&mut self, done: impl Fn(&World) -> bool, at_most: Duration) -> Result<(), Violation> {
         let end = self.now + at_most;
         while !done(self) && self.now < end {
-            let Some(((at, _), happening)) = self.agenda.pop_first() else { break };
+            let Some(((at, planned), happening)) = self.agenda.pop_first() else { break };
             self.now = at;
+            self.log.note(at, planned);
             self.counts.events += 1;
             self.happen(happening);
             if let Some(violation) = self.violation.take() {
@@ -391,11 +392,12 @@ impl World {
     /// What each home holds of the key; none of one that is down.
     fn held_by_homes(&self, key: &Key) -> impl Iterator<Item = Option<Option<&available::State>>> {
         let (homes, key) = (self.ring.replicas_of(key.key.position), key.key.clone());
+        let count = homes.len();
         let held = move |at: usize| {
             let replica = self.nodes[homes[at].0 as usize - 1].running.as_ref();
             replica.map(|replica| replica.table().get(&key).map(|held| &held.state))
         };
-        (0..self.ring.replicas_of(self.keys[0].key.position).len()).map(held)
+        (0..count).map(held)
     }
 
     // ---- Nodes.

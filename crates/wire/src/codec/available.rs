@@ -6,15 +6,13 @@ use available::{
     ShortHash, Shown, State, VersionVector, Wanted, Write,
 };
 use membership::{Epoch, NodeId};
-use replication::{RegisterKey, RequestId, Value};
+use replication::{RegisterKey, RequestId};
 
 use super::bytes_io::{Reader, Writer};
 use super::error::CodecError;
-use super::registers::{read_key, read_view, write_key, write_view};
+use super::registers::{KEY_BYTES_MIN, read_key, read_value, read_view, write_key, write_value, write_view};
 use super::tenures::{TENURE_BYTES_MIN, read_tenure, write_tenure};
 
-/// The shortest key: position, bucket, empty key.
-const KEY_BYTES_MIN: usize = 8 + 1 + 1;
 /// The shortest actor.
 const ACTOR_BYTES_MIN: usize = 8 + 1;
 /// The shortest entry: dot, request, time, order, session, flag, body.
@@ -63,15 +61,6 @@ pub(super) fn read_context(r: &mut Reader) -> Result<Context, CodecError> {
     let mut context = Context::new(read_vector(r)?, r.list(ACTOR_BYTES_MIN + 1, read_dot)?);
     context.requests = r.list(16, |r| r.fixed_u128().map(RequestId))?;
     Ok(context)
-}
-
-fn write_value(w: &mut Writer<'_>, value: &Value) {
-    w.bytes(&value.body);
-    w.bytes(&value.content_type);
-}
-
-fn read_value(r: &mut Reader) -> Result<Value, CodecError> {
-    Ok(Value { body: r.bytes()?, content_type: r.bytes()? })
 }
 
 fn write_kind(w: &mut Writer<'_>, kind: Kind) {

@@ -9,8 +9,8 @@ use stdx::TraceContext;
 
 use super::bytes_io::{Reader, Writer};
 use super::{
-    CodecError, SHARED_BYTES_MIN, decode, decode_log_record, decode_record, encode, encode_log_record, encode_record,
-    samples,
+    AVAILABLE_RECORD_FORMAT, CodecError, RECORD_FORMAT, SHARED_BYTES_MIN, decode, decode_log_record, decode_record,
+    encode, encode_log_record, encode_record, samples,
 };
 use crate::frame::{self, FRAME_BYTES_MAX, HEADER_BYTES, PREFIX_BYTES};
 use crate::http::Durability;
@@ -85,7 +85,9 @@ proptest! {
             prop_assert!(is_set || encoded(&frame) == bytes, "two encodings of one message");
             prop_assert_eq!(decode(encoded(&frame)), Ok(frame));
         }
-        let _ = decode_record(&[&[1], &tags[..], &noise].concat());
+        for format in [RECORD_FORMAT, AVAILABLE_RECORD_FORMAT] {
+            let _ = decode_log_record(&[&[format], &tags[..], &noise].concat());
+        }
     }
 
     #[test]

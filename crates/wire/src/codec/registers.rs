@@ -15,7 +15,7 @@ use super::operations::{read_effect, write_effect};
 /// The shortest remembered request: id, time, and an effect without a version.
 const REMEMBERED_BYTES_MIN: usize = 16 + 1 + 1;
 /// The shortest key: position, bucket, empty key.
-const KEY_BYTES_MIN: usize = 8 + 1 + 1;
+pub(super) const KEY_BYTES_MIN: usize = 8 + 1 + 1;
 /// The shortest entry of a digest: position, bucket, empty key, ballot.
 const DIGEST_ENTRY_BYTES_MIN: usize = 8 + 1 + 1 + 9;
 
