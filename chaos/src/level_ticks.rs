@@ -14,9 +14,8 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 use wire::http::Level;
 
-use crate::conduct::unsampled;
 use crate::downtime::Downtime;
-use crate::levels::{BUCKET, LEVELS};
+use crate::levels::{self, LEVELS};
 use crate::recorder::Recorder;
 
 /// Loops of each level.
@@ -108,8 +107,7 @@ impl Tick {
 
     async fn ask(&mut self, action: Action) {
         let (is_read, counts) = (action == Action::Get, action != Action::Delete);
-        let mut request = unsampled(action, &self.key, Default::default(), self.deadline);
-        BUCKET.clone_into(&mut request.bucket);
+        let mut request = levels::request(action, &self.key, self.deadline);
         request.level = Some(self.level);
         request.token = self.token.clone();
         let sent = tokio::time::Instant::now();

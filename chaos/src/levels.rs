@@ -20,6 +20,7 @@ use wire::http::Level;
 use crate::conduct::{Conduct, Place, Plain, conduct, unsampled};
 use crate::level_ticks::{self, LevelRecord, LevelTicks};
 use crate::recorder::{Finding, Recorder};
+use crate::run::join;
 use crate::workload::Ask;
 
 /// The bucket of the keys: one of those that always exist.
@@ -99,12 +100,7 @@ impl Levels {
     ) -> (BTreeMap<Level, LevelRecord>, Vec<String>) {
         let Some(Levels { config, ticks, traffic, ticking }) = levels else { return Default::default() };
         for task in [traffic, ticking] {
-            if let Err(error) = task.await
-                && error.is_panic()
-            {
-                // A task of ours that panicked takes the run with it: its proof would be missing a part.
-                std::panic::resume_unwind(error.into_panic());
-            }
+            join(task).await;
         }
         let unread = final_reads(recorder, client, &config).await;
         clear(client, &config).await;
@@ -299,7 +295,8 @@ pub async fn clear(client: &GatewayClient, config: &LevelsConfig) {
     }
 }
 
-fn request(action: Action, key: &str, deadline: Duration) -> Request {
+/// A request outside the history, on a key of the available bucket.
+pub(crate) fn request(action: Action, key: &str, deadline: Duration) -> Request {
     let mut request = unsampled(action, key, Default::default(), deadline);
     BUCKET.clone_into(&mut request.bucket);
     request

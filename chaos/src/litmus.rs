@@ -16,6 +16,9 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 use wire::http::Level;
 
+use crate::verifier::judged_as;
+use crate::{conduct, levels};
+
 /// What to run.
 #[derive(Clone, Debug)]
 pub struct LitmusConfig {
@@ -51,7 +54,7 @@ pub struct LitmusRow {
 impl LitmusRow {
     /// Whether the level forbids the outcome.
     pub fn is_forbidden(&self) -> bool {
-        !self.test.allowed_at(checked(self.level))
+        !self.test.allowed_at(judged_as(self.level))
     }
 
     /// Whether a promise was broken.
@@ -62,24 +65,14 @@ impl LitmusRow {
 
 /// The levels, the bucket that keeps each, and whether its writes name the level, too.
 const LEVELS: [(Level, &str, bool); 4] = [
-    (Level::Strict, "records", false),
-    (Level::Sequential, "records", false),
-    (Level::Causal, "sessions", true),
-    (Level::Eventual, "sessions", true),
+    (Level::Strict, conduct::BUCKET, false),
+    (Level::Sequential, conduct::BUCKET, false),
+    (Level::Causal, levels::BUCKET, true),
+    (Level::Eventual, levels::BUCKET, true),
 ];
 /// The longest pause of a session before each of its requests: without pauses, sessions that begin together rarely
 /// meet.
 const PAUSE_MAX: Duration = Duration::from_millis(3);
-
-/// The checker's word for a level.
-fn checked(level: Level) -> checker::Level {
-    match level {
-        Level::Strict => checker::Level::Strict,
-        Level::Sequential => checker::Level::Sequential,
-        Level::Causal => checker::Level::Causal,
-        Level::Eventual => checker::Level::Eventual,
-    }
-}
 
 /// What a round has come to.
 enum Shown {

@@ -205,9 +205,9 @@ impl Inner {
         locks.sort();
         locks.dedup();
         for lock in locks {
-            operations.extend(self.carried.get(&lock).into_iter().flatten().cloned());
             let own = || ended.iter().filter(|operation| operation.key == lock);
             let before = self.carried.remove(&lock).unwrap_or_default();
+            operations.extend(before.iter().cloned());
             let greatest = |f: &str| {
                 let all = before.iter().chain(own()).filter(|operation| operation.f == Function::from(f));
                 all.filter(|operation| fence_of(operation).is_some())

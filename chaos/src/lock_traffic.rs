@@ -19,6 +19,7 @@ use crate::conduct::{Conduct, Place, Plain, begin_span, conduct, end_span};
 use crate::lock_history::{LockBook, LockFinding, LockQuestion, grant_value};
 use crate::operation::{End, Kind, Operation};
 use crate::recorder::{Finding, Recorder};
+use crate::run::join;
 use crate::traffic::TrafficConfig;
 use crate::workload::Ask;
 
@@ -131,15 +132,6 @@ pub fn plan(prng: &mut Prng) -> Vec<HolderStep> {
         _ => steps.push(HolderStep::Release),
     }
     steps
-}
-
-/// A task of ours that panicked takes the run with it.
-async fn join(handle: JoinHandle<()>) {
-    if let Err(error) = handle.await
-        && error.is_panic()
-    {
-        std::panic::resume_unwind(error.into_panic());
-    }
 }
 
 struct LockClient {

@@ -89,40 +89,24 @@ impl Evidence {
     }
 
     fn downtimes(&self) -> Downtimes {
-        let Some(ticks) = &self.ticks else { return self.level_downtimes(Downtimes::default()) };
         // After the last request nothing could succeed any more.
         let end_ns = self.record.operations.last().map_or(0, |operation| operation.ended_ns);
         let spans = self.fault_spans(end_ns);
+        let worst = |kind: &Downtime| spans.iter().map(|(from, to)| kind.longest_ms(*from, *to)).max().unwrap_or(0);
         let mut downtimes = Downtimes::default();
-        for (from, to) in &spans {
-            downtimes.strict_read = downtimes.strict_read.max(ticks.reads.longest_ms(*from, *to));
-            downtimes.strict_write = downtimes.strict_write.max(ticks.writes.longest_ms(*from, *to));
-            let lock = ticks.locks.as_ref().map_or(0, |locks| locks.longest_ms(*from, *to));
-            downtimes.lock = downtimes.lock.max(lock);
+        let mut kinds: Vec<&Downtime> = Vec::new();
+        if let Some(ticks) = &self.ticks {
+            (downtimes.strict_read, downtimes.strict_write) = (worst(&ticks.reads), worst(&ticks.writes));
+            downtimes.strict = downtimes.strict_read.max(downtimes.strict_write);
+            downtimes.lock = ticks.locks.as_ref().map_or(0, worst);
+            kinds.extend([&ticks.reads, &ticks.writes].into_iter().chain(&ticks.locks));
         }
-        downtimes.strict = downtimes.strict_read.max(downtimes.strict_write);
-        let outside = |downtime: &Downtime| downtime.longest_outside_ms(&spans);
-        let kinds = [&ticks.reads, &ticks.writes].into_iter().chain(&ticks.locks);
-        downtimes.steady = kinds.map(outside).max().unwrap_or(0);
-        self.level_downtimes(downtimes)
-    }
-
-    /// Adds the levels below sequential.
-    fn level_downtimes(&self, mut downtimes: Downtimes) -> Downtimes {
-        let end_ns = self.record.operations.last().map_or(0, |operation| operation.ended_ns);
-        let spans = self.fault_spans(end_ns);
-        let longest = |level: Level| {
-            let record = self.levels.get(&level)?;
-            let within =
-                |(from, to): &(u64, u64)| record.reads.longest_ms(*from, *to).max(record.writes.longest_ms(*from, *to));
-            let steady = record.reads.longest_outside_ms(&spans).max(record.writes.longest_outside_ms(&spans));
-            Some((spans.iter().map(within).max().unwrap_or(0), steady))
-        };
         for (level, at) in [(Level::Causal, &mut downtimes.causal), (Level::Eventual, &mut downtimes.eventual)] {
-            let Some((down, steady)) = longest(level) else { continue };
-            *at = Some(down);
-            downtimes.steady = downtimes.steady.max(steady);
+            let Some(record) = self.levels.get(&level) else { continue };
+            *at = Some(worst(&record.reads).max(worst(&record.writes)));
+            kinds.extend([&record.reads, &record.writes]);
         }
+        downtimes.steady = kinds.into_iter().map(|kind| kind.longest_outside_ms(&spans)).max().unwrap_or(0);
         downtimes
     }
 

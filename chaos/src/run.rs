@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use client::gateway::{Action, AskError, GatewayClient, Reply};
+use client::gateway::{Action, AskError, GatewayClient, Reply, Request};
 use stdx::{Instant, Prng, error_chain};
 use telemetry::query::TraceQuery;
 use tokio::sync::watch;
@@ -502,22 +502,22 @@ async fn look_for_steadiness(
         }
     }
     for at in 0..STEADY_REQUESTS {
-        let request = unsampled(Action::Get, &format!("steady{at}"), Default::default(), Duration::from_secs(1));
-        if let Reply::Failed(failure) | Reply::Unknown(failure) = gateway.send(&request).await {
-            return Err(format!("a read is answered {}: {}", failure.code, failure.detail));
-        }
-    }
-    if config.levels.is_some() {
-        for at in 0..STEADY_REQUESTS {
-            let mut request =
-                unsampled(Action::Get, &format!("steady{at}"), Default::default(), Duration::from_secs(1));
-            levels::BUCKET.clone_into(&mut request.bucket);
-            if let Reply::Failed(failure) | Reply::Unknown(failure) = gateway.send(&request).await {
-                return Err(format!("a causal read is answered {}: {}", failure.code, failure.detail));
-            }
+        let (key, within) = (format!("steady{at}"), Duration::from_secs(1));
+        expect_answer(gateway, "a read", &unsampled(Action::Get, &key, Default::default(), within)).await?;
+        if config.levels.is_some() {
+            expect_answer(gateway, "a causal read", &levels::request(Action::Get, &key, within)).await?;
         }
     }
     Ok(members)
+}
+
+async fn expect_answer(gateway: &GatewayClient, what: &str, request: &Request) -> Result<(), String> {
+    match gateway.send(request).await {
+        Reply::Ok(_) => Ok(()),
+        Reply::Failed(failure) | Reply::Unknown(failure) => {
+            Err(format!("{what} is answered {}: {}", failure.code, failure.detail))
+        }
+    }
 }
 
 /// Deletes what an earlier run left under the same prefix. What that one had still in flight has long run into its
@@ -595,7 +595,7 @@ async fn sleep_for(duration: Option<Duration>) {
 }
 
 /// A task of ours that panicked takes the run with it: its proof would be missing a part.
-async fn join(handle: JoinHandle<()>) {
+pub(crate) async fn join(handle: JoinHandle<()>) {
     handle.await.unwrap_or_else(resume);
 }
 

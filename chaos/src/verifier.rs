@@ -100,7 +100,8 @@ pub async fn check(history: &History, level: Level, name: &str, limit: Duration)
     }
 }
 
-fn judged_as(level: Level) -> checker::Level {
+/// The checker's word for a level.
+pub(crate) fn judged_as(level: Level) -> checker::Level {
     match level {
         Level::Strict => checker::Level::Strict,
         Level::Sequential => checker::Level::Sequential,
