@@ -8,6 +8,15 @@ use serde_json::{Map, Value, json};
 
 use crate::everring::Everring;
 
+/// What a part of the run measured.
+#[derive(Debug, Default)]
+pub struct Part {
+    /// Figures by name.
+    pub figures: Vec<(&'static str, Value)>,
+    /// What else is worth keeping.
+    pub details: Value,
+}
+
 /// What a run found.
 pub struct Found {
     /// The figures, by name.

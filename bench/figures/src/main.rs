@@ -25,7 +25,7 @@ mod simulated;
 mod verdict;
 
 use crate::everring::Everring;
-use crate::found::{Found, rounded};
+use crate::found::{Found, Part, rounded};
 
 /// Measures the figures of the fleet.
 #[derive(Debug, Parser)]
@@ -80,15 +80,6 @@ const NAMES: [&str; 17] = [
     "rss_gateway_mib",
     "binary_mib",
 ];
-
-/// What a part of the run measured.
-#[derive(Debug, Default)]
-struct Part {
-    /// Figures by name.
-    figures: Vec<(&'static str, Value)>,
-    /// What else is worth keeping.
-    details: Value,
-}
 
 type Measure = fn(&Everring, Extent, u64) -> Result<Part>;
 

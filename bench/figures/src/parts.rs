@@ -10,7 +10,7 @@ use processes::machine;
 use serde_json::{Map, Value};
 
 use crate::everring::Everring;
-use crate::found::Found;
+use crate::found::{Found, Part};
 
 /// Measures the figures of an area.
 #[derive(Debug, Parser)]
@@ -28,15 +28,6 @@ pub struct Cli {
     /// Only these parts, separated by commas. The other figures are null, and not asked for.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
-}
-
-/// What a part of the run measured.
-#[derive(Debug, Default)]
-pub struct Part {
-    /// Figures by name.
-    pub figures: Vec<(&'static str, Value)>,
-    /// What else is worth keeping.
-    pub details: Value,
 }
 
 /// A part: takes the program, and whether the short form is wanted.

@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value, json};
 
 use crate::everring::{Everring, words};
-use crate::parts::Part;
+use crate::found::Part;
 
 /// A number of a report.
 pub fn number(value: &Value, name: &str) -> Result<f64> {

@@ -40,9 +40,14 @@ pub fn missed(figures: &Map<String, Value>, quick: bool) -> Vec<String> {
     if number("planted_found") != number("planted_total") {
         missed.push(format!("{:?} of {:?} planted bugs were found", number("planted_found"), number("planted_total")));
     }
-    for (level, downtime) in entries(figures.get("downtime_ms")) {
-        if downtime != 0 {
-            missed.push(format!("{downtime} ms of downtime at level {level}"));
+    if let Some(downtime) = figures.get("downtime_ms").filter(|downtime| !downtime.is_null()) {
+        for kind in ["strict", "causal", "eventual", "lock"] {
+            if downtime[kind] != 0 {
+                missed.push(format!("{} ms of downtime ({kind}) around a fault", downtime[kind]));
+            }
+        }
+        if downtime["steady"] != 0 {
+            missed.push(format!("{} ms of downtime without a fault", downtime["steady"]));
         }
     }
     missed.extend(outcomes_missed(figures.get("litmus"), quick));
@@ -72,10 +77,12 @@ fn outcomes_missed(litmus: Option<&Value>, quick: bool) -> Vec<String> {
 fn costs_missed(figures: &Map<String, Value>) -> Vec<String> {
     let mut missed = Vec::new();
     for (operation, trips_max, syncs_max) in COSTS_MAX {
-        let trips = figures.get("messages").map(|messages| messages[operation]["round_trips"].clone());
-        let syncs = figures.get("syncs").map(|syncs| syncs[operation].clone());
+        let measured = |name: &str| figures.get(name).filter(|figure| !figure.is_null());
+        let trips = measured("messages").map(|messages| messages[operation]["round_trips"].clone());
+        let syncs = measured("syncs").map(|syncs| syncs[operation].clone());
         for (what, value, most) in [("round trips", trips, trips_max), ("syncs", syncs, syncs_max)] {
-            let Some(value) = value.filter(|value| !value.is_null()) else { continue };
+            // What was measured names every operation.
+            let Some(value) = value else { continue };
             if value.as_f64().is_none_or(|value| value > most + BY_THE_WAY) {
                 missed.push(format!("a {operation} takes {value} {what}, and may take {most}"));
             }
@@ -96,8 +103,11 @@ mod tests {
             "litmus": {"strict": {"SB": {"forbidden_seen": 0, "allowed_seen": 0}},
                 "sequential": {"stale": {"forbidden_seen": 0, "allowed_seen": 9}}},
             "live_seconds": 600.0, "live_kills": 110, "live_violations": 0, "live_lost": 0,
-            "downtime_ms": {"strict": 0}, "messages": {"strict write": {"round_trips": 1.01}},
-            "syncs": {"strict write": 0.8}, "reconcile_bytes_over_difference": 2.5, "model_states": 100,
+            "downtime_ms": {"strict": 0, "strict_read": 0, "strict_write": 0, "causal": 0, "eventual": 0, "lock": 0,
+                "steady": 0},
+            "messages": {"strict write": {"round_trips": 1.01}, "strict read": {"round_trips": 1.0},
+                "sequential read": {"round_trips": 0.0}},
+            "syncs": {"strict write": 0.8, "strict read": 0.0, "sequential read": 0.0}, "reconcile_bytes_over_difference": 2.5, "model_states": 100,
         });
         figures.as_object().cloned().unwrap_or_default()
     }
@@ -114,6 +124,7 @@ mod tests {
             ("litmus", json!({"sequential": {"stale": {"forbidden_seen": 0, "allowed_seen": 0}}})),
             ("live_lost", json!(2)),
             ("downtime_ms", json!({"strict": 0, "causal": 100})),
+            ("downtime_ms", json!({"strict": 0, "causal": 0, "eventual": 0, "lock": 0, "steady": 100})),
             ("messages", json!({"strict write": {"round_trips": 1.5}})),
             ("syncs", json!({"strict read": 0.1})),
             ("reconcile_bytes_over_difference", json!(3.1)),

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use crate::everring::{Everring, words};
-use crate::parts::Part;
+use crate::found::Part;
 use crate::verdict::{self, Checks};
 
 /// How long a fleet may take until it says where its gateways are.

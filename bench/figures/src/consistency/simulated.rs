@@ -4,8 +4,7 @@ use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 
 use crate::everring::Everring;
-use crate::found::rounded;
-use crate::parts::Part;
+use crate::found::{Part, rounded};
 use crate::reports::{self, number, report};
 
 /// How often the speed is measured; the median counts.

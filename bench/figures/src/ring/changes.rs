@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::everring::Everring;
-use crate::parts::Part;
+use crate::found::Part;
 
 /// The file that it writes, beside that of this run.
 const FILE: &str = "ring-changes.json";

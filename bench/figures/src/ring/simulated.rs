@@ -4,8 +4,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value, json};
 
 use crate::everring::Everring;
-use crate::found::rounded;
-use crate::parts::Part;
+use crate::found::{Part, rounded};
 use crate::reports::{self, number, report};
 
 /// How even the chosen tokens are.
