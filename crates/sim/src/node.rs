@@ -11,6 +11,7 @@ use store::{
     framed_len,
 };
 
+use crate::planted::Planted;
 use crate::ring_host::RingHost;
 
 /// What a crash leaves behind, and what runs on it.
@@ -34,7 +35,7 @@ pub(crate) struct SimNode<C: chord::Rules> {
     /// Whether its disk will fail at one of the next calls.
     pub doomed: bool,
     /// Whether it takes damage in the middle of its log for a torn tail: a planted bug.
-    pub cuts_damage: bool,
+    cuts_damage: bool,
     /// The last view that it kept beside its log, which is not synced, and the one before.
     pub kept_views: [View; 2],
 }
@@ -100,14 +101,14 @@ pub(crate) enum StartFailed {
 }
 
 impl<C: chord::Rules> SimNode<C> {
-    pub fn new(id: NodeId, view: &View, rules: AllBut, prng: &mut Prng) -> SimNode<C> {
+    pub fn new(id: NodeId, view: &View, planted: Option<Planted>, prng: &mut Prng) -> SimNode<C> {
         let disk = SimDisk::new(prng.next_u64());
         let tokens = view.member(id).map(|member| member.tokens.clone()).unwrap_or_default();
         let (running, paused_until) = (None, None);
         let kept_views = [view.clone(), view.clone()];
         SimNode {
             id,
-            rules,
+            rules: AllBut(planted.and_then(Planted::rule)),
             tokens,
             disk,
             running,
@@ -115,7 +116,7 @@ impl<C: chord::Rules> SimNode<C> {
             paused_until,
             gone: false,
             doomed: false,
-            cuts_damage: false,
+            cuts_damage: planted == Some(Planted::DamageCut),
             kept_views,
         }
     }
@@ -145,10 +146,6 @@ impl<C: chord::Rules> SimNode<C> {
             error @ OpenError::Damaged { .. } => StartFailed::Damaged(stdx::error_chain(&error)),
             error => StartFailed::Log(stdx::error_chain(&error)),
         })?;
-        if restored.is_empty() && log.last_sequence() > 0 {
-            // As in production: what a segment held is copied before it goes, so a log that had records has some.
-            return Err(StartFailed::Damaged("none of the log's records is left".to_owned()));
-        }
         self.tokens = view.member(self.id).map(|member| member.tokens.clone()).unwrap_or_default();
         let mut held = Vec::new();
         for (sequence, record) in restored {

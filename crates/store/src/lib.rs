@@ -23,8 +23,8 @@
 //!   read again. What its owner still holds in memory is appended anew before the segment goes.
 //! - After a failed write or sync the log is poisoned: every call fails, and the process must stop and start again.
 //!
-//! What it cannot tell: bit rot within the very last batch of a log looks like a torn tail, and is cut. Checksums find
-//! accidents, not forgers.
+//! What it cannot tell: bit rot within the very last batch of a log looks like a torn tail, and is cut, unless nothing
+//! would be left of a log that once had records. Checksums find accidents, not forgers.
 //!
 //! Sources: "All File Systems Are Not Created Equal" (OSDI 2014) for what survives a crash; "Can Applications Recover
 //! from fsync Failures?" (USENIX ATC 2020) for why a failed sync is never tried again; "Protocol-Aware Recovery for

@@ -36,6 +36,11 @@ pub(crate) fn restore(
     if frame::vouches_for(config.log_id, next_sequence, &data[end..]) {
         return Err(OpenError::Damaged { segment: id, offset: end as u64 });
     }
+    // Whoever drops a segment leaves something durable behind it: a log that has counted and holds nothing lost that.
+    let first_sequence = segments.front().map_or(1, |first| first.first_sequence);
+    if first_sequence > 1 && next_sequence == first_sequence {
+        return Err(OpenError::Damaged { segment: id, offset: end as u64 });
+    }
     let spare = trailing_spare(disk, config, SegmentId(id.0 + 1), next_sequence, trailing)?;
 
     // Nothing is damaged: from here on the disk is changed. The last batch may have been read from memory that never
@@ -48,7 +53,6 @@ pub(crate) fn restore(
     for found in trailing.iter().filter(|found| spare.as_ref().is_none_or(|spare| spare.id != found.id)) {
         disk.remove(&found.id.file_name())?;
     }
-    let first_sequence = segments.front().map_or(1, |first| first.first_sequence);
     let recovery =
         Recovery { records: next_sequence - first_sequence, first_sequence, torn_bytes: junk as u64, created: false };
     Ok(Restored { segments, spare, next_sequence, recovery })

@@ -14,7 +14,7 @@ use replication::LogPosition;
 use runtime::{PeerEvent, Peers};
 use stdx::Prng;
 use store::identity::{self, Identity};
-use store::{Disk, Log, LogConfig, OpenError, RealDisk, SegmentId};
+use store::{Disk, Log, LogConfig, OpenError, RealDisk};
 use wire::node::{Hello, PROTOCOL, Sender};
 
 use crate::host::Host;
@@ -104,11 +104,12 @@ fn first_start(
 }
 
 impl Claimed {
-    /// Notes this start on the disk, under a greater incarnation than any that the disk knows of.
-    pub fn note_start(&mut self, config: &Config) -> Result<(), StartError> {
+    /// Notes this start on the disk, under a greater incarnation than any that the disk knows of, and then with
+    /// discovery: so that discovery never knows of a start that the directory does not.
+    pub async fn count_start(&mut self, config: &Config, consul: &Consul) -> Result<Claim, StartError> {
         let noted = identity::bump_incarnation(&mut self.disk, self.identity, 0);
         self.identity = noted.map_err(|error| data_error(config, error))?;
-        Ok(())
+        claim_incarnation(consul, &self.identity).await
     }
 
     /// Sets the directory aside and makes an empty one, under a new identity. What was in it stays beside it.
@@ -128,21 +129,12 @@ impl Claimed {
     /// given back may be used.
     pub fn open_log(self, config: &Config, host: &mut Host) -> Result<Opened, StartError> {
         let log_config = LogConfig { may_create: false, ..log_config(config, self.identity.log) };
-        let (mut unreadable, mut given_back) = (None, 0_u64);
+        let mut unreadable = None;
         let log = Log::open(self.disk, log_config, &mut |sequence, body| match wire::codec::decode_log_record(body) {
-            Ok(record) => {
-                given_back += 1;
-                host.restore(LogPosition(sequence), record);
-            }
+            Ok(record) => host.restore(LogPosition(sequence), record),
             Err(error) => unreadable = Some(error),
         });
         match (log, unreadable) {
-            // What a segment held is copied before it goes, so a log that had records has some: the last ones were
-            // taken for a torn tail.
-            (Ok(log), None) if given_back == 0 && log.last_sequence() > 0 => {
-                let segment = log.segments().next().map_or(SegmentId(0), |segment| segment.id);
-                Ok(Opened::Damaged(OpenError::Damaged { segment, offset: 0 }))
-            }
             (Ok(log), None) => Ok(Opened::Whole(Box::new(log))),
             (Err(damage @ OpenError::Damaged { .. }), _) => Ok(Opened::Damaged(damage)),
             (Err(error), _) => Err(data_error(config, error)),
@@ -283,7 +275,7 @@ pub(crate) enum Claim {
 }
 
 /// Tells discovery of this start.
-pub(crate) async fn claim_incarnation(consul: &Consul, identity: &Identity) -> Result<Claim, StartError> {
+async fn claim_incarnation(consul: &Consul, identity: &Identity) -> Result<Claim, StartError> {
     match ring_forming::claim_incarnation(consul, NodeId(identity.node), identity.incarnation).await {
         Ok(true) => Ok(Claim::Latest),
         Ok(false) => Ok(Claim::Stale),

@@ -70,6 +70,22 @@ fn a_batch_that_ends_with_zeros_vouches_for_the_one_before_it() {
 }
 
 #[test]
+fn a_log_that_had_records_is_not_cut_down_to_none() {
+    let disk = written(3);
+    let (mut log, _) = open(disk.clone(), config()).expect("the log is whole");
+    assert!(log.seal().expect("the disk works"), "there is a spare segment");
+    let copy = log.append(b"copy").expect("there is room");
+    log.flush().expect("the disk works");
+    let oldest = log.oldest_segment().expect("the sealed one").id;
+    log.drop_segment(oldest, copy).expect("the copy is durable");
+    let active = log.segments().last().expect("the one that is written to").id;
+    drop(log);
+    assert!(disk.flip(&active.file_name(), HEAD + 6, 1));
+    assert_eq!(damage(&disk), (active.0, HEAD));
+    assert_eq!(damage(&disk), (active.0, HEAD), "it was left as it was found");
+}
+
+#[test]
 fn a_tail_torn_at_any_byte_is_cut() {
     let disk = written(4);
     let (start, end) = place(4);
