@@ -61,9 +61,9 @@ pub(crate) struct Parts {
     pub fleet: watch::Receiver<Arc<Fleet>>,
     pub discovery: Discovery,
     pub board: Board,
-    /// How long a member may be away and keep its place. None: for any time.
     pub scrub_bytes_per_second: u64,
     pub damaged_at_start: bool,
+    /// How long a member may be away and keep its place. None: for any time.
     pub grace: Option<Duration>,
 }
 
@@ -279,8 +279,7 @@ impl NodeLoop {
     }
 
     fn take_operation(&mut self, via: ConnectionId, call: OperationCall, context: TraceContext) {
-        self.ticket_last += 1;
-        let ticket = Ticket(self.ticket_last);
+        let ticket = self.next_ticket();
         let epoch = self.parts.host.replica.view().epoch.0;
         let context = self.spans.coordinate(ticket, &call.operation, epoch, &self.parts.name, context);
         self.callers.insert(ticket, (via, call.call));
@@ -537,9 +536,20 @@ impl NodeLoop {
     fn answer(&mut self, answer: Answer) {
         let names = &self.names;
         self.spans.coordinated(&answer, |node| name_in(names, node));
-        let Some((via, call)) = self.callers.remove(&answer.ticket) else { return };
-        let payload = Payload::OperationReply { call, outcome: answer.outcome, receipt: answer.receipt };
-        self.parts.peers.reply(via, Frame { context: TraceContext::NONE, payload });
+        let Answer { ticket, outcome, receipt } = answer;
+        self.reply(ticket, |call| Payload::OperationReply { call, outcome, receipt });
+    }
+
+    fn next_ticket(&mut self) -> Ticket {
+        self.ticket_last += 1;
+        Ticket(self.ticket_last)
+    }
+
+    /// Answers the call that the ticket is of; one of our own has no caller.
+    fn reply(&mut self, ticket: Ticket, payload: impl FnOnce(u64) -> Payload) {
+        if let Some((via, call)) = self.callers.remove(&ticket) {
+            self.parts.peers.reply(via, Frame { context: TraceContext::NONE, payload: payload(call) });
+        }
     }
 
     fn send_ring(&self, envelopes: Vec<chord::Envelope>) {

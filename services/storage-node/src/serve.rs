@@ -189,16 +189,13 @@ impl Node {
         let mut claimed = start::claim(&config, start::cluster_of(&config.cluster_secret))?;
         let directory = Directory::start(consul.clone(), Some(start::fleet_file(&config)));
         let last_view = Some(directory.current()).filter(|fleet| fleet.is_known()).map(|fleet| (*fleet.view).clone());
-        start::refuse_twin(&config, &consul, &claimed.identity, address_of(&peer)?).await?;
-        // On the disk first: then discovery never knows of a start that the directory does not.
-        claimed.note_start(&config)?;
-        let mut claim = start::claim_incarnation(&consul, &claimed.identity).await?;
+        let own = address_of(&peer)?;
+        start::refuse_twin(&config, &consul, &claimed.identity, own).await?;
+        let mut claim = claimed.count_start(&config, &consul).await?;
         if claim == Claim::Stale || start::was_removed(&consul, &claimed.identity, last_view.as_ref()).await {
             claimed = claimed.set_aside(&config, start::cluster_of(&config.cluster_secret))?;
-            claimed.note_start(&config)?;
-            claim = start::claim_incarnation(&consul, &claimed.identity).await?;
+            claim = claimed.count_start(&config, &consul).await?;
         }
-        let own = address_of(&peer)?;
         let mut view = start::enter(&config, &consul, &claimed.identity, last_view.clone(), own).await?;
         let mut damaged = false;
         let (identity, host, log) = loop {
@@ -212,8 +209,7 @@ impl Node {
                     damaged = true;
                 }
             }
-            claimed.note_start(&config)?;
-            claim = start::claim_incarnation(&consul, &claimed.identity).await?;
+            claim = claimed.count_start(&config, &consul).await?;
             view = start::enter(&config, &consul, &claimed.identity, last_view.clone(), own).await?;
         };
         directory.learn(view);

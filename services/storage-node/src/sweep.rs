@@ -46,7 +46,7 @@ impl Sweep {
     ) -> Vec<Operation> {
         let crowded = table.bytes() > self.cache_bytes_max;
         let mut deletions = Vec::new();
-        let mut evicted: Vec<(u64, Operation)> = Vec::new();
+        let mut cached: Vec<(&RegisterKey, &Held, &Entry)> = Vec::new();
         let mut next = 0;
         for (looked, (key, held)) in table.range(Range { first: self.next, last: u64::MAX }).enumerate() {
             if looked == KEYS_MAX || deletions.len() >= DELETIONS_MAX {
@@ -60,15 +60,15 @@ impl Sweep {
                 if over {
                     deletions.push(deletion(key, held, entry, wall_ms));
                 } else if crowded && turn == 0 && is_cached(key, entry) {
-                    evicted.push((entry.dot.counter, deletion(key, held, entry, wall_ms)));
+                    cached.push((key, held, entry));
                 }
             }
         }
         self.next = next;
         // Of those seen, the ones that were written longest ago: an eighth of them at a time.
-        evicted.sort_by_key(|(counter, _)| *counter);
-        let most = (evicted.len() / 8).min(DELETIONS_MAX);
-        deletions.extend(evicted.into_iter().take(most).map(|(_, operation)| operation));
+        cached.sort_by_key(|(_, _, entry)| entry.dot.counter);
+        let most = (cached.len() / 8).min(DELETIONS_MAX);
+        deletions.extend(cached.into_iter().take(most).map(|(key, held, entry)| deletion(key, held, entry, wall_ms)));
         deletions
     }
 }

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use available::{Answer, Effects, Event, Input, Message, Replica};
 use membership::NodeId;
-use replication::Ticket;
 use runtime::ConnectionId;
 use stdx::TraceContext;
 use wire::http::Durability;
@@ -61,8 +60,7 @@ impl NodeLoop {
 
     pub(super) fn take_available_operation(&mut self, via: ConnectionId, call: AvailableCall, context: TraceContext) {
         let AvailableCall { call, deadline_ms, durability, operation } = call;
-        self.ticket_last += 1;
-        let ticket = Ticket(self.ticket_last);
+        let ticket = self.next_ticket();
         let epoch = self.parts.host.available.of(durability).view().epoch.0;
         let context = self.spans.coordinate_available(ticket, &operation, epoch, &self.parts.name, context);
         self.callers.insert(ticket, (via, call));
@@ -101,8 +99,7 @@ impl NodeLoop {
             let table = self.parts.host.available.of(durability).table();
             let due = self.sweeps[at].next(table, me, |position| ring.replicas_of(position), wall_ms);
             for operation in due {
-                self.ticket_last += 1;
-                let (ticket, deadline) = (Ticket(self.ticket_last), self.parts.clock.now() + SWEEP_DEADLINE);
+                let (ticket, deadline) = (self.next_ticket(), self.parts.clock.now() + SWEEP_DEADLINE);
                 let context = TraceContext::NONE;
                 self.tell_available_of(durability, Input::Operation { ticket, operation, deadline, wall_ms, context });
             }
@@ -112,9 +109,8 @@ impl NodeLoop {
     fn answer_available(&mut self, answer: Answer) {
         let names = &self.names;
         self.spans.coordinated_available(&answer, |node| name_in(names, node));
-        let Some((via, call)) = self.callers.remove(&answer.ticket) else { return };
-        let payload = Payload::AvailableReply { call, outcome: answer.outcome, receipt: answer.receipt };
-        self.parts.peers.reply(via, Frame { context: TraceContext::NONE, payload });
+        let Answer { ticket, outcome, receipt } = answer;
+        self.reply(ticket, |call| Payload::AvailableReply { call, outcome, receipt });
     }
 
     fn note_available(&self, durability: Durability, event: Event) {
