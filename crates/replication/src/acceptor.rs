@@ -433,13 +433,23 @@ impl Acceptor {
 
     /// Writes those of `records` that are still current to the log again, so that their old place can be given up.
     pub fn rewrite(&mut self, records: Vec<Record>, persist: &mut Vec<(LogPosition, Record)>) {
-        for record in records.into_iter().filter(|record| self.is_current(record)).collect::<Vec<_>>() {
-            let Record::Accepted { key, .. } = &record else { continue };
-            let key = key.clone();
+        for record in records {
+            let Record::Accepted { key, ballot, .. } = &record else { continue };
+            let (key, ballot) = (key.clone(), *ballot);
+            if self.registers.get(&key).is_none_or(|register| register.accepted != ballot) {
+                continue;
+            }
             let place = self.append(record, persist);
-            self.registers.entry(key).or_default().place = place;
+            if let Some(register) = self.registers.get_mut(&key) {
+                register.place = place;
+            }
         }
-        self.rewrite_marks(persist);
+        // What holds for the whole node is written again with every part that goes. The ceiling in force may have stood
+        // there; what is durable stays so until the copy is.
+        self.append(Record::Ceiling(self.ceiling), persist);
+        if self.epoch > Epoch(0) {
+            self.append(Record::Epoch(self.epoch), persist);
+        }
     }
 
     /// What the log holds at `through` or before and nowhere else, as records made from memory. Right for the log's
@@ -453,15 +463,6 @@ impl Acceptor {
             state: register.state.clone(),
         })
         .collect()
-    }
-
-    /// What holds for the whole node is written again with every part that goes.
-    fn rewrite_marks(&mut self, persist: &mut Vec<(LogPosition, Record)>) {
-        // The ceiling in force may have stood there. What is durable stays so until the copy is.
-        self.append(Record::Ceiling(self.ceiling), persist);
-        if self.epoch > Epoch(0) {
-            self.append(Record::Epoch(self.epoch), persist);
-        }
     }
 
     fn raise_ceiling(&mut self, persist: &mut Vec<(LogPosition, Record)>) {

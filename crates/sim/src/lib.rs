@@ -106,8 +106,7 @@ fn run_with<C: chord::Rules>(seed: u64, options: Options) -> Report {
 /// # Errors
 /// What was broken.
 pub fn run_steady(seed: u64, steady: Steady) -> Result<Counts, Violation> {
-    let mut prng = stdx::Prng::from_seed(seed);
-    let swarm = Swarm::steady(&mut prng, steady);
+    let (prng, swarm) = (stdx::Prng::from_seed(seed), Swarm::steady(steady));
     let mut world = world::World::<chord::Correct>::of(swarm, prng, Options::default(), None);
     let history = world.run_load()?;
     let level = match steady.only {

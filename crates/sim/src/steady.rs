@@ -29,7 +29,7 @@ pub struct Speed {
 /// # Errors
 /// What was broken.
 pub fn speed(per_second: u32, length: Duration) -> Result<Speed, Violation> {
-    let steady = Steady { per_second, length, tokens: 2, keys: 500, only: None };
+    let steady = Steady { per_second, length, keys: 500, only: None };
     let counts = run_steady(1, steady)?;
     Ok(Speed { steady, simulated_s: counts.simulated_ms as f64 / 1_000.0, counts })
 }
@@ -59,7 +59,7 @@ fn cost(operation: Only) -> Result<Cost, Violation> {
     let run = |operations: u32| {
         let length = Duration::from_secs(1) * operations / COUNTED_PER_SECOND;
         let only = Some(operation);
-        run_steady(1, Steady { per_second: COUNTED_PER_SECOND, length, tokens: 2, keys: COUNTED_KEYS, only })
+        run_steady(1, Steady { per_second: COUNTED_PER_SECOND, length, keys: COUNTED_KEYS, only })
     };
     let (once, twice) = (run(COUNTED)?, run(2 * COUNTED)?);
     let each = |count: fn(&Counts) -> u64| count(&twice).saturating_sub(count(&once)) as f64 / f64::from(COUNTED);

@@ -202,23 +202,6 @@ impl Counts {
     }
 }
 
-/// The nodes that the ring begins with.
-fn nodes_of<C: chord::Rules>(
-    swarm: &Swarm,
-    view: &View,
-    rules: AllBut,
-    planted: Option<Planted>,
-    prng: &mut Prng,
-) -> Vec<SimNode<C>> {
-    let mut nodes = Vec::with_capacity(swarm.nodes);
-    for id in 1..=swarm.nodes {
-        let mut node = SimNode::new(NodeId(id as u64), view, rules, prng);
-        node.cuts_damage = planted == Some(Planted::DamageCut);
-        nodes.push(node);
-    }
-    nodes
-}
-
 /// A run in progress.
 pub(crate) struct World<C: chord::Rules> {
     pub swarm: Swarm,
@@ -250,10 +233,7 @@ pub(crate) struct World<C: chord::Rules> {
     watch: RingWatch,
     violation: Option<Violation>,
     rules: AllBut,
-    /// Whether a node comes back under its old identity after its disk was lost: a planted bug.
-    amnesia: bool,
-    /// Whether damage is cut off like a torn tail: a planted bug.
-    cuts_damage: bool,
+    planted: Option<Planted>,
     /// The damage that is not mended yet; at most one at a time.
     rotten: Option<rot::Rotten>,
     /// The litmus test that the clients run, if they do not draw what they do.
@@ -276,7 +256,8 @@ impl<C: chord::Rules> World<C> {
 
     /// The world of a mix.
     pub fn of(swarm: Swarm, mut prng: Prng, options: Options, litmus: Option<Running>) -> World<C> {
-        let rules = AllBut(options.planted.and_then(Planted::rule));
+        let planted = options.planted;
+        let rules = AllBut(planted.and_then(Planted::rule));
         let (view, hasher) = formed_view(&swarm, &mut prng);
         let kinds = [
             vec![KeyKind::Register; swarm.registers],
@@ -297,7 +278,7 @@ impl<C: chord::Rules> World<C> {
             agenda: BTreeMap::new(),
             network: Network::new(prng.fork()),
             gateways: vec![view.ring(); swarm.clients],
-            nodes: nodes_of(&swarm, &view, rules, options.planted, &mut prng),
+            nodes: (1..=swarm.nodes as u64).map(|id| SimNode::new(NodeId(id), &view, planted, &mut prng)).collect(),
             view,
             backlog: vec![VecDeque::new(); swarm.nodes],
             clients: (0..swarm.clients).map(|at| Client::new(at as u64)).collect(),
@@ -313,8 +294,7 @@ impl<C: chord::Rules> World<C> {
             watch: RingWatch::new(swarm.ring),
             violation: None,
             rules,
-            amnesia: options.planted == Some(Planted::Amnesia),
-            cuts_damage: options.planted == Some(Planted::DamageCut),
+            planted,
             rotten: None,
             litmus,
             calm: true,
@@ -509,6 +489,11 @@ impl<C: chord::Rules> World<C> {
         let present = self.present();
         let members = self.view.ring_members().filter(|member| present.contains(&member.id));
         members.map(|member| member.tokens.len()).sum()
+    }
+
+    /// Whether this bug is planted.
+    fn has(&self, planted: Planted) -> bool {
+        self.planted == Some(planted)
     }
 
     fn note(&mut self, checked: Result<(), Violation>) {

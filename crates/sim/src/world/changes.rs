@@ -80,9 +80,7 @@ impl<C: chord::Rules> World<C> {
     /// Publishes the view in which a new node enters, and starts it.
     fn set_up(&mut self, id: NodeId, next: Result<View, ChangeError>) {
         let Ok(view) = next else { return self.publish(next) };
-        let mut node = SimNode::new(id, &view, self.rules, &mut self.prng);
-        node.cuts_damage = self.cuts_damage;
-        self.nodes.push(node);
+        self.nodes.push(SimNode::new(id, &view, self.planted, &mut self.prng));
         self.backlog.push(std::collections::VecDeque::new());
         self.publish(Ok(view));
         let node = self.nodes.len() - 1;
@@ -274,7 +272,7 @@ impl<C: chord::Rules> World<C> {
         }
         self.log.push(self.now, format_args!("node {} gets a twin", node + 1));
         let (id, view) = (self.nodes[node].id, self.view.clone());
-        let mut twin = SimNode::new(id, &view, self.rules, &mut self.prng);
+        let mut twin = SimNode::new(id, &view, self.planted, &mut self.prng);
         twin.disk = self.nodes[node].disk.fork(self.prng.next_u64());
         twin.disk.crash();
         twin.incarnation = self.nodes[node].incarnation;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{Happening, World};
+use crate::planted::Planted;
 
 /// What a full disk has left for what is not preallocated, in bytes: nothing that a segment would fit in.
 const ROOM_LEFT: u64 = 512;
@@ -156,7 +157,7 @@ impl<C: chord::Rules> World<C> {
         self.log.push(self.now, format_args!("node {} loses its disk", node + 1));
         self.nodes[node].pull_plug(&mut self.prng);
         self.nodes[node].disk = store::SimDisk::new(self.prng.next_u64());
-        self.nodes[node].gone = !self.amnesia;
+        self.nodes[node].gone = !self.has(Planted::Amnesia);
         let id = self.nodes[node].id;
         if self.nodes[node].gone && self.swarm.changes_every.is_some() {
             let after = Duration::from_millis(20 + self.prng.below(800));

@@ -13,6 +13,7 @@ use super::{Happening, World};
 use crate::invariants::Violation;
 use crate::network::Place;
 use crate::node::{DiskFailed, Durable, StartFailed};
+use crate::planted::Planted;
 use crate::ring_host::RingEffects;
 use crate::words::{RingWords, Words};
 
@@ -229,19 +230,18 @@ impl<C: chord::Rules> World<C> {
     /// A restart gives back what was durable. (Who was out of a set in between may have dropped it, so this looks
     /// at rings that have not changed.)
     fn expect_remembered(&mut self, node: usize, held: &[Durable]) {
-        if self.counts.changes_begun > 0 || self.amnesia || !self.rules.keeps(Rule::FenceTwins) {
+        if self.counts.changes_begun > 0 || self.has(Planted::Amnesia) || !self.rules.keeps(Rule::FenceTwins) {
             return;
         }
         let id = self.nodes[node].id;
-        for (key, _) in &self.keys {
+        let checked = self.keys.iter().try_for_each(|(key, _)| {
             let remembered = held.iter().filter_map(|durable| match durable {
                 Durable::Accepted(of, ballot) if of == key => Some(*ballot),
                 Durable::Accepted(..) | Durable::Acting(_) => None,
             });
-            if let Err(violation) = self.registers.remembered(key, id, remembered.max()) {
-                self.violation.get_or_insert(violation);
-            }
-        }
+            self.registers.remembered(key, id, remembered.max())
+        });
+        self.note(checked);
     }
 
     pub(super) fn clean(&mut self, node: usize, incarnation: u64) {
