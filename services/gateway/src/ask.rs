@@ -99,18 +99,9 @@ type Numbered<O> = Pin<Box<dyn Future<Output = (u32, CallResult<O>)> + Send>>;
 type Told<Q> = Input<<Q as Question>::Outcome, <<Q as Question>::Outcome as Answer>::Receipt>;
 
 impl Gateway {
-    /// Has the operation coordinated by one of its replicas, and returns by `deadline` at the latest.
-    pub async fn ask(&self, operation: &Operation, deadline: Instant, words: Words<'_>) -> Asked {
-        self.ask_question(operation.clone(), deadline, words).await
-    }
-
-    /// The same for either contract.
-    pub async fn ask_question<Q: Question>(
-        &self,
-        question: Q,
-        deadline: Instant,
-        words: Words<'_>,
-    ) -> Asked<Q::Outcome> {
+    /// Has the operation, of either contract, coordinated by one of its replicas, and returns by `deadline` at the
+    /// latest.
+    pub async fn ask<Q: Question>(&self, question: Q, deadline: Instant, words: Words<'_>) -> Asked<Q::Outcome> {
         let fleet = self.fleet();
         let replicas = asked_nodes(&fleet, &question);
         let now = self.clock.now();
@@ -244,7 +235,7 @@ impl<Q: Question> Attempts<'_, Q> {
     }
 }
 
-impl Question for Operation {
+impl Question for &Operation {
     type Outcome = Outcome;
 
     fn key(&self) -> &RegisterKey {
@@ -267,7 +258,7 @@ impl Question for Operation {
         budget: Duration,
         context: TraceContext,
     ) -> Calling<Outcome> {
-        let mut operation = self.clone();
+        let mut operation = (*self).clone();
         if let Some(write) = operation.write_mut() {
             write.retry |= retry;
         }

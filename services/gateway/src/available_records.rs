@@ -9,7 +9,7 @@ use available::{Action, Change, Context, Kind, Level, Operation, Outcome, Sessio
 use replication::{RegisterKey, Value};
 use telemetry::names;
 use wire::ending;
-use wire::http::{Durability, ProblemCode, ValueType, header};
+use wire::http::{Durability, ProblemCode, ValueType};
 
 use crate::answers;
 use crate::ask::{Asked, Words, whole};
@@ -17,10 +17,10 @@ use crate::available_answers::{self, Reading};
 use crate::available_ask::AvailableQuestion;
 use crate::buckets::Bucket;
 use crate::problem::Refuse;
-use crate::records::{Incoming, Trailer};
+use crate::records::{Incoming, Trailer, unanswered};
 use crate::routes::Verb;
 use crate::token::Seen;
-use crate::words::{self, Demand, Headers, RequestWords};
+use crate::words::{self, Demand, RequestWords};
 use dispatch::Verdict;
 
 /// Parameters of a `POST`.
@@ -44,7 +44,7 @@ impl Target {
 }
 
 /// The merge type of a bucket's keys.
-pub(crate) fn kind_of(value_type: ValueType) -> Kind {
+fn kind_of(value_type: ValueType) -> Kind {
     match value_type {
         ValueType::Value => Kind::Value,
         ValueType::Counter => Kind::Counter,
@@ -72,18 +72,13 @@ impl Incoming<'_> {
         verb: Verb,
         (bucket_name, bucket): (&str, &Bucket),
         key: &str,
+        (asked_level, reading): (Option<wire::http::Level>, Reading<'_>),
         seen: Seen,
     ) -> Result<HttpResponse, Refuse> {
-        let headers = self.request.headers();
-        let query = words::query(self.request.query_string(), &["consistency"])?;
-        let level = words::available_level(words::level(&query)?)?;
-        let conditions = words::read_conditions(headers)?;
-        let range = if verb == Verb::Get { headers.single("range")? } else { None };
-        let if_range = headers.single("if-range")?;
-        let target = self.target(bucket, key, level);
-        let (found, trailer) = self.read_target(&target, bucket_name, verb, seen).await?;
-        let reading = Reading { conditions: &conditions, range, if_range, now_ms: self.gateway.clock.wall_ms() };
-        let (shown, context) = found;
+        let target = self.target(bucket, key, words::available_level(asked_level)?);
+        let ((shown, context), trailer) = self.read_target(&target, bucket_name, verb, seen).await?;
+        // By the time at which it is shown.
+        let reading = Reading { now_ms: self.gateway.clock.wall_ms(), ..reading };
         let answer = available_answers::read(&self.gateway.contexts, &target.key, shown, &context, &reading);
         trailer.on(answer)
     }
@@ -97,7 +92,7 @@ impl Incoming<'_> {
         verb: Verb,
         (bucket_name, bucket): (&str, &Bucket),
         key: &str,
-        seen: Seen,
+        (seen, request): (Seen, RequestWords),
         body: Payload,
     ) -> Result<HttpResponse, Refuse> {
         let gateway = self.gateway;
@@ -113,7 +108,6 @@ impl Incoming<'_> {
         }
         let target = self.target(bucket, key, level);
         let context = self.context_of(&target, verb)?;
-        let request = words::request_words(headers, gateway.clock.wall_ms(), || uuid::Uuid::now_v7().to_string())?;
         let change = match verb {
             Verb::Delete => Change::Delete,
             Verb::Post => self.post_change(&target, &query, bucket, body).await?,
@@ -214,10 +208,7 @@ impl Incoming<'_> {
 
     /// The request's session; one that has used no available bucket before begins here.
     fn session(&mut self, seen: Seen) -> &mut Session {
-        let session = self.session.get_or_insert_with(Session::default);
-        if session.past.session == 0 {
-            *session = Session::new(rand::random::<u64>().max(1));
-        }
+        let session = self.session.get_or_insert_with(|| Session::new(rand::random::<u64>().max(1)));
         // What ordered buckets showed the session led to what it does here.
         session.raise(seen.time.counter);
         session.past.epoch = session.past.epoch.max(seen.epoch);
@@ -290,7 +281,7 @@ impl Incoming<'_> {
         let (outcome, trailer) = self.settle_available(asked, target, seen, None, false)?;
         match outcome {
             Outcome::Read { shown, seen } => Ok(((shown, seen.context), trailer)),
-            _ => trailer.on(Err(answers::answered_otherwise(false))).map(|_| unreachable!("it is an error")),
+            _ => Err(trailer.on_refuse(answers::answered_otherwise(false))),
         }
     }
 
@@ -309,7 +300,7 @@ impl Incoming<'_> {
         let operation = Operation { key: target.key.clone(), level: target.level, past, stand_in, action };
         let words = Words { bucket, verb: verb.name(), context: self.context };
         let question = AvailableQuestion::new(target.durability, operation);
-        self.gateway.ask_question(question, self.deadline, words).await
+        self.gateway.ask(question, self.deadline, words).await
     }
 
     /// Takes an operation's end apart, and its answer into the session.
@@ -322,11 +313,8 @@ impl Incoming<'_> {
         write: bool,
     ) -> Result<(Outcome, Trailer), Refuse> {
         let Verdict::Answered { outcome, mut receipt, node, .. } = asked.verdict else {
-            let mut refuse = available_answers::refusal_of(&asked.verdict, write);
-            if let Some(id) = request_id {
-                refuse = refuse.header(header::REQUEST_ID, id.clone()).with("request_id", id);
-            }
-            return Err(refuse.with("attempts", asked.attempts));
+            let refuse = available_answers::refusal_of(&asked.verdict, write);
+            return Err(unanswered(refuse, request_id, asked.attempts));
         };
         self.span.set(names::EPOCH, whole(receipt.epoch.0));
         let shown = match &outcome {

@@ -11,12 +11,11 @@ use bytes::Bytes;
 use replication::RegisterKey;
 use wire::codec;
 
+use crate::token::{TAG_BYTES, begins_with};
+
 /// Writes and checks the tags. All gateways of a cluster derive the same key from its secret.
 #[derive(Clone)]
 pub struct ContextKey([u8; 32]);
-
-/// How much of the keyed tag is sent.
-const TAG_BYTES: usize = 16;
 
 impl ContextKey {
     /// The key of the cluster that holds `secret`.
@@ -28,7 +27,7 @@ impl ContextKey {
     pub fn etag(&self, key: &RegisterKey, context: &Context) -> String {
         let mut bytes = codec::encode_available_context(context).to_vec();
         let tag = self.tag(key, &bytes);
-        bytes.extend_from_slice(&tag);
+        bytes.extend_from_slice(&tag.as_bytes()[..TAG_BYTES]);
         format!("\"{}\"", URL_SAFE_NO_PAD.encode(bytes))
     }
 
@@ -36,30 +35,19 @@ impl ContextKey {
     pub fn context(&self, key: &RegisterKey, etag: &str) -> Option<Context> {
         let inner = etag.strip_prefix('"')?.strip_suffix('"')?;
         let bytes = URL_SAFE_NO_PAD.decode(inner).ok()?;
-        let (body, tag) = bytes.split_at_checked(bytes.len().checked_sub(TAG_BYTES)?)?;
-        let mut claimed = [0; TAG_BYTES];
-        claimed.copy_from_slice(tag);
-        // As hashes, so that the comparison takes the same time wherever they differ.
-        let (claimed, expected) = (whole(&claimed), whole(&self.tag(key, body)));
-        (claimed == expected).then(|| codec::decode_available_context(Bytes::copy_from_slice(body)).ok())?
+        let (body, tag) = bytes.split_last_chunk::<TAG_BYTES>()?;
+        let ours = begins_with(&self.tag(key, body), tag);
+        ours.then(|| codec::decode_available_context(Bytes::copy_from_slice(body)).ok())?
     }
 
-    fn tag(&self, key: &RegisterKey, body: &[u8]) -> [u8; TAG_BYTES] {
+    fn tag(&self, key: &RegisterKey, body: &[u8]) -> blake3::Hash {
         let mut hasher = blake3::Hasher::new_keyed(&self.0);
         hasher.update(&key.bucket.0.to_le_bytes());
         hasher.update(&(key.key.len() as u64).to_le_bytes());
         hasher.update(&key.key);
         hasher.update(body);
-        let mut tag = [0; TAG_BYTES];
-        tag.copy_from_slice(&hasher.finalize().as_bytes()[..TAG_BYTES]);
-        tag
+        hasher.finalize()
     }
-}
-
-fn whole(tag: &[u8; TAG_BYTES]) -> blake3::Hash {
-    let mut bytes = [0; 32];
-    bytes[..TAG_BYTES].copy_from_slice(tag);
-    blake3::Hash::from(bytes)
 }
 
 /// The key must not reach a log.

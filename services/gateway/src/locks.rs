@@ -207,11 +207,6 @@ impl Incoming<'_> {
         Ok((request, seen, body))
     }
 
-    fn request_words(&self) -> Result<words::RequestWords, Refuse> {
-        let now_ms = self.gateway.clock.wall_ms();
-        words::request_words(self.request.headers(), now_ms, || uuid::Uuid::now_v7().to_string())
-    }
-
     /// The token of `If-Fence`, of `?fence=` or of the body; they must agree.
     fn fence(&self, query: Option<&String>, body: Option<u64>) -> Result<Option<u64>, Refuse> {
         let query = query.map(|text| words::fence_of(text)).transpose()?;

@@ -14,6 +14,7 @@ use wire::http::{Contract, Level, ProblemCode, WriteOutcome, header};
 
 use crate::answers;
 use crate::ask::{Asked, Words, whole};
+use crate::available_answers::Reading;
 use crate::buckets::Bucket;
 use crate::gateway::Gateway;
 use crate::problem::Refuse;
@@ -73,7 +74,9 @@ impl Incoming<'_> {
         let seen = self.seen()?;
         let bucket = self.gateway.bucket(bucket_name, self.deadline, self.context).await?;
         if bucket.definition.contract == Contract::Available {
-            return self.read_available(verb, (bucket_name, &bucket), key, seen).await;
+            let now_ms = self.gateway.clock.wall_ms();
+            let reading = Reading { conditions: &conditions, range, if_range, now_ms };
+            return self.read_available(verb, (bucket_name, &bucket), key, (asked_level, reading), seen).await;
         }
         let level = granted(asked_level.unwrap_or(Level::Strict));
         let read = Operation::Read { key: self.gateway.register(bucket.id, key) };
@@ -94,11 +97,11 @@ impl Incoming<'_> {
         // What is wrong for every bucket is said first; what belongs to a contract once that is known.
         words::query(self.request.query_string(), &["consistency", "ttl", "op", "by", "field"])?;
         words::demand(headers)?;
-        let request = words::request_words(headers, gateway.clock.wall_ms(), || uuid::Uuid::now_v7().to_string())?;
+        let request = self.request_words()?;
         let seen = self.seen()?;
         let bucket = gateway.bucket(bucket_name, self.deadline, self.context).await?;
         if bucket.definition.contract == Contract::Available {
-            return self.write_available(verb, (bucket_name, &bucket), key, seen, body).await;
+            return self.write_available(verb, (bucket_name, &bucket), key, (seen, request), body).await;
         }
         let known: &[&str] =
             if verb == Verb::Post { &["consistency", "ttl", "op", "by"] } else { &["consistency", "ttl"] };
@@ -203,11 +206,7 @@ impl Incoming<'_> {
         write: bool,
     ) -> Result<(Outcome, Trailer), Refuse> {
         let Verdict::Answered { outcome, receipt, .. } = asked.verdict else {
-            let mut refuse = answers::refusal_of(&asked.verdict, write);
-            if let Some(id) = request_id {
-                refuse = refuse.header(header::REQUEST_ID, id.clone()).with("request_id", id);
-            }
-            return Err(refuse.with("attempts", asked.attempts));
+            return Err(unanswered(answers::refusal_of(&asked.verdict, write), request_id, asked.attempts));
         };
         self.span.set(names::EPOCH, whole(receipt.epoch.0));
         // When it happened, and not which version it saw: another coordinator may have settled that one again, later.
@@ -216,6 +215,11 @@ impl Incoming<'_> {
         let receipt = answers::receipt(&fleet, &receipt, level, asked.attempts);
         let token = self.gateway.tokens.write(seen, self.session.as_ref());
         Ok((outcome, Trailer { receipt, token, request_id }))
+    }
+
+    pub(crate) fn request_words(&self) -> Result<words::RequestWords, Refuse> {
+        let now_ms = self.gateway.clock.wall_ms();
+        words::request_words(self.request.headers(), now_ms, || uuid::Uuid::now_v7().to_string())
     }
 
     /// What the session's token says. What it has seen in available buckets is kept for the answer's token, and is
@@ -285,25 +289,40 @@ impl Trailer {
 
     /// Puts the words on an answer, be it a problem.
     pub(crate) fn on(self, answer: Result<HttpResponse, Refuse>) -> Result<HttpResponse, Refuse> {
+        let mut response = match answer {
+            Ok(response) => response,
+            Err(refuse) => return Err(self.on_refuse(refuse)),
+        };
+        for (name, value) in self.words() {
+            // Names of nodes and request ids are visible ASCII; what is not would be left out.
+            if let Ok(value) = HeaderValue::from_str(&value) {
+                response.headers_mut().insert(HeaderName::from_static(name), value);
+            }
+        }
+        Ok(response)
+    }
+
+    /// Puts the words on a problem.
+    pub(crate) fn on_refuse(self, refuse: Refuse) -> Refuse {
+        self.words().fold(refuse, |refuse, (name, value)| refuse.header(name, value))
+    }
+
+    fn words(self) -> impl Iterator<Item = (&'static str, String)> {
         let words = [
             (header::RECEIPT, Some(self.receipt)),
             (header::TOKEN, Some(self.token)),
             (header::REQUEST_ID, self.request_id),
         ];
-        let words = words.into_iter().filter_map(|(name, value)| value.map(|value| (name, value)));
-        match answer {
-            Ok(mut response) => {
-                for (name, value) in words {
-                    // Names of nodes and request ids are visible ASCII; what is not would be left out.
-                    if let Ok(value) = HeaderValue::from_str(&value) {
-                        response.headers_mut().insert(HeaderName::from_static(name), value);
-                    }
-                }
-                Ok(response)
-            }
-            Err(refuse) => Err(words.fold(refuse, |refuse, (name, value)| refuse.header(name, value))),
-        }
+        words.into_iter().filter_map(|(name, value)| value.map(|value| (name, value)))
     }
+}
+
+/// The problem of an operation that nobody answered, with what its client needs to ask after it.
+pub(crate) fn unanswered(mut refuse: Refuse, request_id: Option<String>, attempts: u32) -> Refuse {
+    if let Some(id) = request_id {
+        refuse = refuse.header(header::REQUEST_ID, id.clone()).with("request_id", id);
+    }
+    refuse.with("attempts", attempts)
 }
 
 pub(crate) fn added(by: Option<&String>) -> Result<i64, Refuse> {

@@ -39,7 +39,7 @@ const VERSION: u8 = 3;
 /// Version, epoch, and the time: its counter and its node. The session's part follows, if there is one.
 const HEAD_BYTES: usize = 25;
 /// How much of the tag is sent: 2^-128 for a forger.
-const TAG_BYTES: usize = 16;
+pub(crate) const TAG_BYTES: usize = 16;
 /// What is left for the session's part: three bytes become four characters.
 const SESSION_BYTES_MAX: usize = TOKEN_MAX_BYTES / 4 * 3 - HEAD_BYTES - TAG_BYTES;
 
@@ -76,13 +76,10 @@ impl TokenKey {
         if bytes.first() != Some(&VERSION) || bytes.len() < HEAD_BYTES + TAG_BYTES {
             return Err(bad("the Everring-Token is not of a form that this gateway writes"));
         }
-        let (body, tag) = bytes.split_at(bytes.len() - TAG_BYTES);
-        let expected = blake3::keyed_hash(&self.0, body);
-        let mut whole = *expected.as_bytes();
-        whole[..TAG_BYTES].copy_from_slice(tag);
-        // Comparison of two hashes takes the same time wherever they differ.
-        if blake3::Hash::from(whole) != expected {
-            return Err(bad("the Everring-Token was not written by this cluster"));
+        let foreign = || bad("the Everring-Token was not written by this cluster");
+        let (body, tag) = bytes.split_last_chunk::<TAG_BYTES>().ok_or_else(foreign)?;
+        if !begins_with(&blake3::keyed_hash(&self.0, body), tag) {
+            return Err(foreign());
         }
         let number = |at: usize| {
             let mut eight = [0; 8];
@@ -103,6 +100,13 @@ impl std::fmt::Debug for TokenKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("TokenKey")
     }
+}
+
+/// Whether a keyed hash begins with what was sent of it; takes the same time wherever they differ.
+pub(crate) fn begins_with(hash: &blake3::Hash, tag: &[u8; TAG_BYTES]) -> bool {
+    let mut whole = *hash.as_bytes();
+    whole[..TAG_BYTES].copy_from_slice(tag);
+    blake3::Hash::from(whole) == *hash
 }
 
 #[cfg(test)]
