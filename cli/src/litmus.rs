@@ -2,10 +2,10 @@
 
 use chaos::litmus::{self, LitmusConfig, LitmusRow};
 use serde_json::{Map, Value, json};
-use tokio::runtime::Builder;
 
 use crate::args::LitmusArgs;
 use crate::out::{self, Form};
+use crate::people::block_on;
 
 /// An outcome was seen that its level forbids.
 const EXIT_BROKEN: u8 = 1;
@@ -24,8 +24,7 @@ pub fn run(args: LitmusArgs) -> anyhow::Result<u8> {
         seed: args.seed.unwrap_or_else(rand::random),
         deadline: args.deadline,
     };
-    let runtime = Builder::new_current_thread().enable_all().build()?;
-    let rows = runtime.block_on(litmus::run(&config))?;
+    let rows = block_on(litmus::run(&config))??;
     match args.output.output {
         Form::Json => out::json(&described(&rows))?,
         Form::Table => out::bytes(table(&rows).as_bytes())?,

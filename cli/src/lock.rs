@@ -12,7 +12,6 @@ use client::gateway::{Action, Failure, GatewayClient, Grant, Reply, Request, See
 use serde_json::json;
 use tokio::process::{Child, Command};
 use tokio::time::MissedTickBehavior;
-use wire::http::Problem;
 
 use crate::args::{GatewaysArgs, OutputArgs};
 use crate::out::{self, Form};
@@ -61,7 +60,7 @@ enum Refused {
 
 /// Leases are renewed three times in their length: two renewals may be lost.
 const RENEWALS_PER_LEASE: u32 = 3;
-/// The exit status of a command that was ended by a signal, as shells have it.
+/// The exit status of a command that was ended by a signal; shells add the signal's number to it.
 const EXIT_BY_SIGNAL: u8 = 128;
 
 /// `everring lock`.
@@ -122,8 +121,7 @@ impl LockArgs {
     async fn send(&self, client: &GatewayClient, request: Request) -> Result<client::gateway::Answer, Refused> {
         match client.send(&request).await {
             Reply::Ok(answer) if matches!(answer.seen, Seen::Held | Seen::FencedOff) => {
-                let problem = serde_json::from_slice::<Problem>(&answer.body);
-                Err(Refused::No(problem.map_or_else(|_| "refused".to_owned(), |problem| problem.detail)))
+                Err(Refused::No(answer.problem().map_or_else(|| "refused".to_owned(), |problem| problem.detail)))
             }
             Reply::Ok(answer) => Ok(answer),
             Reply::Failed(failure) => Err(Refused::Unanswered(failure, false)),

@@ -12,7 +12,7 @@ use clap::{Args, ValueEnum};
 use client::gateway::{Action, Answer, AskError, Condition, Failure, GatewayClient, Reply, Request, Seen};
 use serde_json::{Value, json};
 use tokio::runtime::Builder;
-use wire::http::{Level, Problem, RouteAnswer};
+use wire::http::{Level, RouteAnswer};
 
 use crate::args::{GatewaysArgs, OutputArgs};
 use crate::out::{self, Form};
@@ -319,8 +319,7 @@ fn write(at: &KeyArgs, action: Action, when: ConditionArgs) -> anyhow::Result<u8
     let reply = send(at, Request { request_id, ..request })?;
     let Reply::Ok(answer) = reply else { return refused(at, reply) };
     if answer.seen == Seen::FencedOff {
-        let problem = serde_json::from_slice::<Problem>(&answer.body);
-        let detail = problem.map_or_else(|_| "a greater token was seen".to_owned(), |problem| problem.detail);
+        let detail = answer.problem().map_or_else(|| "a greater token was seen".to_owned(), |problem| problem.detail);
         eprintln!("everring: fenced-off: {detail}; nothing was changed: another holds the lock by now");
         return Ok(EXIT_REFUSED);
     }

@@ -201,6 +201,11 @@ impl Answer {
         let words: Value = serde_json::from_slice(&self.body).ok().filter(|_| self.seen == Seen::Granted)?;
         Some(Grant { fence: words["fence"].as_u64()?, expires_in_ms: words["expires_in_ms"].as_u64()? })
     }
+
+    /// The problem that it tells; none for any other answer.
+    pub fn problem(&self) -> Option<Problem> {
+        serde_json::from_slice(&self.body).ok()
+    }
 }
 
 /// Why a request was not answered.
