@@ -1,12 +1,12 @@
 //! How tombstones go away: when all homes hold them, and never by age.
 //!
 //! The home with the smallest id asks the others whether each holds exactly this tombstone *and* has received all that
-//! its actors stamped up to it. If all do, all drop it. From then on nothing can bring back what it buried: a late copy
-//! of it names dots below every home's marks, and such dots are gone if they are not there (`stream.rs`). The marks that
-//! this rests on are put on disk before a home says yes.
+//! its actors stamped up to it. If all do, all drop it. From then on nothing brings back what it buried: a late copy
+//! of it names dots below every home's marks, and such dots are gone if they are not there (`stream.rs`). The marks
+//! that this rests on are put on disk before a home says yes.
 //!
-//! A tombstone also carries the memory of its key's requests, so it stays until those are old enough to be forgotten, and
-//! until no node keeps a hint as old as they are. That is the one use of age here, and it only keeps things longer.
+//! A tombstone also carries the memory of its key's requests, so it stays until those are old enough to be forgotten,
+//! and until no node keeps a hint as old as they are. That is the one use of age here, and it only keeps things longer.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -61,8 +61,8 @@ impl Replica {
     fn held_tombstone(&self, key: &RegisterKey) -> Option<VersionVector> {
         let held = self.table.get(key).filter(|held| held.logged <= self.synced)?;
         let state = &held.state;
-        // A client that had seen the key before its last tombstone was dropped still names what that buried. Our marks are
-        // past it, so it needs no tombstone to stay gone.
+        // A client that had seen the key before its last tombstone was dropped still names what that buried. Our marks
+        // are past it, so it needs no tombstone to stay gone.
         let lone_are_gone = state.context.dots().iter().all(|dot| self.is_gone(key.position, *dot));
         (state.is_tombstone() && lone_are_gone).then(|| state.context.vector.clone())
     }

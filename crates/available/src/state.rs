@@ -242,8 +242,8 @@ impl State {
         }
     }
 
-    /// What follows from what is known: aliases of what is gone are gone, what is closed is forgotten, and of last-writer
-    /// values the latest stays.
+    /// What follows from what is known: aliases of what is gone are gone, what is closed is forgotten, and of
+    /// last-writer values the latest stays.
     fn settle(&mut self, rules: Rules) {
         self.forget_closed();
         if rules.keep(Rule::AliasesCounted) && !self.past.is_empty() {

@@ -11,9 +11,9 @@
 //! - a *lost sibling*, on keys whose reads show several values: a write that led to the read is neither shown, nor was
 //!   what replaced it, nor had a deletion seen it that the read did not lead to.
 //!
-//! On keys whose values stay side by side (a read that shows a list of written values, be it of one or none, makes a key
-//! one of those) a write takes the place of what its session had written or seen *of that key*, and of nothing else:
-//! what led to it by way of other keys stays beside it, until a client that saw both writes again.
+//! On keys whose values stay side by side (a read that shows a list of written values, be it of one or none, makes a
+//! key one of those) a write takes the place of what its session had written or seen *of that key*, and of nothing
+//! else: what led to it by way of other keys stays beside it, until a client that saw both writes again.
 //!
 //! A violation of the second kind is told by the session guarantee that it breaks (Terry et al. 1994), from what lies
 //! between the forgotten write and the read.

@@ -117,8 +117,9 @@ fn replaced(claims: &Claims<'_>, sight: &Sight<'_, '_>, key: u32, read: u32) -> 
     missing.map(|write| of("an acknowledged write is neither shown nor replaced", vec![read, write]))
 }
 
-/// Whether the write can have taken another one's place and left no trace: it surely took effect; or, of unknown outcome,
-/// it was a deletion. A value of unknown outcome would be shown now, or would have been shown to whoever replaced it.
+/// Whether the write can have taken another one's place and left no trace: it surely took effect; or, of unknown
+/// outcome, it was a deletion. A value of unknown outcome would be shown now, or would have been shown to
+/// whoever replaced it.
 fn may_be_unnoticed(claims: &Claims<'_>, by: u32) -> bool {
     let claim = &claims.claims[by as usize];
     let alone = claim.wrote.is_some_and(|word| claims.writers(claim.key, word).len() == 1);

@@ -1,5 +1,5 @@
-//! Runs of the fleet of available keys: they repeat byte for byte, the rules that hold keep every level, each planted bug
-//! is found, and what was found once stays mended.
+//! Runs of the fleet of available keys: they repeat byte for byte, the rules that hold keep every level, each planted
+//! bug is found, and what was found once stays mended.
 
 use available::Rule;
 use sim::available::{Counts, run};

@@ -107,7 +107,8 @@ mod tests {
                 "steady": 0},
             "messages": {"strict write": {"round_trips": 1.01}, "strict read": {"round_trips": 1.0},
                 "sequential read": {"round_trips": 0.0}},
-            "syncs": {"strict write": 0.8, "strict read": 0.0, "sequential read": 0.0}, "reconcile_bytes_over_difference": 2.5, "model_states": 100,
+            "syncs": {"strict write": 0.8, "strict read": 0.0, "sequential read": 0.0},
+            "reconcile_bytes_over_difference": 2.5, "model_states": 100,
         });
         figures.as_object().cloned().unwrap_or_default()
     }
