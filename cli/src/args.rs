@@ -645,6 +645,22 @@ pub enum SimCommand {
         #[command(flatten)]
         output: OutputArgs,
     },
+    /// What two replicas of an available bucket send each other until they hold the same, beside what differed.
+    Reconcile {
+        /// Keys of the bucket.
+        #[arg(long, env = "EVERRING_KEYS", default_value_t = 1_000_000)]
+        #[arg(value_parser = value_parser!(u64).range(1..=100_000_000))]
+        keys: u64,
+        /// Those of which one of the two has an older state. Without it: one in a hundred.
+        #[arg(long, env = "EVERRING_DIFFERING", value_parser = value_parser!(u64).range(1..))]
+        differing: Option<u64>,
+        /// The size of each value.
+        #[arg(long, env = "EVERRING_VALUE_BYTES", default_value_t = 100)]
+        #[arg(value_parser = value_parser!(u32).range(0..=1_048_576))]
+        value_bytes: u32,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
     /// A ring of many members, in virtual time: lookups, staleness and messages, also while members come and go.
     Ring(SimRingArgs),
     /// The four lookup strategies on rings of many sizes, as a page with a table and a plot.

@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use sim::Violation;
+use sim::available;
+use sim::available::reconcile::{self, Load, Traffic};
 use sim::command::{self, Fleet, LitmusRow, Summary};
 use sim::steady::{self, Cost, Speed};
 
@@ -67,7 +69,11 @@ pub fn run(args: SimArgs) -> anyhow::Result<u8> {
             let on_processor = processor_time().saturating_sub(on_processor);
             speed(found, (began.elapsed(), on_processor), output.output)
         }
-        SimCommand::Costs { output } => costs(steady::costs(), output.output),
+        SimCommand::Costs { output } => costs(steady::costs(), &available::costs::costs(), output.output),
+        SimCommand::Reconcile { keys, differing, value_bytes, output } => {
+            let differing = differing.unwrap_or(keys.div_ceil(100)).min(keys);
+            reconcile(Load { keys, differing, value_bytes: value_bytes as usize }, output.output)
+        }
         SimCommand::Ring(args) => simulate_ring::ring(&args),
         SimCommand::Lookups { write, power_max } => simulate_ring::lookups(write.as_deref(), power_max),
         SimCommand::Hops { power, output } => simulate_ring::hops(power, output.output),
@@ -122,27 +128,66 @@ fn speed(
     Ok(0)
 }
 
-fn costs(found: Result<Vec<Cost>, Violation>, form: Form) -> anyhow::Result<u8> {
-    let costs = match found {
+/// What operations cost: those of ordered buckets, and those of available ones.
+fn costs(
+    ordered: Result<Vec<Cost>, Violation>,
+    available: &[available::costs::Cost],
+    form: Form,
+) -> anyhow::Result<u8> {
+    let ordered = match ordered {
         Ok(costs) => costs,
         Err(violation) => return broken(&violation),
     };
+    let ordered = ordered.iter().map(|cost| (cost.operation.name(), [cost.messages, cost.round_trips, cost.syncs]));
+    let available = available.iter().map(|cost| (cost.operation, [cost.messages, cost.rounds, cost.syncs]));
+    let costs = ordered.chain(available);
     match form {
         Form::Json => {
-            let described = costs.iter().map(|cost| {
-                let Cost { operation, messages, round_trips, syncs } = cost;
+            let described = costs.map(|(operation, [messages, round_trips, syncs])| {
                 let counted = json!({"messages": messages, "round_trips": round_trips, "syncs_per_replica": syncs});
-                (operation.name().to_owned(), counted)
+                (operation.to_owned(), counted)
             });
             out::json(&serde_json::Value::Object(described.collect()))?;
         }
         Form::Table => {
             let head = ["OPERATION", "MESSAGES", "ROUND TRIPS", "SYNCS/REPLICA"].map(str::to_owned).to_vec();
-            let rows = costs.iter().map(|cost| {
-                let figures = [cost.messages, cost.round_trips, cost.syncs].map(|figure| format!("{figure:.2}"));
-                [vec![cost.operation.name().to_owned()], figures.to_vec()].concat()
+            let rows = costs.map(|(operation, figures)| {
+                let figures = figures.map(|figure| format!("{figure:.2}"));
+                [vec![operation.to_owned()], figures.to_vec()].concat()
             });
             out::table(&std::iter::once(head).chain(rows).collect::<Vec<_>>())?;
+        }
+    }
+    Ok(0)
+}
+
+fn reconcile(load: Load, form: Form) -> anyhow::Result<u8> {
+    let traffic = reconcile::run(load);
+    let Traffic { difference, messages, comparing, wanting, states, rest } = traffic;
+    let Load { keys, differing, value_bytes } = load;
+    let (bytes, times) = (traffic.bytes(), traffic.bytes() as f64 / difference as f64);
+    match form {
+        Form::Json => out::json(&json!({
+            "keys": keys,
+            "differing": differing,
+            "value_bytes": value_bytes,
+            "difference_bytes": difference,
+            "traffic_bytes": bytes,
+            "times": times,
+            "messages": messages,
+            "comparing_bytes": comparing,
+            "wanting_bytes": wanting,
+            "states_bytes": states,
+            "rest_bytes": rest,
+        }))?,
+        Form::Table => {
+            out::line(&format!(
+                "{keys} keys with values of {value_bytes} bytes, of which {differing} differ: {difference} bytes"
+            ))?;
+            out::line(&format!(
+                "{messages} messages, {bytes} bytes, {times:.2} times what differs: {comparing} comparing, {wanting} \
+                 wanting, {states} states, {rest} else"
+            ))?;
         }
     }
     Ok(0)
@@ -153,7 +198,7 @@ fn broken(violation: &Violation) -> anyhow::Result<u8> {
     Ok(EXIT_VIOLATED)
 }
 
-/// The rows as they stand in docs/consistency.md.
+/// A row for each test and level.
 fn litmus_table(rows: &[LitmusRow]) -> String {
     let mut text = String::from("| level | test | outcome | seen | of rounds |\n|---|---|---|---|---|\n");
     for LitmusRow { level, test, forbidden, shown, violation } in rows {

@@ -358,9 +358,7 @@ impl State {
             if !safe && left <= limits.remembered_max {
                 break;
             }
-            if !old {
-                self.horizon_ms = self.horizon_ms.max(first_sent_ms);
-            }
+            self.horizon_ms = self.horizon_ms.max(first_sent_ms);
             closed = past.dot.counter;
         }
         if closed > closed_before {

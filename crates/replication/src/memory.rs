@@ -22,7 +22,7 @@ pub struct Remembered {
 pub struct RequestMemory {
     /// At most [`REQUESTS_MAX`] entries.
     pub entries: Vec<Remembered>,
-    /// The newest `first_sent_ms` among those that were pushed out for room; 0 when none was.
+    /// The newest `first_sent_ms` among those that were forgotten; 0 when none was.
     pub horizon_ms: u64,
 }
 
@@ -46,13 +46,17 @@ impl RequestMemory {
     /// Adds a request that the value now contains, and forgets those older than ten minutes or too many.
     pub fn remember(&mut self, entry: Remembered, wall_ms: u64) {
         let oldest_kept = wall_ms.saturating_sub(REQUESTS_AGE_MAX_MS);
-        // One clock against another: an entry is forgotten by age without moving the horizon, since its promise is
-        // over.
-        self.entries.retain(|known| known.first_sent_ms >= oldest_kept);
+        let mut forgotten = self.horizon_ms;
+        // Whatever the reason: a clock that is behind makes an entry look old that has just been made.
+        self.entries.retain(|known| {
+            let kept = known.first_sent_ms >= oldest_kept;
+            forgotten = if kept { forgotten } else { forgotten.max(known.first_sent_ms) };
+            kept
+        });
         if self.entries.len() >= REQUESTS_MAX {
-            let forgotten = self.entries.remove(0);
-            self.horizon_ms = self.horizon_ms.max(forgotten.first_sent_ms);
+            forgotten = forgotten.max(self.entries.remove(0).first_sent_ms);
         }
+        self.horizon_ms = forgotten;
         self.entries.push(entry);
     }
 }
@@ -80,11 +84,11 @@ mod tests {
     }
 
     #[test]
-    fn age_forgets_without_a_horizon() {
+    fn what_is_forgotten_for_its_age_moves_the_horizon_too() {
         let mut memory = RequestMemory::default();
         memory.remember(entry(1, 1_000), 1_000);
         memory.remember(entry(2, 1_000 + REQUESTS_AGE_MAX_MS + 1), 1_000 + REQUESTS_AGE_MAX_MS + 1);
         assert_eq!(memory.entries.len(), 1);
-        assert_eq!(memory.horizon_ms, 0);
+        assert_eq!(memory.horizon_ms, 1_000);
     }
 }

@@ -135,7 +135,7 @@ impl Incoming<'_> {
         seen: Seen,
     ) -> Result<HttpResponse, Refuse> {
         let gateway = self.gateway;
-        let RequestWords { text, id, first_sent_ms, .. } = request;
+        let RequestWords { text, id, first_sent_ms, .. } = self.first_seen(request, &target.key).await?;
         gateway.recent().remember(id, bucket_name, &String::from_utf8_lossy(&target.key.key));
         self.span.set(names::REQUEST_ID, format!("{:032x}", id.0));
         let session = self.session(seen);

@@ -29,6 +29,7 @@ pub mod buckets;
 mod catalog;
 pub mod contexts;
 mod explain;
+mod first_sight;
 pub mod gateway;
 mod locks;
 mod metrics;

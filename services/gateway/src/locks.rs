@@ -15,7 +15,7 @@ use wire::http::{Level, ProblemCode, WriteOutcome};
 use crate::answers;
 use crate::buckets;
 use crate::problem::Refuse;
-use crate::records::{Incoming, Trailer, in_session, read_body};
+use crate::records::{Incoming, Trailer, read_body};
 use crate::routes::Verb;
 use crate::token::Seen;
 use crate::words;
@@ -222,7 +222,13 @@ impl Incoming<'_> {
     /// Another request of ours for the same client's call: it must act, and not be told what the first one was.
     fn another(&self, request: &words::RequestWords) -> words::RequestWords {
         let id = RequestId(uuid::Uuid::now_v7().as_u128());
-        words::RequestWords { id, first_sent_ms: self.gateway.clock.wall_ms(), retry: false, ..request.clone() }
+        words::RequestWords {
+            id,
+            first_sent_ms: self.gateway.clock.wall_ms(),
+            retry: false,
+            dated: true,
+            ..request.clone()
+        }
     }
 
     async fn try_lock(
@@ -248,11 +254,11 @@ impl Incoming<'_> {
         seen: Seen,
     ) -> Result<(Effect, Trailer), Refuse> {
         let key = self.lock_register(name)?;
-        let words::RequestWords { text, id, first_sent_ms, retry } = request.clone();
+        let words::RequestWords { text, id, first_sent_ms, retry, .. } = self.first_seen(request.clone(), &key).await?;
         let (condition, terms) = (Condition::Always, Terms::default());
         self.gateway.recent().remember(id, BUCKET, name);
         let write = Write { key, request: id, first_sent_ms, retry, condition, change: Change::Lock(call), terms };
-        let operation = in_session(Operation::Write(write), seen, Level::Strict);
+        let operation = self.in_session(Operation::Write(write), seen, Level::Strict);
         let asked = self.ask(operation, Level::Strict, BUCKET, Verb::Put).await;
         let (outcome, trailer) = self.settle(asked, Level::Strict, seen, Some(text), true)?;
         match outcome {
@@ -264,7 +270,7 @@ impl Incoming<'_> {
     }
 
     async fn read_lock(&mut self, name: &str, seen: Seen) -> Result<(Lock, Trailer), Refuse> {
-        let read = in_session(Operation::Read { key: self.lock_register(name)? }, seen, Level::Strict);
+        let read = self.in_session(Operation::Read { key: self.lock_register(name)? }, seen, Level::Strict);
         let asked = self.ask(read, Level::Strict, BUCKET, Verb::Get).await;
         let (outcome, trailer) = self.settle(asked, Level::Strict, seen, None, false)?;
         let lock = match outcome {

@@ -80,7 +80,7 @@ impl Incoming<'_> {
         }
         let level = granted(asked_level.unwrap_or(Level::Strict));
         let read = Operation::Read { key: self.gateway.register(bucket.id, key) };
-        let asked = self.ask(in_session(read, seen, level), level, bucket_name, verb).await;
+        let asked = self.ask(self.in_session(read, seen, level), level, bucket_name, verb).await;
         let (outcome, trailer) = self.settle(asked, level, seen, None, false)?;
         let answer = match outcome {
             Outcome::Value(found) => answers::read(found, &conditions, range, if_range),
@@ -125,12 +125,12 @@ impl Incoming<'_> {
         let terms = words::terms(headers, &query, bucket.definition.ttl_s)?;
         let touches = matches!(change, Change::Touch) && condition == Condition::Always;
         let computes = matches!(change, Change::Add(_) | Change::Append(_) | Change::Touch);
-        let RequestWords { text, id, first_sent_ms, retry } = request;
+        let register = gateway.register(bucket.id, key);
+        let RequestWords { text, id, first_sent_ms, retry, .. } = self.first_seen(request, &register).await?;
         gateway.recent().remember(id, bucket_name, key);
         self.span.set(names::REQUEST_ID, format!("{:032x}", id.0));
-        let register = gateway.register(bucket.id, key);
         let write = Write { key: register, request: id, first_sent_ms, retry, condition, change, terms };
-        let write = in_session(Operation::Write(write), seen, Level::Strict);
+        let write = self.in_session(Operation::Write(write), seen, Level::Strict);
         let asked = self.ask(write, Level::Strict, bucket_name, verb).await;
         let (outcome, trailer) = self.settle(asked, Level::Strict, seen, Some(text), true)?;
         let answer = match outcome {
@@ -171,7 +171,7 @@ impl Incoming<'_> {
             return self.available_outcome(id, (&bucket_name, &bucket), &key, seen).await;
         }
         let operation = Operation::Outcome { key: self.gateway.register(bucket.id, &key), request };
-        let operation = in_session(operation, seen, Level::Strict);
+        let operation = self.in_session(operation, seen, Level::Strict);
         let asked = self.ask(operation, Level::Strict, &bucket_name, Verb::Get).await;
         let (outcome, trailer) = self.settle(asked, Level::Strict, seen, Some(id.to_owned()), false)?;
         let answer = match outcome {
@@ -222,17 +222,30 @@ impl Incoming<'_> {
         words::request_words(self.request.headers(), now_ms, || uuid::Uuid::now_v7().to_string())
     }
 
-    /// What the session's token says. What it has seen in available buckets is kept for the answer's token, and is
-    /// part of the time: whatever it asks next, of any bucket, happens after that.
+    /// What the session's token says of ordered buckets. What it says of available ones is kept for the answer's token.
     pub(crate) fn seen(&mut self) -> Result<Seen, Refuse> {
         let broken = |_| Refuse::new(ProblemCode::BadToken, "the Everring-Token is not visible ASCII");
         let Some(token) = self.request.headers().single(header::TOKEN).map_err(broken)? else {
             return Ok(Seen::default());
         };
         let (seen, session) = self.gateway.tokens.read(token)?;
-        let counter = session.as_ref().map_or(0, Session::counter_max);
         self.session = session;
-        Ok(seen.join(Seen { time: Ballot { counter, ..Ballot::ZERO }, ..Seen::default() }))
+        Ok(seen)
+    }
+
+    /// The operation of a session that has seen this much of ordered buckets: it happens after that, and after all that
+    /// the session has seen in available ones. One that has seen nothing asks as anyone does.
+    ///
+    /// Not the other way round: what a session saw in available buckets is no reason for its next read there to ask for
+    /// all that any replica stamped up to that time, so it is not made part of the token's time.
+    pub(crate) fn in_session(&self, operation: Operation, seen: Seen, level: Level) -> Operation {
+        let counter = self.session.as_ref().map_or(0, Session::counter_max);
+        let since = seen.time.max(Ballot { counter, ..Ballot::ZERO });
+        let sequential = level == Level::Sequential;
+        if since == Ballot::ZERO && !sequential {
+            return operation;
+        }
+        Operation::InSession { since, sequential, operation: Box::new(operation) }
     }
 
     /// Reads the body of a write, but no more than the bucket allows and no longer than the deadline.
@@ -338,13 +351,4 @@ fn granted(level: Level) -> Level {
         Level::Strict => Level::Strict,
         Level::Sequential | Level::Causal | Level::Eventual => Level::Sequential,
     }
-}
-
-/// The operation of a session that has seen this much. One that has seen nothing asks as anyone does.
-pub(crate) fn in_session(operation: Operation, seen: Seen, level: Level) -> Operation {
-    let sequential = level == Level::Sequential;
-    if seen.time == Ballot::ZERO && !sequential {
-        return operation;
-    }
-    Operation::InSession { since: seen.time, sequential, operation: Box::new(operation) }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use replication::{Ballot, Condition, RequestId, Terms, Version};
+use replication::{Ballot, Condition, REQUESTS_AGE_MAX_MS, RequestId, Terms, Version};
 use wire::http::{
     DEADLINE_DEFAULT_MS, DEADLINE_MAX_MS, Level, ProblemCode, REQUEST_ID_CHARACTERS, header, percent_decode,
 };
@@ -53,12 +53,16 @@ pub struct RequestWords {
     pub first_sent_ms: u64,
     /// Whether an earlier attempt may have been sent somewhere.
     pub retry: bool,
+    /// Whether every attempt names a time no later than this one's by itself; else the time of the first has to be
+    /// looked up.
+    pub dated: bool,
 }
 
 /// The request id, from `Everring-Request-Id` or `Idempotency-Key`, or else a new one.
 ///
 /// A UUIDv7 tells when the request was first made, so that a retry through another gateway names the same time. Its
-/// time is not believed beyond `now_ms`: an entry from the future would never be forgotten.
+/// time is not believed after `now_ms`, or an entry would never be forgotten, nor when it is older than anything that
+/// is remembered: that client's clock is behind. What is so old that it may soon be forgotten has to be looked up.
 pub fn request_words(
     headers: &impl Headers,
     now_ms: u64,
@@ -81,11 +85,16 @@ pub fn request_words(
     };
     let Some(text) = given else {
         let text = fresh();
-        return Ok(RequestWords { id: request_id(&text), text, first_sent_ms: now_ms, retry: false });
+        return Ok(RequestWords { id: request_id(&text), text, first_sent_ms: now_ms, retry: false, dated: true });
     };
     check_request_id(text)?;
-    let first_sent_ms = if attempt == Some(1) { now_ms } else { uuid_v7_ms(text).unwrap_or(now_ms).min(now_ms) };
-    Ok(RequestWords { text: text.to_owned(), id: request_id(text), first_sent_ms, retry: attempt != Some(1) })
+    let believed = now_ms.saturating_sub(REQUESTS_AGE_MAX_MS)..=now_ms;
+    let told_ms = uuid_v7_ms(text).filter(|told_ms| believed.contains(told_ms));
+    // A first attempt may name a later time than its repeats, never an earlier one.
+    let first_sent_ms = told_ms.filter(|_| attempt != Some(1)).unwrap_or(now_ms);
+    let dated = told_ms.is_some_and(|told_ms| told_ms + REQUESTS_AGE_MAX_MS / 2 >= now_ms);
+    let retry = attempt != Some(1);
+    Ok(RequestWords { text: text.to_owned(), id: request_id(text), first_sent_ms, retry, dated })
 }
 
 /// Refuses what is no request id.

@@ -53,6 +53,7 @@ const AREA: Area = Area {
         ("speed", simulated::speed),
         ("costs", simulated::costs),
         ("litmus", simulated::litmus),
+        ("reconcile", simulated::reconcile),
         ("planted", simulated::planted),
         ("schedules", simulated::schedules),
         ("live", live::live),

@@ -13,8 +13,15 @@ const PLANTED_MIN: f64 = 20.0;
 /// Traffic of a reconciliation, as a multiple of the data that differ.
 const RECONCILE_MAX: f64 = 3.0;
 /// The most round trips and the most syncs of each replica that an operation may take, up to what is done by the way.
-const COSTS_MAX: [(&str, f64, f64); 3] =
-    [("strict write", 1.0, 1.0), ("strict read", 1.0, 0.0), ("sequential read", 0.0, 0.0)];
+const COSTS_MAX: [(&str, f64, f64); 7] = [
+    ("strict write", 1.0, 1.0),
+    ("strict read", 1.0, 0.0),
+    ("sequential read", 0.0, 0.0),
+    ("causal write", 1.0, 1.0),
+    ("causal read", 0.0, 0.0),
+    ("eventual write", 0.0, 1.0),
+    ("eventual read", 0.0, 0.0),
+];
 /// What is done by the way, for each operation.
 const BY_THE_WAY: f64 = 0.02;
 
@@ -97,6 +104,10 @@ mod tests {
 
     use super::*;
 
+    fn each_cost(told: impl Fn(f64, f64) -> Value) -> Value {
+        COSTS_MAX.iter().map(|(operation, trips, syncs)| ((*operation).to_owned(), told(*trips, *syncs))).collect()
+    }
+
     fn good() -> Map<String, Value> {
         let figures = json!({
             "sim_speed_x": 1200, "schedules": 50000, "violations": 0, "planted_found": 25, "planted_total": 25,
@@ -105,9 +116,8 @@ mod tests {
             "live_seconds": 600.0, "live_kills": 110, "live_violations": 0, "live_lost": 0,
             "downtime_ms": {"strict": 0, "strict_read": 0, "strict_write": 0, "causal": 0, "eventual": 0, "lock": 0,
                 "steady": 0},
-            "messages": {"strict write": {"round_trips": 1.01}, "strict read": {"round_trips": 1.0},
-                "sequential read": {"round_trips": 0.0}},
-            "syncs": {"strict write": 0.8, "strict read": 0.0, "sequential read": 0.0},
+            "messages": each_cost(|trips, _| json!({"round_trips": trips})),
+            "syncs": each_cost(|_, syncs| json!(syncs)),
             "reconcile_bytes_over_difference": 2.5, "model_states": 100,
         });
         figures.as_object().cloned().unwrap_or_default()
@@ -126,8 +136,9 @@ mod tests {
             ("live_lost", json!(2)),
             ("downtime_ms", json!({"strict": 0, "causal": 100})),
             ("downtime_ms", json!({"strict": 0, "causal": 0, "eventual": 0, "lock": 0, "steady": 100})),
-            ("messages", json!({"strict write": {"round_trips": 1.5}})),
-            ("syncs", json!({"strict read": 0.1})),
+            ("messages", each_cost(|trips, _| json!({"round_trips": trips + 0.1}))),
+            ("syncs", each_cost(|_, syncs| json!(syncs + 0.1))),
+            ("syncs", json!({"strict write": 1.0})),
             ("reconcile_bytes_over_difference", json!(3.1)),
             ("model_states", Value::Null),
         ];

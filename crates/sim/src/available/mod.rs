@@ -6,8 +6,11 @@
 mod asks;
 mod changes;
 mod client;
+pub mod costs;
 mod network;
 mod node;
+pub mod reconcile;
+mod still;
 mod swarm;
 mod world;
 

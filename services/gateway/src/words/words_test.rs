@@ -15,8 +15,8 @@ fn words(pairs: &[(&'static str, &str)]) -> Result<RequestWords, Refuse> {
 }
 
 const NOW_MS: u64 = 1_800_000_000_000;
-/// 0x0190_0000_0000 ms, which lies before [`NOW_MS`].
-const EARLIER: &str = "01900000-0000-7000-8000-000000000001";
+/// A second before [`NOW_MS`].
+const EARLIER: &str = "01a3185c-4c18-7000-8000-000000000001";
 
 #[test]
 fn deadlines_have_bounds() {
@@ -39,7 +39,8 @@ fn a_request_without_an_id_gets_one_and_is_no_retry() {
 fn a_given_id_counts_as_a_retry_unless_it_says_otherwise() {
     let given = words(&[("everring-request-id", EARLIER)]).expect("an id");
     assert!(given.retry);
-    assert_eq!(given.first_sent_ms, 0x0190_0000_0000, "a UUIDv7 tells its time");
+    assert_eq!((given.first_sent_ms, given.dated), (NOW_MS - 1_000, true), "a UUIDv7 tells its time");
+    assert!(!words(&[("everring-request-id", "order-4711")]).expect("an id").dated);
     let first = words(&[("everring-request-id", EARLIER), ("everring-attempt", "1")]).expect("an id");
     assert!(!first.retry);
     assert_eq!(first.id, given.id, "one text, one id");
@@ -51,7 +52,16 @@ fn a_given_id_counts_as_a_retry_unless_it_says_otherwise() {
 #[test]
 fn a_time_from_the_future_is_not_believed() {
     let future = "0fff0000-0000-7000-8000-000000000001";
-    assert_eq!(words(&[("everring-request-id", future)]).expect("an id").first_sent_ms, NOW_MS);
+    let told = words(&[("everring-request-id", future)]).expect("an id");
+    assert_eq!((told.first_sent_ms, told.dated), (NOW_MS, false), "a repeat would tell another time");
+}
+
+#[test]
+fn an_old_time_has_to_be_looked_up_and_a_very_old_one_is_a_clock_that_is_behind() {
+    let seven_minutes = words(&[("everring-request-id", "01a31855-e760-7000-8000-000000000001")]).expect("an id");
+    assert_eq!((seven_minutes.first_sent_ms, seven_minutes.dated), (NOW_MS - 420_000, false));
+    let twelve_minutes = words(&[("everring-request-id", "01a31851-a1a0-7000-8000-000000000001")]).expect("an id");
+    assert_eq!((twelve_minutes.first_sent_ms, twelve_minutes.dated), (NOW_MS, false));
 }
 
 #[test]

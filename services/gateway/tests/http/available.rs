@@ -279,6 +279,20 @@ async fn what_a_session_saw_in_either_kind_of_bucket_goes_before_what_it_does_in
 }
 
 #[actix_web::test]
+async fn a_session_of_available_buckets_alone_asks_for_what_it_saw_and_no_more() {
+    let bench = Bench::new();
+    let mut token = String::new();
+    ask(&bench, &format!("PUT {K}"), &mut token, &[], "v").await;
+    for _ in 0..2 {
+        bench.nodes.take_available_calls();
+        ask(&bench, &format!("GET {K}"), &mut token, &[], "").await;
+        let past = bench.nodes.take_available_calls()[0].operation.past.clone();
+        // The actor of its own write, and not every actor's writes up to that time.
+        assert!(past.seen.counter_max() > 0 && past.bound < past.seen.counter_max(), "{past:?}");
+    }
+}
+
+#[actix_web::test]
 async fn a_token_that_is_not_ours_is_refused_and_moves_nothing() {
     let bench = Bench::new();
     let mut token = String::new();

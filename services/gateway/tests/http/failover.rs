@@ -147,3 +147,35 @@ async fn the_ring_and_the_route_are_shown() {
     assert_eq!(bench.get("/v1/route/records/k?lookup=index").await.code(), "router-unavailable");
     assert_eq!(bench.get("/v1/route/records/k?lookup=luck").await.code(), "bad-request");
 }
+
+#[actix_web::test]
+async fn a_repeat_at_another_gateway_is_not_made_again_however_much_was_written_since() {
+    let bench = Bench::new();
+    let id = [("everring-request-id", "order-4711")];
+    let path = "/v1/kv/records/k";
+    assert_eq!(bench.ask(&format!("PUT {path}"), &id, "first").await.status, 201);
+    // A repeat soon after is told what the first was.
+    let other = Bench::beside(&bench.nodes);
+    assert_eq!(other.ask(&format!("PUT {path}"), &id, "first").await.status, 201);
+    // More than the key remembers.
+    for number in 0..=replication::REQUESTS_MAX {
+        bench.put(path, &number.to_string()).await;
+    }
+    let late = other.ask(&format!("PUT {path}"), &id, "first").await;
+    assert_eq!((late.status, late.code().as_str()), (409, "request-too-old"), "{late:?}");
+    assert_eq!(late.json()["outcome"], "unknown");
+    assert_eq!(bench.get(path).await.text(), replication::REQUESTS_MAX.to_string());
+    // Another request of the same words on another key is another request.
+    assert_eq!(other.ask("PUT /v1/kv/records/k2", &id, "first").await.status, 201);
+}
+
+#[actix_web::test]
+async fn a_write_whose_first_sight_cannot_be_noted_is_not_made() {
+    let bench = Bench::new();
+    bench.nodes.set_all(crate::fake::Mood::Down);
+    let words = [("everring-request-id", "order-4711"), ("everring-deadline-ms", "50")];
+    let refused = bench.ask("PUT /v1/kv/records/k", &words, "v").await;
+    assert_eq!((refused.status, refused.code().as_str()), (503, "no-quorum"), "{refused:?}");
+    assert_eq!(refused.json()["outcome"], "unknown", "an earlier attempt may have been made");
+    assert_eq!(refused.header("everring-request-id"), "order-4711");
+}

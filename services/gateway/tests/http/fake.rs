@@ -112,12 +112,12 @@ impl Nodes for FakeNodes {
     fn call(&self, to: NodeId, operation: Operation, deadline: Duration, context: TraceContext) -> Calling {
         let mut state = self.state();
         state.calls.push(Called { node: to, operation: operation.clone(), deadline, context });
-        // A single register has one time; what a session has seen is in it.
-        let operation = match operation {
-            Operation::InSession { operation, .. } => *operation,
-            operation => operation,
+        // It acts after what its session has seen.
+        let (operation, time) = match operation {
+            Operation::InSession { operation, since, .. } => (*operation, since),
+            operation => (operation, Ballot::ZERO),
         };
-        let receipt = Receipt { epoch: Epoch(1), voters: vec![to, NodeId(9)], rounds: 1, time: Ballot::ZERO };
+        let receipt = Receipt { epoch: Epoch(1), voters: vec![to, NodeId(9)], rounds: 1, time };
         let answer = match state.moods.get(&to).copied().unwrap_or_default() {
             Mood::Sound => Ok((state.act(to, operation), receipt)),
             Mood::Down => Err(CallError::NotConnected),
