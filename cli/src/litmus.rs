@@ -2,6 +2,7 @@
 
 use chaos::litmus::{self, LitmusConfig, LitmusRow};
 use serde_json::{Map, Value, json};
+use sim::large::grouped;
 
 use crate::args::LitmusArgs;
 use crate::out::{self, Form};
@@ -26,8 +27,12 @@ pub fn run(args: LitmusArgs) -> anyhow::Result<u8> {
     };
     let rows = block_on(litmus::run(&config))??;
     match args.output.output {
-        Form::Json => out::json(&described(&rows))?,
-        Form::Table => out::bytes(table(&rows).as_bytes())?,
+        Form::Json => out::json(&json!({
+            "litmus": described(rows.iter().map(Shown::from)),
+            "broken": rows.iter().filter(|row| row.is_broken()).count(),
+            "unclear": rows.iter().map(|row| row.unclear).sum::<u64>(),
+        }))?,
+        Form::Table => out::bytes(table(rows.iter().map(Shown::from)).as_bytes())?,
     }
     for row in rows.iter().filter(|row| row.is_broken()) {
         if let Some((keys, traces)) = &row.first {
@@ -47,28 +52,66 @@ pub fn run(args: LitmusArgs) -> anyhow::Result<u8> {
     Ok(0)
 }
 
-/// The rows as they stand in docs/consistency.md.
-fn table(rows: &[LitmusRow]) -> String {
-    let mut text = String::from("| level | test | outcome | seen | of rounds |\n|---|---|---|---|---|\n");
-    for row in rows {
-        let outcome = if row.is_forbidden() { "forbidden" } else { "allowed" };
-        let (level, test) = (row.level.name(), row.test.name);
-        text.push_str(&format!("| {level} | {test} | {outcome} | {} | {} |\n", row.outcomes, row.rounds));
+/// What a test showed at a level.
+pub struct Shown {
+    /// The level's name.
+    pub level: &'static str,
+    /// The test's name.
+    pub test: &'static str,
+    /// Whether the level forbids the outcome.
+    pub forbidden: bool,
+    /// How often it was seen.
+    pub seen: u64,
+    /// Of how many rounds.
+    pub rounds: u64,
+}
+
+impl From<&LitmusRow> for Shown {
+    fn from(row: &LitmusRow) -> Shown {
+        Shown {
+            level: row.level.name(),
+            test: row.test.name,
+            forbidden: row.is_forbidden(),
+            seen: row.outcomes,
+            rounds: row.rounds,
+        }
+    }
+}
+
+/// The table of docs/consistency.md: a line for each test, a column for each level.
+pub fn table(rows: impl Iterator<Item = Shown>) -> String {
+    let mut levels: Vec<&str> = Vec::new();
+    let mut tests: Vec<(&str, Vec<String>)> = Vec::new();
+    for Shown { level, test, forbidden, seen, rounds } in rows {
+        if !levels.contains(&level) {
+            levels.push(level);
+        }
+        let outcome = if forbidden { ", forbidden" } else { "" };
+        let cell = format!("{} of {}{outcome}", grouped(seen), grouped(rounds));
+        match tests.iter_mut().find(|(known, _)| *known == test) {
+            Some((_, cells)) => cells.push(cell),
+            None => tests.push((test, vec![cell])),
+        }
+    }
+    let mut text = format!("| test | {} |\n|---|{}\n", levels.join(" | "), "---|".repeat(levels.len()));
+    for (test, cells) in tests {
+        text.push_str(&format!("| {test} | {} |\n", cells.join(" | ")));
     }
     text
 }
 
-fn described(rows: &[LitmusRow]) -> Value {
+/// The same by level and test.
+pub fn described(rows: impl Iterator<Item = Shown>) -> Value {
     let mut levels = Map::new();
-    for row in rows {
-        let level = levels.entry(row.level.name()).or_insert_with(|| json!({}));
-        let (forbidden, allowed) = if row.is_forbidden() { (row.outcomes, 0) } else { (0, row.outcomes) };
-        level[row.test.name] = json!({
-            "forbidden_seen": forbidden,
-            "allowed_seen": allowed,
-            "rounds": row.rounds,
-            "unclear": row.unclear,
+    for Shown { level, test, forbidden, seen, rounds } in rows {
+        let tests = levels.entry(level).or_insert_with(|| json!({}));
+        let (forbidden_seen, allowed_seen) = if forbidden { (seen, 0) } else { (0, seen) };
+        tests[test] = json!({
+            "forbidden": forbidden,
+            "forbidden_seen": forbidden_seen,
+            "allowed_seen": allowed_seen,
+            "rounds": rounds,
         });
     }
-    json!({ "litmus": levels, "broken": rows.iter().filter(|row| row.is_broken()).count() })
+    Value::Object(levels)
 }

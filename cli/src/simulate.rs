@@ -10,6 +10,7 @@ use sim::command::{self, Fleet, LitmusRow, Summary};
 use sim::steady::{self, Cost, Speed};
 
 use crate::args::{Contract, SimArgs, SimCommand};
+use crate::litmus::{self, Shown};
 use crate::out::{self, Form};
 use crate::simulate_ring;
 
@@ -28,15 +29,7 @@ pub fn run(args: SimArgs) -> anyhow::Result<u8> {
             }
             Ok(0)
         }
-        SimCommand::Litmus { seeds, first, output } => {
-            let rows = command::run_litmus(first, seeds);
-            match output.output {
-                Form::Json => out::json(&litmus_object(&rows))?,
-                Form::Table => out::bytes(litmus_table(&rows).as_bytes())?,
-            }
-            let broken = rows.iter().any(|row| row.violation.is_some() || (row.forbidden && row.shown.outcomes > 0));
-            Ok(if broken { EXIT_VIOLATED } else { 0 })
-        }
+        SimCommand::Litmus { seeds, first, output } => tell_litmus(&command::run_litmus(first, seeds), output.output),
         SimCommand::Replay { seed, contract, planted } => {
             let (text, violation) = command::replay_fleet(fleet_of(contract, planted), seed);
             out::bytes(text.as_bytes())?;
@@ -198,28 +191,27 @@ fn broken(violation: &Violation) -> anyhow::Result<u8> {
     Ok(EXIT_VIOLATED)
 }
 
-/// A row for each test and level.
-fn litmus_table(rows: &[LitmusRow]) -> String {
-    let mut text = String::from("| level | test | outcome | seen | of rounds |\n|---|---|---|---|---|\n");
-    for LitmusRow { level, test, forbidden, shown, violation } in rows {
-        let outcome = if *forbidden { "forbidden" } else { "allowed" };
-        let (level, seen, rounds) = (level.name(), shown.outcomes, shown.rounds);
-        text.push_str(&format!("| {level} | {test} | {outcome} | {seen} | {rounds} |\n"));
-        if let Some((seed, violation)) = violation {
-            text.push_str(&format!("\nseed {seed}: {violation}\n"));
-        }
+impl From<&LitmusRow> for Shown {
+    fn from(row: &LitmusRow) -> Shown {
+        let (seen, rounds) = (row.shown.outcomes, row.shown.rounds);
+        Shown { level: row.level.name(), test: row.test, forbidden: row.forbidden, seen, rounds }
     }
-    text
 }
 
-fn litmus_object(rows: &[LitmusRow]) -> serde_json::Value {
-    let mut levels = serde_json::Map::new();
-    for row in rows {
-        let level = levels.entry(row.level.name()).or_insert_with(|| json!({}));
-        let (forbidden, allowed) = if row.forbidden { (row.shown.outcomes, 0) } else { (0, row.shown.outcomes) };
-        level[row.test] = json!({"forbidden_seen": forbidden, "allowed_seen": allowed, "rounds": row.shown.rounds});
+fn tell_litmus(rows: &[LitmusRow], form: Form) -> anyhow::Result<u8> {
+    let shown = rows.iter().map(Shown::from);
+    let violations = rows.iter().filter(|row| row.violation.is_some()).count();
+    match form {
+        Form::Json => out::json(&json!({"litmus": litmus::described(shown), "violations": violations}))?,
+        Form::Table => out::bytes(litmus::table(shown).as_bytes())?,
     }
-    json!({ "litmus": levels, "violations": rows.iter().filter(|row| row.violation.is_some()).count() })
+    for LitmusRow { level, test, violation, .. } in rows {
+        if let Some((seed, violation)) = violation {
+            eprintln!("everring: seed {seed} broke {test} at level {}: {violation}", level.name());
+        }
+    }
+    let seen = rows.iter().any(|row| row.forbidden && row.shown.outcomes > 0);
+    Ok(if seen || violations > 0 { EXIT_VIOLATED } else { 0 })
 }
 
 fn exit_of(violation: Option<&Violation>) -> u8 {

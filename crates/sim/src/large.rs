@@ -26,7 +26,7 @@ use agenda::Agenda;
 pub use chord::Config as RingConfig;
 pub use churn::{Churned, Plan, churn};
 pub use strategies::{Row, Strategy, Walked, measure, measure_one};
-pub use tables::{Aged, Measured, Stale, age, markdown, plot, stale};
+pub use tables::{Aged, Measured, Stale, age, grouped, markdown, plot, stale};
 
 /// The shortest way of a message, one way, in milliseconds.
 const WAY_MIN_MS: u64 = 1;

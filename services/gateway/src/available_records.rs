@@ -332,7 +332,7 @@ impl Incoming<'_> {
         receipt.voters.sort_by_key(|voter| *voter != node);
         let fleet = self.gateway.fleet();
         let receipt = available_answers::receipt(&fleet, &receipt, named(target.level), asked.attempts, hinted);
-        let token = self.gateway.tokens.write(seen, self.session.as_ref());
+        let token = self.gateway.tokens.write(fleet.view.cluster, seen, self.session.as_ref());
         Ok((outcome, Trailer::new(receipt, token, request_id)))
     }
 }

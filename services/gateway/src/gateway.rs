@@ -1,13 +1,15 @@
 //! What one gateway process holds, shared by its workers. Everything in it may be lost at any moment.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use client::consul::Consul;
 use client::fleet::Fleet;
-use membership::{BucketId, KeyHasher, NodeId};
+use membership::{BucketId, Epoch, KeyHasher, NodeId};
 use replication::{RegisterKey, RequestId};
 use runtime::Clock;
 use stdx::{Instant, Prng};
@@ -49,6 +51,8 @@ pub struct Gateway {
     pub catalog: Catalog,
     /// For lookups by fingers; none when there is no discovery to find a router in.
     pub router: Option<RouterClient>,
+    /// Tells the newest view; none when there is no discovery.
+    pub views: Option<Arc<dyn Views>>,
     /// Figures.
     pub metrics: Metrics,
     /// Which keys are watched here.
@@ -84,6 +88,18 @@ pub enum Phase {
     Stopping = 2,
 }
 
+/// Who knows which view was agreed on last.
+pub trait Views: Send + Sync {
+    /// Its epoch; none if it cannot be told now.
+    fn newest(&self) -> Pin<Box<dyn Future<Output = Option<Epoch>> + Send + '_>>;
+}
+
+impl Views for Consul {
+    fn newest(&self) -> Pin<Box<dyn Future<Output = Option<Epoch>> + Send + '_>> {
+        Box::pin(async { client::ring_changes::read(self).await.ok().map(|view| view.epoch) })
+    }
+}
+
 /// What a gateway is made of.
 pub struct Parts {
     /// See [`Gateway::nodes`].
@@ -94,6 +110,8 @@ pub struct Parts {
     pub secret: String,
     /// See [`Gateway::router`].
     pub router: Option<RouterClient>,
+    /// See [`Gateway::views`].
+    pub views: Option<Arc<dyn Views>>,
     /// See [`Gateway::metrics`].
     pub metrics: Metrics,
     /// Draws pauses.
@@ -118,6 +136,7 @@ impl Gateway {
             clock: Clock::start(),
             catalog: Catalog::default(),
             router: parts.router,
+            views: parts.views,
             metrics: parts.metrics,
             watches: Watches::default(),
             latest: AtomicU64::new(0),
@@ -131,6 +150,29 @@ impl Gateway {
     /// The fleet as it is known now.
     pub fn fleet(&self) -> Arc<Fleet> {
         Arc::clone(&self.fleet.borrow())
+    }
+
+    /// Refuses what claims to have seen a view that the fleet never had: the fleet's state was set back since then, and
+    /// what was seen may be gone. A newer view than ours is looked up in discovery; while that is away, it is believed.
+    ///
+    /// # Errors
+    /// `bad-token`.
+    pub async fn check_past(&self, epoch: Epoch, deadline: Instant) -> Result<(), Refuse> {
+        if epoch <= self.fleet().view.epoch {
+            return Ok(());
+        }
+        let Some(views) = &self.views else { return Ok(()) };
+        let asked = tokio::time::timeout(self.clock.until(deadline) / 4, views.newest());
+        match asked.await {
+            Ok(Some(newest)) if newest < epoch => Err(Refuse::new(
+                ProblemCode::BadToken,
+                format!(
+                    "the Everring-Token is from a view ({epoch}) that this fleet has not come to ({newest}): its state \
+                     was set back since; what the token stands for may be gone, so begin without one"
+                ),
+            )),
+            Ok(_) | Err(_) => Ok(()),
+        }
     }
 
     /// The register of a key.

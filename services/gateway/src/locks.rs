@@ -84,7 +84,7 @@ impl Incoming<'_> {
 
     async fn show_lock(&mut self, name: &str) -> Result<HttpResponse, Refuse> {
         words::query(self.request.query_string(), &[])?;
-        let seen = self.seen()?;
+        let seen = self.seen().await?;
         let (lock, trailer) = self.read_lock(name, seen).await?;
         let now_ms = self.gateway.clock.wall_ms();
         let owner = |owner: &Bytes| String::from_utf8_lossy(owner).into_owned();
@@ -178,7 +178,7 @@ impl Incoming<'_> {
 
     async fn release(&mut self, name: &str) -> Result<HttpResponse, Refuse> {
         let query = words::query(self.request.query_string(), &["fence"])?;
-        let seen = self.seen()?;
+        let seen = self.seen().await?;
         let request = self.request_words()?;
         let fence = self.fence(query.get("fence"), None)?.ok_or_else(no_fence)?;
         let (effect, trailer) = self.call_lock(name, LockCall::Release { fence }, &request, seen).await?;
@@ -199,7 +199,7 @@ impl Incoming<'_> {
         if fence.is_none() {
             words::query(self.request.query_string(), &[])?;
         }
-        let (request, seen) = (self.request_words()?, self.seen()?);
+        let (request, seen) = (self.request_words()?, self.seen().await?);
         let till = self.gateway.clock.to_tokio(self.deadline);
         let body = read_body(body, None, BODY_MAX_BYTES, till).await?;
         let mut body = read_words(&body)?;

@@ -71,7 +71,7 @@ impl Incoming<'_> {
         let conditions = words::read_conditions(headers)?;
         let range = if verb == Verb::Get { headers.single("range")? } else { None };
         let if_range = headers.single("if-range")?;
-        let seen = self.seen()?;
+        let seen = self.seen().await?;
         let bucket = self.gateway.bucket(bucket_name, self.deadline, self.context).await?;
         if bucket.definition.contract == Contract::Available {
             let now_ms = self.gateway.clock.wall_ms();
@@ -98,7 +98,7 @@ impl Incoming<'_> {
         words::query(self.request.query_string(), &["consistency", "ttl", "op", "by", "field"])?;
         words::demand(headers)?;
         let request = self.request_words()?;
-        let seen = self.seen()?;
+        let seen = self.seen().await?;
         let bucket = gateway.bucket(bucket_name, self.deadline, self.context).await?;
         if bucket.definition.contract == Contract::Available {
             return self.write_available(verb, (bucket_name, &bucket), key, (seen, request), body).await;
@@ -153,7 +153,7 @@ impl Incoming<'_> {
     pub async fn outcome(&mut self, id: &str) -> Result<HttpResponse, Refuse> {
         words::check_request_id(id)?;
         let query = words::query(self.request.query_string(), &["bucket", "key"])?;
-        let seen = self.seen()?;
+        let seen = self.seen().await?;
         let request = words::request_id(id);
         let named = match (query.get("bucket"), query.get("key")) {
             (Some(bucket), Some(key)) => Some((bucket.clone(), key.clone())),
@@ -213,7 +213,7 @@ impl Incoming<'_> {
         let seen = seen.join(Seen { epoch: receipt.epoch, time: receipt.time });
         let fleet = self.gateway.fleet();
         let receipt = answers::receipt(&fleet, &receipt, level, asked.attempts);
-        let token = self.gateway.tokens.write(seen, self.session.as_ref());
+        let token = self.gateway.tokens.write(fleet.view.cluster, seen, self.session.as_ref());
         Ok((outcome, Trailer { receipt, token, request_id }))
     }
 
@@ -223,12 +223,23 @@ impl Incoming<'_> {
     }
 
     /// What the session's token says of ordered buckets. What it says of available ones is kept for the answer's token.
-    pub(crate) fn seen(&mut self) -> Result<Seen, Refuse> {
+    ///
+    /// # Errors
+    /// `bad-token`: of another form, cluster or past; `no-quorum` while no fleet is known.
+    pub(crate) async fn seen(&mut self) -> Result<Seen, Refuse> {
         let broken = |_| Refuse::new(ProblemCode::BadToken, "the Everring-Token is not visible ASCII");
         let Some(token) = self.request.headers().single(header::TOKEN).map_err(broken)? else {
             return Ok(Seen::default());
         };
-        let (seen, session) = self.gateway.tokens.read(token)?;
+        let fleet = self.gateway.fleet();
+        if !fleet.is_known() {
+            let detail =
+                "this gateway has not heard of the fleet yet, and cannot tell whether the Everring-Token is its";
+            return Err(Refuse::new(ProblemCode::NoQuorum, detail));
+        }
+        let (seen, session) = self.gateway.tokens.read(fleet.view.cluster, token)?;
+        let epoch = session.as_ref().map_or(seen.epoch, |session| session.past.epoch.max(seen.epoch));
+        self.gateway.check_past(epoch, self.deadline).await?;
         self.session = session;
         Ok(seen)
     }

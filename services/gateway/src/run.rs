@@ -110,12 +110,13 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let mut registry = Registry::default();
     let http_metrics = HttpMetrics::register(&mut registry);
     telemetry::metrics::register_export(&mut registry);
-    let router = RouterClient::new(consul).map_err(|error| StartError::Server(stdx::error_chain(&error)))?;
+    let router = RouterClient::new(consul.clone()).map_err(|error| StartError::Server(stdx::error_chain(&error)))?;
     let gateway = Data::new(Gateway::new(Parts {
         nodes: Arc::new(nodes.clone()),
         fleet: directory.watch(),
         secret: config.cluster_secret.clone(),
         router: Some(router),
+        views: Some(Arc::new(consul)),
         metrics: Metrics::register(&mut registry),
         seed: rand::rng().next_u64(),
     }));

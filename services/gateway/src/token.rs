@@ -3,12 +3,13 @@
 //! Untrusted input: it is size-capped, versioned and carries a keyed tag, so that a forged token is refused instead of
 //! believed. It holds the newest epoch and the session's time: the Lamport counter at which the last thing that it did
 //! or saw happened. Everything that it asks next happens after that. Once the session has used an available bucket it
-//! also holds what it has seen there ([`Session`]).
+//! also holds what it has seen there ([`Session`]). The tag covers the cluster's id too: what a session saw in a fleet
+//! that was formed before with the same secret says nothing about this one.
 
 use available::Session;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use membership::{Epoch, NodeId};
+use membership::{ClusterId, Epoch, NodeId};
 use replication::Ballot;
 use wire::http::{ProblemCode, TOKEN_MAX_BYTES};
 
@@ -50,7 +51,7 @@ impl TokenKey {
     }
 
     /// The token that says this. Of a session's part that is too long, what costs least is left out.
-    pub fn write(&self, seen: Seen, session: Option<&Session>) -> String {
+    pub fn write(&self, cluster: ClusterId, seen: Seen, session: Option<&Session>) -> String {
         let session = session.map_or_else(Vec::new, |session| session.encode(SESSION_BYTES_MAX));
         let mut bytes = Vec::with_capacity(HEAD_BYTES + session.len() + TAG_BYTES);
         bytes.push(VERSION);
@@ -58,7 +59,7 @@ impl TokenKey {
         bytes.extend_from_slice(&seen.time.counter.to_be_bytes());
         bytes.extend_from_slice(&seen.time.node.0.to_be_bytes());
         bytes.extend_from_slice(&session);
-        let tag = blake3::keyed_hash(&self.0, &bytes);
+        let tag = self.tag(cluster, &bytes);
         bytes.extend_from_slice(&tag.as_bytes()[..TAG_BYTES]);
         URL_SAFE_NO_PAD.encode(bytes)
     }
@@ -67,7 +68,7 @@ impl TokenKey {
     ///
     /// # Errors
     /// `bad-token`: too long, not of our form, of a later version, or not written by this cluster.
-    pub fn read(&self, token: &str) -> Result<(Seen, Option<Session>), Refuse> {
+    pub fn read(&self, cluster: ClusterId, token: &str) -> Result<(Seen, Option<Session>), Refuse> {
         let bad = |detail: &str| Refuse::new(ProblemCode::BadToken, detail);
         if token.len() > TOKEN_MAX_BYTES {
             return Err(bad("an Everring-Token has at most 512 bytes"));
@@ -76,9 +77,11 @@ impl TokenKey {
         if bytes.first() != Some(&VERSION) || bytes.len() < HEAD_BYTES + TAG_BYTES {
             return Err(bad("the Everring-Token is not of a form that this gateway writes"));
         }
-        let foreign = || bad("the Everring-Token was not written by this cluster");
+        let foreign = || {
+            bad("the Everring-Token was not written by this cluster, or before it was formed anew: begin without one")
+        };
         let (body, tag) = bytes.split_last_chunk::<TAG_BYTES>().ok_or_else(foreign)?;
-        if !begins_with(&blake3::keyed_hash(&self.0, body), tag) {
+        if !begins_with(&self.tag(cluster, body), tag) {
             return Err(foreign());
         }
         let number = |at: usize| {
@@ -92,6 +95,13 @@ impl TokenKey {
             bytes => Some(Session::decode(bytes).map_err(|_| bad("the Everring-Token names no session"))?),
         };
         Ok((seen, session))
+    }
+
+    fn tag(&self, cluster: ClusterId, body: &[u8]) -> blake3::Hash {
+        let mut hasher = blake3::Hasher::new_keyed(&self.0);
+        hasher.update(&cluster.0.to_le_bytes());
+        hasher.update(body);
+        hasher.finalize()
     }
 }
 
@@ -115,14 +125,16 @@ mod tests {
 
     use super::*;
 
+    const OURS: ClusterId = ClusterId(7);
     const SEEN: Seen = Seen { epoch: Epoch(3), time: Ballot { counter: 77, node: NodeId(5) } };
 
     #[test]
     fn what_is_written_reads_back_at_every_gateway_of_the_cluster() {
-        let token = TokenKey::new(b"secret").write(SEEN, None);
+        let token = TokenKey::new(b"secret").write(OURS, SEEN, None);
         assert!(token.len() <= TOKEN_MAX_BYTES);
-        assert_eq!(TokenKey::new(b"secret").read(&token).ok(), Some((SEEN, None)));
-        assert!(TokenKey::new(b"other").read(&token).is_err(), "another cluster's");
+        assert_eq!(TokenKey::new(b"secret").read(OURS, &token).ok(), Some((SEEN, None)));
+        assert!(TokenKey::new(b"other").read(OURS, &token).is_err(), "another cluster's");
+        assert!(TokenKey::new(b"secret").read(ClusterId(8), &token).is_err(), "of a fleet that was formed anew");
     }
 
     /// A session that has seen this many keys, of twice as many actors.
@@ -147,17 +159,17 @@ mod tests {
     fn what_a_session_saw_in_available_buckets_comes_along() {
         let key = TokenKey::new(b"secret");
         let session = busy(3);
-        let token = key.write(SEEN, Some(&session));
-        assert_eq!(key.read(&token).ok(), Some((SEEN, Some(session))));
+        let token = key.write(OURS, SEEN, Some(&session));
+        assert_eq!(key.read(OURS, &token).ok(), Some((SEEN, Some(session))));
     }
 
     #[test]
     fn a_token_is_never_too_long_and_what_is_left_out_is_covered_by_the_bound() {
         let key = TokenKey::new(b"secret");
         let session = busy(200);
-        let token = key.write(SEEN, Some(&session));
+        let token = key.write(OURS, SEEN, Some(&session));
         assert!(token.len() <= TOKEN_MAX_BYTES, "{} bytes", token.len());
-        let (_, read) = key.read(&token).expect("our own token");
+        let (_, read) = key.read(OURS, &token).expect("our own token");
         let read = read.expect("it has a session");
         assert!(read.counter_max() >= session.counter_max(), "no write may be stamped below what was seen");
         assert!(read.past.bound >= 5);
@@ -167,34 +179,34 @@ mod tests {
     fn a_part_of_a_session_is_no_session() {
         let key = TokenKey::new(b"secret");
         let signed = |body: &[u8]| {
-            let tag = blake3::keyed_hash(&key.0, body);
+            let tag = key.tag(OURS, body);
             URL_SAFE_NO_PAD.encode([body, &tag.as_bytes()[..TAG_BYTES]].concat())
         };
-        let bytes = URL_SAFE_NO_PAD.decode(key.write(SEEN, Some(&busy(1)))).expect("our own token");
+        let bytes = URL_SAFE_NO_PAD.decode(key.write(OURS, SEEN, Some(&busy(1)))).expect("our own token");
         let body = &bytes[..bytes.len() - TAG_BYTES];
-        assert!(key.read(&signed(body)).is_ok());
+        assert!(key.read(OURS, &signed(body)).is_ok());
         for end in HEAD_BYTES + 1..body.len() {
-            let refused = key.read(&signed(&body[..end])).expect_err("cut");
+            let refused = key.read(OURS, &signed(&body[..end])).expect_err("cut");
             assert_eq!(refused.code(), ProblemCode::BadToken);
         }
         let mut later = body.to_vec();
         later[0] = VERSION + 1;
-        assert_eq!(key.read(&signed(&later)).expect_err("a later form").code(), ProblemCode::BadToken);
+        assert_eq!(key.read(OURS, &signed(&later)).expect_err("a later form").code(), ProblemCode::BadToken);
     }
 
     #[test]
     fn a_changed_token_is_refused() {
         let key = TokenKey::new(b"secret");
-        let token = key.write(SEEN, Some(&busy(2)));
+        let token = key.write(OURS, SEEN, Some(&busy(2)));
         let bytes = URL_SAFE_NO_PAD.decode(&token).expect("our own token");
         for at in 0..bytes.len() {
             let mut forged = bytes.clone();
             forged[at] ^= 1;
-            let refused = key.read(&URL_SAFE_NO_PAD.encode(forged)).expect_err("a flipped bit");
+            let refused = key.read(OURS, &URL_SAFE_NO_PAD.encode(forged)).expect_err("a flipped bit");
             assert_eq!(refused.code(), ProblemCode::BadToken);
         }
         for broken in ["", "!", "AQ", &"A".repeat(513), &format!("{token}A")] {
-            assert!(key.read(broken).is_err(), "{broken}");
+            assert!(key.read(OURS, broken).is_err(), "{broken}");
         }
     }
 }

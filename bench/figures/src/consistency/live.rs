@@ -1,5 +1,5 @@
-//! A fleet of processes under its monkey, with clients at every level at once and the litmus tests beside them, and its
-//! verdict.
+//! A fleet of processes under its monkey, with clients at levels strict, causal and eventual at once, the litmus tests
+//! at all four levels beside them, and its verdict.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{ChildStderr, Stdio};
@@ -71,6 +71,7 @@ fn read(verdict: &Value) -> Result<Part> {
         ("live_kills", json!(kills)),
         ("live_violations", json!(violations)),
         ("live_lost", verdict["acked_writes"]["lost"].clone()),
+        ("live_verdict", verdict["verdict"].clone()),
         ("downtime_ms", verdict["downtime_ms"].clone()),
     ];
     let kept = ["verdict", "because", "seed", "requests", "checks", "latency_ms", "acked_writes", "traces"];
@@ -85,7 +86,7 @@ mod tests {
     fn the_figures_of_a_verdict_are_read() {
         let mut verdict = json!({
             "duration_s": 30.0, "faults": [{"kind": "kill"}, {"kind": "kill", "not_injected": "halted"}],
-            "acked_writes": {"lost": 1}, "downtime_ms": {"strict": 100, "sequential": 0},
+            "acked_writes": {"lost": 1}, "downtime_ms": {"strict": 100, "sequential": 0}, "verdict": "broken",
             "checks": [{"decided": true, "violations": 1}, {"decided": true, "violations": 2}],
         });
         let part = read(&verdict).expect("a whole report");
@@ -93,6 +94,7 @@ mod tests {
         assert_eq!(figure("live_kills"), Some(json!(1)));
         assert_eq!(figure("live_violations"), Some(json!(3)));
         assert_eq!(figure("live_lost"), Some(json!(1)));
+        assert_eq!(figure("live_verdict"), Some(json!("broken")));
         assert_eq!(figure("downtime_ms"), Some(json!({"strict": 100, "sequential": 0})));
         verdict["checks"][0]["decided"] = json!(false);
         assert!(read(&verdict).is_err(), "what is undecided is no proof");

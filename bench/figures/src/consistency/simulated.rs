@@ -54,7 +54,7 @@ pub fn costs(everring: &Everring, _quick: bool) -> Result<Part> {
 pub fn litmus(everring: &Everring, quick: bool) -> Result<Part> {
     let seeds = if quick { "5" } else { "50" };
     let found = report(everring, &["sim", "litmus", "--seeds", seeds, "--output", "json"])?;
-    let figures = vec![("litmus", found["litmus"].clone())];
+    let figures = vec![("litmus", found["litmus"].clone()), ("litmus_violations", found["violations"].clone())];
     Ok(Part { figures, details: found })
 }
 
@@ -71,7 +71,7 @@ pub fn planted(everring: &Everring, _quick: bool) -> Result<Part> {
     reports::planted(everring, 1_000)
 }
 
-/// Simulated schedules of the whole fleet.
+/// Simulated schedules of the whole fleet: its ordered keys, and its available ones.
 pub fn schedules(everring: &Everring, quick: bool) -> Result<Part> {
-    reports::schedules(everring, if quick { 300 } else { 50_000 })
+    reports::schedules(everring, if quick { 150 } else { 50_000 }, &["ordered", "available"])
 }

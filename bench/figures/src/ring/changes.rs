@@ -19,6 +19,8 @@ pub fn changes(everring: &Everring, quick: bool) -> Result<Part> {
         .with_context(|| format!("{} cannot be read; run `make figures-ring-changes` first", path.display()))?;
     let whole: Value = serde_json::from_str(&text).with_context(|| format!("{} is not JSON", path.display()))?;
     ensure!(quick || whole["quick"] == false, "{} is of the short form; measure it in full", path.display());
+    let (then, now) = (&whole["commit"], processes::commit());
+    ensure!(*then == *now, "{} is of {then}, and this is {now}; run `make figures-ring-changes` again", path.display());
     let figures = NAMES.map(|name| (name, whole[name].clone())).into();
     Ok(Part { figures, details: whole })
 }

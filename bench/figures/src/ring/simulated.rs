@@ -11,6 +11,7 @@ use crate::reports::{self, number, report};
 pub fn balance(everring: &Everring, quick: bool) -> Result<Part> {
     let nodes = if quick { "100" } else { "1000" };
     let lines = report(everring, &["sim", "balance", "--nodes", nodes, "--output", "json"])?;
+    let mut tokens_max = 0;
     let (mut joined, mut changed) = (Map::new(), Map::new());
     let (mut weighted, mut weighted_changed) = (Map::new(), Map::new());
     for line in lines.as_array().context("the report is no list")? {
@@ -23,6 +24,7 @@ pub fn balance(everring: &Everring, quick: bool) -> Result<Part> {
             (_, Some(0)) => &mut weighted,
             _ => &mut weighted_changed,
         };
+        tokens_max = tokens_max.max(line["tokens_max"].as_u64().context("the report names no tokens")?);
         into.insert(line["began_with"].to_string(), json!((worst * 1_000.0).round() / 1_000.0));
     }
     let figure = json!({
@@ -31,7 +33,8 @@ pub fn balance(everring: &Everring, quick: bool) -> Result<Part> {
         "weighted": weighted,
         "weighted_after_100_changes": weighted_changed,
     });
-    Ok(Part { figures: vec![("balance_max_over_mean", figure)], details: lines })
+    let figures = vec![("balance_max_over_mean", figure), ("tokens_max", json!(tokens_max))];
+    Ok(Part { figures, details: lines })
 }
 
 /// The model check of small rings.
@@ -47,10 +50,14 @@ pub fn model(everring: &Everring, quick: bool) -> Result<Part> {
     if broken > 0 {
         bail!("the model check broke an invariant in {broken} scopes: {}", report["explored"]);
     }
+    let cut = explored.iter().filter(|scope| scope["complete"] != true).count();
+    let depth = explored.iter().filter_map(|scope| scope["depth"].as_u64()).max();
     let planted = report["planted"].as_array().context("the report has no planted bugs")?;
     let found = planted.iter().filter(|one| one["found"] == true).count();
     let figures = vec![
         ("model_states", json!(states)),
+        ("model_depth", json!(depth)),
+        ("model_scopes_cut", json!(cut)),
         ("model_planted_found", json!(found)),
         ("model_planted_total", json!(planted.len())),
     ];
@@ -80,6 +87,7 @@ pub fn churn(everring: &Everring, quick: bool) -> Result<Part> {
         let report = report(everring, &args)?;
         let figure = json!({
             "wrong_owner": report["wrong_owner"],
+            "looks_with_a_broken_invariant": report["looks_with_a_broken_invariant"],
             "failed_per_10k": rounded(number(&report, "failed_per_10k")?),
             "messages_per_node_second": rounded(number(&report, "messages_per_node_second")?),
         });
@@ -98,13 +106,14 @@ pub fn million(everring: &Everring, quick: bool) -> Result<Part> {
     let figures = vec![
         ("sim_million_gib", json!(rounded(number(&report, "peak_gib")?))),
         ("sim_million_seconds", json!(rounded(number(&report, "wall_s")?))),
+        ("sim_million_wrong_owner", report["wrong_owner"].clone()),
     ];
     Ok(Part { figures, details: report })
 }
 
-/// Simulated schedules of the whole fleet.
+/// Simulated schedules of the whole fleet, whose ordered keys move with every change.
 pub fn schedules(everring: &Everring, quick: bool) -> Result<Part> {
-    reports::schedules(everring, if quick { 300 } else { 10_000 })
+    reports::schedules(everring, if quick { 300 } else { 10_000 }, &["ordered"])
 }
 
 /// The bugs planted in the cores.

@@ -184,7 +184,8 @@ const CHURN: &str = "
 |---:|---:|---:|---:|---:|---:|---:|---:|---:|
 ";
 
-fn grouped(number: u64) -> String {
+/// A number with commas between its thousands.
+pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (at, digit) in digits.chars().enumerate() {

@@ -298,6 +298,14 @@ pub struct Bench {
     _fleet: watch::Sender<Arc<Fleet>>,
 }
 
+struct Newest(Option<Epoch>);
+
+impl gateway::gateway::Views for Newest {
+    fn newest(&self) -> std::pin::Pin<Box<dyn Future<Output = Option<Epoch>> + Send + '_>> {
+        Box::pin(std::future::ready(self.0))
+    }
+}
+
 impl Bench {
     pub fn new() -> Bench {
         Bench::beside(&Arc::default())
@@ -309,12 +317,18 @@ impl Bench {
     }
 
     pub fn with(nodes: &Arc<FakeNodes>, known: Fleet) -> Bench {
+        Bench::of(nodes, known, None)
+    }
+
+    /// A gateway beside a discovery whose newest view is of this epoch; one that cannot be asked, if there is none.
+    pub fn of(nodes: &Arc<FakeNodes>, known: Fleet, newest: Option<Epoch>) -> Bench {
         let (told, fleet) = watch::channel(Arc::new(known));
         let gateway = Gateway::new(Parts {
             nodes: Arc::clone(nodes) as Arc<dyn Nodes>,
             fleet,
             secret: SECRET.to_owned(),
             router: None,
+            views: Some(Arc::new(Newest(newest))),
             metrics: Metrics::default(),
             seed: 1,
         });

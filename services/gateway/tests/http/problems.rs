@@ -1,12 +1,15 @@
 //! Problems: each code that can be reached is reached, and each has the promised form.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use actix_web::middleware::from_fn;
 use actix_web::test::{TestRequest, call_service, init_service, read_body_json};
 use actix_web::{App, HttpResponse, web};
 use gateway::gateway::{IN_FLIGHT_MAX, Phase};
-use replication::Refusal;
+use gateway::token::{Seen, TokenKey};
+use membership::{Epoch, NodeId};
+use replication::{Ballot, Refusal};
 use wire::http::{Problem, ProblemCode};
 
 use crate::fake::{Answer, Bench, Mood};
@@ -191,6 +194,20 @@ async fn every_problem_has_its_page() {
     }
     assert!(bench.get("/docs").await.text().contains("/v1/kv/{bucket}/{key}"));
     assert_eq!(bench.get("/openapi.json").await.json()["openapi"], "3.1.0");
+}
+
+#[actix_web::test]
+async fn a_token_from_a_past_that_was_set_back_is_refused_and_from_a_view_on_its_way_is_not() {
+    let nodes = Arc::default();
+    let fleet = crate::fake::fleet();
+    let seen = Seen { epoch: Epoch(fleet.view.epoch.0 + 5), time: Ballot { counter: 9, node: NodeId(1) } };
+    let token = TokenKey::new(crate::fake::SECRET.as_bytes()).write(fleet.view.cluster, seen, None);
+    for (newest, status) in [(Some(seen.epoch), 404), (None, 404), (Some(fleet.view.epoch), 400)] {
+        let bench = Bench::of(&nodes, crate::fake::fleet(), newest);
+        let answer = bench.ask("GET /v1/kv/records/k", &[("everring-token", &token)], "").await;
+        assert_eq!(answer.status, status, "{newest:?}: {answer:?}");
+        assert_eq!(answer.code(), if status == 400 { "bad-token" } else { "no-such-key" });
+    }
 }
 
 #[actix_web::test]
