@@ -19,10 +19,18 @@ pub struct Aged {
     pub wrong: f64,
 }
 
-/// Lets a ring of `nodes` members, whose lives have the median `session`, age by `after`.
+/// Lets a ring of `nodes` members, whose lives have the median `session`, age by `after`; the mean of so many rings that
+/// chance does not show.
 pub fn age(nodes: usize, session: Duration, after: Duration, seed: u64) -> Aged {
-    const KEYS: usize = 50_000;
+    let rings = ((1 << 16) / nodes).max(1);
+    let keys = (50_000 / rings).max(200);
     let mut prng = Prng::from_seed(seed);
+    let wrong: usize = (0..rings).map(|_| age_once(nodes, session, after, keys, &mut prng)).sum();
+    Aged { after, wrong: wrong as f64 / (rings * keys) as f64 }
+}
+
+/// Of so many keys, those whose owner is another one in the end.
+fn age_once(nodes: usize, session: Duration, after: Duration, keys: usize, prng: &mut Prng) -> usize {
     let before: BTreeSet<Position> = (0..nodes).map(|_| Position(prng.next_u64())).collect();
     let survives = 0.5f64.powf(after.as_secs_f64() / session.as_secs_f64());
     let mut now: BTreeSet<Position> = BTreeSet::new();
@@ -32,11 +40,11 @@ pub fn age(nodes: usize, session: Duration, after: Duration, seed: u64) -> Aged 
         now.insert(if stays { *position } else { Position(prng.next_u64()) });
     }
     let owner = |ring: &BTreeSet<Position>, key| ring.range(key..).next().or(ring.first()).copied();
-    let wrong = (0..KEYS).filter(|_| {
+    let wrong = (0..keys).filter(|_| {
         let key = Position(prng.next_u64());
         owner(&before, key) != owner(&now, key)
     });
-    Aged { after, wrong: wrong.count() as f64 / KEYS as f64 }
+    wrong.count()
 }
 
 /// How stale what members keep is on a ring of one size, whose members' lives have the median `STALE_SESSION`.
@@ -150,7 +158,8 @@ simulated, with the production core of Chord in every member; a live fleet shows
 - **fingers**: each member also knows those at distance 2^i. About log2 N entries; about half of log2 N hops.
 
 A hop is a message from one member to another on the way from the asker, who is a member, to the owner, the last one
-included. Entries are those that one member keeps. In brackets, the longest way met.
+included. Entries are those that one member keeps. In brackets, the longest way met. Members here have one token each
+and lists of 8 successors; a fleet's nodes have more tokens, and lists of 4.
 
 | members | index: hops, entries | table: hops, entries | neighbours: hops, entries | fingers: hops, entries \
 | ½ log2 N + 1 |
@@ -161,7 +170,8 @@ const STALENESS: &str = "\
 ## What staleness costs
 
 Members' lives have a median of 10 minutes; for each that dies another comes elsewhere. The directory of keys and the
-table are copies: one that has not been kept up for a minute finds so many keys wrongly. Neighbours and fingers are kept
+table are copies: one that has not been kept up for a minute finds so many keys wrongly, by drawing who is gone by then
+and who has come. Neighbours and fingers are kept
 up by the protocol, deaths noticed by silence alone: so many first successors are wrong, so many entries of successor
 lists and of finger tables are dead, at a moment in the second half of the run. Lookups are by fingers, confirmed by the
 owner, which is one hop more:
@@ -254,7 +264,9 @@ fn panel(svg: &mut String, left: f64, title: &str, lines: &[Line]) {
             at + 3.0
         );
     }
-    for nodes in sizes {
+    // Each label has room for itself.
+    let each = sizes.len().div_ceil(10);
+    for nodes in sizes.into_iter().step_by(each) {
         let (at, power) = (x(nodes), (nodes as f64).log2());
         let _ =
             writeln!(svg, "<text x=\"{at:.1}\" y=\"360\" font-size=\"9\" text-anchor=\"middle\">2^{power:.0}</text>");
