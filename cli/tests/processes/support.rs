@@ -170,6 +170,11 @@ impl Up {
     }
 
     /// `host:port` of a child's HTTP side.
+    /// `host:port` where traces are asked for.
+    pub fn traces(&self) -> &str {
+        self.addresses["traces"].as_str().expect("an address").trim_start_matches("http://")
+    }
+
     pub fn http(&self, name: &str) -> String {
         self.child_field(name, "http").as_str().expect("an address").trim_start_matches("http://").to_owned()
     }

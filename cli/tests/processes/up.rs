@@ -37,6 +37,37 @@ fn every_strategy_finds_the_owner(up: &Up, owner: &serde_json::Value) {
     }
 }
 
+/// Each hop of a lookup is a span of its trace, and the lookup says how many there were.
+fn each_hop_is_a_span(up: &Up) {
+    eventually("a lookup and its hops are not in the traces", || {
+        // A gateway looks into its table itself.
+        let of = |service: &str| get_json(up.traces(), &format!("/api/traces?service=everring-{service}&limit=100"));
+        let traces = [of("router")?, of("gateway")?];
+        let mut seen = std::collections::BTreeSet::new();
+        for trace in traces.iter().flat_map(|traces| traces["data"].as_array().into_iter().flatten()) {
+            let spans = trace["spans"].as_array().ok_or("no spans")?;
+            let tag = |span: &serde_json::Value, name: &str| {
+                let tags = span["tags"].as_array().into_iter().flatten();
+                tags.filter(|tag| tag["key"] == name).map(|tag| tag["value"].clone()).next()
+            };
+            for lookup in spans.iter().filter(|span| tag(span, "everring.lookup.hops").is_some()) {
+                let is_hop = |span: &&serde_json::Value| {
+                    span["operationName"] == "lookup hop"
+                        && tag(span, "span.kind") == Some("client".into())
+                        && span["references"][0]["spanID"] == lookup["spanID"]
+                };
+                let hops = spans.iter().filter(is_hop).count();
+                if tag(lookup, "everring.lookup.hops") != Some(hops.into()) {
+                    return Err(format!("{lookup} has {hops} hops in {trace}"));
+                }
+                seen.insert(lookup["operationName"].as_str().unwrap_or_default().to_owned());
+            }
+        }
+        let all = ["lookup fingers", "lookup index", "lookup neighbours", "lookup table"];
+        if all.iter().all(|name| seen.contains(*name)) { Ok(()) } else { Err(format!("{seen:?}")) }
+    });
+}
+
 /// The router looks at the ring by itself, and finds every invariant kept.
 fn the_ring_is_in_order(up: &Up) {
     eventually("the ring is not in order", || {
@@ -55,7 +86,7 @@ fn a_fleet_serves_and_a_killed_node_comes_back_on_its_port_with_its_data() {
     put(&up, "greeting", "hello");
     assert_eq!(get(&up, "greeting"), "hello");
 
-    let before = incarnation(&up, "n2").expect("a ready node");
+    let before = eventually("n2 is not ready", || incarnation(&up, "n2"));
     signal(up.pid("n2"), Signal::KILL);
     let after = eventually("n2 does not come back", || {
         incarnation(&up, "n2").and_then(|now| if now > before { Ok(now) } else { Err(format!("still {now}")) })
@@ -72,6 +103,7 @@ fn a_fleet_serves_and_a_killed_node_comes_back_on_its_port_with_its_data() {
     let route: serde_json::Value = serde_json::from_slice(&route.stdout).expect("JSON");
     assert_eq!(route["replicas"].as_array().map(Vec::len), Some(3), "{route}");
     every_strategy_finds_the_owner(&up, &route["owner"]);
+    each_hop_is_a_span(&up);
     the_ring_is_in_order(&up);
     let added = run(&["add", "counter", "-7", "--gateway", up.gateway()]);
     assert_eq!(String::from_utf8_lossy(&added.stdout), "-7\n");

@@ -3,7 +3,7 @@
 use actix_web::HttpResponse;
 use client::fleet::Fleet;
 use membership::Position;
-use telemetry::names;
+use telemetry::{KeyValue, SpanKind, names, spans};
 use wire::http::{LookupKeeps, RingAnswer, RingMember, RouteAnswer};
 
 use crate::nodes::Nodes;
@@ -33,7 +33,18 @@ impl Incoming<'_> {
         let position = gateway.hasher.position(bucket.id, key.as_bytes());
         self.span.set(names::KEY_ID, position.to_string());
         let answer = match query.get("lookup").map_or("table", String::as_str) {
-            "table" => by_table(&gateway.fleet(), position)?,
+            "table" => {
+                let attributes = [
+                    KeyValue::new(names::LOOKUP_STRATEGY, "table"),
+                    KeyValue::new(names::LOOKUP_HOPS, 0),
+                    KeyValue::new(names::KEY_ID, position.to_string()),
+                ];
+                let name = names::lookup_span("table");
+                let span = spans::start(SpanKind::Internal, name, self.context, attributes);
+                let answer = by_table(&gateway.fleet(), position);
+                span.end();
+                answer?
+            }
             strategy @ ("fingers" | "neighbours" | "index") => {
                 let Some(router) = &gateway.router else {
                     let detail = "this gateway has no discovery to find a router in; ask with ?lookup=table";

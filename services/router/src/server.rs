@@ -20,7 +20,7 @@ use wire::http::{
 use wire::node::LookupBy;
 
 use crate::directory::KeyDirectory;
-use crate::lookup::{Found, Search, by_belief, by_walk};
+use crate::lookup::{Found, Search, by_belief, by_table, by_walk};
 use crate::nodes::Nodes;
 use crate::ring_check::RingCheck;
 
@@ -114,6 +114,7 @@ impl Router {
         let Answered { name, owner, hops, keeps } = match lookup {
             Lookup::Table => {
                 let keeps = Some(LookupKeeps { entries: fleet.ring.arcs().len() as f64, stale: None });
+                by_table(position, !replicas.is_empty(), context);
                 Answered { name: "table", owner: replicas.first().copied(), hops: Vec::new(), keeps }
             }
             Lookup::Walk { by, from } => {

@@ -19,8 +19,8 @@ pub struct Aged {
     pub wrong: f64,
 }
 
-/// Lets a ring of `nodes` members, whose lives have the median `session`, age by `after`; the mean of so many rings that
-/// chance does not show.
+/// Lets a ring of `nodes` members, whose lives have the median `session`, age by `after`; the mean of so many rings
+/// that chance does not show.
 pub fn age(nodes: usize, session: Duration, after: Duration, seed: u64) -> Aged {
     let rings = ((1 << 16) / nodes).max(1);
     let keys = (50_000 / rings).max(200);
@@ -154,6 +154,7 @@ simulated, with the production core of Chord in every member; a live fleet shows
 
 - **index**: a directory of all keys. One hop; an entry for each key, everywhere (here 1,000 keys for each member).
 - **table**: the tokens of all members, the *view*. One hop; an entry for each member, everywhere. What gateways use.
+  (A router asked to look by it asks nobody: the one hop is the request itself.)
 - **neighbours**: each member knows the one after it and the one before it. Two entries; a quarter of the ring.
 - **fingers**: each member also knows those at distance 2^i. About log2 N entries; about half of log2 N hops.
 
