@@ -41,6 +41,8 @@ pub(crate) struct CatchUp {
     lagging: BTreeSet<RegisterKey>,
     /// Reads under way.
     repairing: usize,
+    /// Registers that were read because they lagged, since the start.
+    repaired: u64,
     /// Whether a repair of this scan failed.
     failed: bool,
     /// Whether one scan has been completed since the start.
@@ -66,6 +68,11 @@ impl<R: Rules> Replica<R> {
     /// Registers that are known to lag and are not read yet.
     pub fn lagging(&self) -> usize {
         self.catch_up.lagging.len() + self.catch_up.repairing
+    }
+
+    /// Registers in which this replica lagged and that it has read again since it started.
+    pub fn caught_up(&self) -> u64 {
+        self.catch_up.repaired
     }
 
     /// Begins the first scan; called when the replica starts, and when the ring forms.
@@ -138,6 +145,7 @@ impl<R: Rules> Replica<R> {
     pub(crate) fn catch_up_repaired(&mut self, well: bool, out: &mut Outbox) {
         assert!(self.catch_up.repairing > 0, "only repairs have no ticket");
         self.catch_up.repairing -= 1;
+        self.catch_up.repaired += u64::from(well);
         self.catch_up.failed |= !well;
         let remaining = self.lagging();
         if remaining > 0 && remaining.is_multiple_of(PAGE_ENTRIES_MAX) {

@@ -165,6 +165,8 @@ names! {
         NODE_LOG_BYTES = "everring_node_log_bytes", "gauge, bytes";
         /// Registers in which a storage node is known to lag.
         NODE_LAGGING = "everring_node_lagging_registers", "gauge, registers";
+        /// Registers in which a storage node lagged and that it has read again since its start.
+        NODE_CAUGHT_UP = "everring_node_caught_up_registers", "gauge, registers";
         /// Operations that wait at a storage node.
         NODE_WAITING = "everring_node_waiting_operations", "gauge, operations";
         /// Whether the disk of a storage node takes no more writes.

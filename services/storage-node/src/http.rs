@@ -64,6 +64,7 @@ impl Collector for StatusMetrics {
             (names::NODE_LIVE_BYTES, "Bytes of current records", status.live_bytes as i64),
             (names::NODE_LOG_BYTES, "Bytes that the log takes on the disk", status.log_bytes as i64),
             (names::NODE_LAGGING, "Registers known to lag", status.catch_up_remaining as i64),
+            (names::NODE_CAUGHT_UP, "Registers read again since the start", status.caught_up as i64),
             (names::NODE_WAITING, "Operations that wait for their answer", status.waiting as i64),
             (names::NODE_DISK_FULL, "1 when the disk takes no more writes", i64::from(status.disk_full)),
             (names::NODE_COPY_ARCS, "Arcs that are still to be copied", status.copying.left() as i64),

@@ -608,6 +608,7 @@ impl NodeLoop {
             live_bytes: self.parts.host.live_bytes(),
             log_bytes: self.parts.log.sizes().total_bytes,
             catch_up_remaining: replica.lagging(),
+            caught_up: replica.caught_up(),
             copying: Copying {
                 arcs: transfer.arcs,
                 arcs_copied: transfer.arcs_copied,

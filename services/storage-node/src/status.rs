@@ -83,6 +83,8 @@ pub struct Status {
     pub log_bytes: u64,
     /// Registers known to lag.
     pub catch_up_remaining: usize,
+    /// Registers in which it lagged and that it has read again since its start.
+    pub caught_up: u64,
     /// What it copies to become a replica of more arcs.
     pub copying: Copying,
     /// Whether it is leaving the ring.

@@ -98,6 +98,8 @@ pub fn fill(gateways: &[String], keys: u64, clients: u64) -> Result<()> {
 pub struct Seen {
     /// Latencies in microseconds, in order once [`Seen::p99_ms`] may be asked.
     latencies: Vec<u64>,
+    /// Writes sent, answered or not.
+    pub writes: u64,
     /// Requests that were not answered with 2xx.
     pub failed: u64,
     /// The first of them, in words.
@@ -141,6 +143,7 @@ impl Load {
         for client in self.clients {
             let seen = client.join().unwrap_or_default();
             all.latencies.extend(seen.latencies);
+            all.writes += seen.writes;
             all.failed += seen.failed;
             all.first_failure = all.first_failure.or(seen.first_failure);
         }
@@ -158,9 +161,11 @@ fn ask_on(host: &str, keys: u64, at: u64, stop: &AtomicBool) -> Seen {
         draw = draw.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let key = (draw >> 33) % keys;
         let began = Instant::now();
+        let write = client.is_none() || draw & (1 << 32) == 0;
+        seen.writes += u64::from(write);
         let answered = match &mut client {
-            Some(client) => ask_one(client, key, draw & (1 << 32) == 0),
-            none => Client::connect(host).and_then(|fresh| ask_one(none.insert(fresh), key, true)),
+            Some(client) => ask_one(client, key, write),
+            none => Client::connect(host).and_then(|fresh| ask_one(none.insert(fresh), key, write)),
         };
         match answered {
             Ok(200..300) => seen.latencies.push(began.elapsed().as_micros() as u64),

@@ -84,6 +84,12 @@ fn missed(figures: &Value) -> Vec<String> {
     if figures["restart_moved_keys"] != json!(0) {
         missed.push(format!("restart_moved_keys is {} and may be 0", figures["restart_moved_keys"]));
     }
+    if figures["restart"]["caught_up"] == json!(0) {
+        missed.push("nothing was written while the node was away that it had to catch up".to_owned());
+    }
+    if figures["restart"]["failed_requests"] != json!(0) {
+        missed.push(format!("{} requests failed while a node was away", figures["restart"]["failed_requests"]));
+    }
     missed
 }
 
@@ -97,8 +103,10 @@ fn measure(everring: &Path, work: &Path, keys: u64, quick: bool) -> Result<Value
     let change = Change { fleet: &fleet, keys, quick, limit };
     let join = change.measure(&["add", "n6"], keys * COPIES / (NODES + 1))?;
     let leave = change.measure(&["remove", "n2"], keys * COPIES / (NODES + 1))?;
-    let restart_moved_keys = fleet.kill_and_return("n3")?;
-    Ok(json!({"join": join, "leave": leave, "restart_moved_keys": restart_moved_keys, "keys": keys}))
+    let away = Duration::from_secs(if quick { 5 } else { 20 });
+    let Returned { moved, caught_up, written, failed } = fleet.kill_and_return("n3", keys, away)?;
+    let restart = json!({"caught_up": caught_up, "written": written, "failed_requests": failed});
+    Ok(json!({"join": join, "leave": leave, "restart_moved_keys": moved, "restart": restart, "keys": keys}))
 }
 
 /// A change under load.
@@ -217,29 +225,55 @@ impl Fleet {
         Ok(services.iter().map(|service| (meta(service, "name"), meta(service, "http"))).collect())
     }
 
-    /// Kills a node, waits until it is back and ready, and says how many registers were copied because of it.
-    fn kill_and_return(&self, name: &str) -> Result<u64> {
+    /// Stops a node under load, kills it after a while, and waits until it is back and has caught up.
+    fn kill_and_return(&self, name: &str, keys: u64, away: Duration) -> Result<Returned> {
         let (http, pid) = self.nodes.get(name).context("a node of the start")?;
+        let pid = pid.to_string();
         let incarnation = |status: &Value| status["incarnation"].as_u64().unwrap_or(0);
-        let first = incarnation(&get_json(http, "/status")?);
+        let before = get_json(http, "/status")?;
         let others = |copied: BTreeMap<String, (u64, u64)>| -> u64 {
             copied.iter().filter(|(node, _)| *node != name).map(|(_, (registers, _))| registers).sum()
         };
-        let before = others(self.copied()?);
-        Command::new("kill").args(["-KILL", &pid.to_string()]).status().context("no `kill`")?;
+        let copied_before = others(self.copied()?);
+        let load = Load::start(&self.gateways, keys, CLIENTS);
+        // Stopped, it is away for as long as is wanted; killed, it would be started again at once.
+        Command::new("kill").args(["-STOP", &pid]).status().context("no `kill`")?;
+        std::thread::sleep(away);
+        Command::new("kill").args(["-KILL", &pid]).status().context("no `kill`")?;
         let end = Instant::now() + PATIENCE;
-        loop {
+        let after = loop {
             match get_json(http, "/status") {
-                Ok(status) if status["state"] == "ready" && incarnation(&status) > first => break,
+                Ok(status) if status["state"] == "ready" && incarnation(&status) > incarnation(&before) => {
+                    break status;
+                }
                 _ if Instant::now() > end => bail!("{name} did not come back"),
                 _ => std::thread::sleep(LOOK_EVERY),
             }
-        }
+        };
+        let seen = load.end();
         let copied = self.copied()?;
         // It began at nothing when it came back.
         let own = copied.get(name).map_or(0, |(registers, _)| *registers);
-        Ok(own + others(copied) - before)
+        let caught_up = after["caught_up"].as_u64().context("a node says what it caught up")?;
+        let unasked = caught_up.saturating_sub(seen.writes);
+        if after["epoch"] != before["epoch"] {
+            bail!("the ring changed while {name} was away: {} and {}", before["epoch"], after["epoch"]);
+        }
+        let moved = own + others(copied) - copied_before + unasked;
+        Ok(Returned { moved, caught_up, written: seen.writes, failed: seen.failed })
     }
+}
+
+/// What became of a node that was away and came back.
+struct Returned {
+    /// Registers that were copied because of it, and those that it caught up although nobody had written them.
+    moved: u64,
+    /// Registers that it caught up.
+    caught_up: u64,
+    /// Writes meanwhile.
+    written: u64,
+    /// Requests that failed meanwhile.
+    failed: u64,
 }
 
 /// The program, untouched by flags that somebody set for a fleet of their own.
