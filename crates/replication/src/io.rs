@@ -4,6 +4,7 @@ use membership::{NodeId, Position, View};
 use stdx::{Instant, TraceContext};
 
 use crate::message::{LogPosition, Message, Record};
+use crate::transfer::ArcPrint;
 use crate::types::{Operation, Outcome, Receipt};
 
 /// Names a client operation at this node until it is answered; chosen by the shell, never reused.
@@ -107,10 +108,10 @@ pub enum Event {
     ArcCopied {
         /// The token at its end.
         high: Position,
-        /// Registers of it that are held here now.
-        registers: u64,
-        /// The most that a source held when it had told all.
-        total: u64,
+        /// What is held of it here now.
+        held: ArcPrint,
+        /// What the last source held when it had told all: the same, unless writes were under way.
+        at_source: ArcPrint,
     },
     /// An arc is confirmed: nothing that others propose at a counter up to this one is chosen from now on.
     ArcConfirmed {

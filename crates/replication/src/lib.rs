@@ -34,7 +34,7 @@ pub use memory::{REQUESTS_AGE_MAX_MS, REQUESTS_MAX, Remembered, RequestMemory};
 pub use message::{Body, LogPosition, Message, Record, RoundId, State};
 pub use replica::{OPERATIONS_MAX, Replica};
 pub use rules::{AllBut, Correct, Rule, Rules};
-pub use transfer::TransferStatus;
+pub use transfer::{ArcPrint, TransferStatus};
 pub use types::{
     Ballot, Change, Condition, Effect, LockCall, Operation, Outcome, Receipt, Refusal, RegisterKey, RequestId, Terms,
     Value, Version, Write,

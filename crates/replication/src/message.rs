@@ -7,6 +7,7 @@ use membership::{Epoch, Position, View};
 
 use crate::ledger::LedgerPosition;
 use crate::memory::RequestMemory;
+use crate::transfer::ArcPrint;
 use crate::types::{Ballot, RegisterKey, Value, Version};
 
 /// Numbers a coordinator's rounds since it started; an answer to another round is ignored.
@@ -189,8 +190,8 @@ pub enum Body {
         entries: Vec<(RegisterKey, Ballot)>,
         /// Whether more follow.
         more: bool,
-        /// On the last page: how many registers of the arc are held here.
-        total: u64,
+        /// On the last page: what is held here of the arc.
+        held: ArcPrint,
         /// Every ballot up to this counter may have been promised against; the asker refuses what the sender would.
         floor: u64,
     },

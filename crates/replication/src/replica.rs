@@ -376,8 +376,8 @@ impl<R: Rules> Replica<R> {
                     self.tell((from, epoch), page, LogPosition(0), context, out);
                 }
             }
-            Body::CopyPage { round, entries, more, total, floor } => {
-                self.handle_copy_page(from, round, Page { entries, more, total, floor }, out);
+            Body::CopyPage { round, entries, more, held, floor } => {
+                self.handle_copy_page(from, round, Page { entries, more, held, floor }, out);
             }
             Body::Fetched { round, entries } => self.handle_fetched(from, round, entries, out),
             Body::Fenced { incarnation } => self.handle_fenced(incarnation, out),

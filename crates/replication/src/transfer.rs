@@ -12,7 +12,9 @@
 //! ballot below floors that reads have relied on (decision 0054).
 //!
 //! Ballots are asked for first, and then only the registers in which the newcomer lags. So the second of two sources
-//! costs little, and a copy that was interrupted is resumed by what the disk holds.
+//! costs little, and a copy that was interrupted is resumed by what the disk holds. A page is done when each register
+//! that it named is held at its ballot or a higher one. At the end both sides count what they hold of the arc and take
+//! a fingerprint of it; the two agree unless writes were under way, and are told to people ([`Event::ArcCopied`]).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc as Shared;
@@ -21,11 +23,12 @@ use std::time::Duration;
 use membership::{Epoch, NodeId, Position, ReplicaSets, newcomers};
 use stdx::{Instant, TraceContext};
 
+use crate::acceptor::Acceptor;
 use crate::io::{Event, Outbox};
 use crate::message::{Body, LogPosition, RoundId, State};
 use crate::replica::{Replica, Timer};
 use crate::rules::{Rule, Rules};
-use crate::types::{Ballot, RegisterKey};
+use crate::types::{Ballot, RegisterKey, Version};
 
 /// Registers named on one page.
 const PAGE_ENTRIES_MAX: usize = 256;
@@ -77,8 +80,10 @@ struct ArcCopy {
     asking: Option<Asking>,
     /// The source to try next, counted on.
     turn: usize,
-    /// The most registers that a source held when it had told all.
-    total: u64,
+    /// What the last source held when it had told all.
+    at_source: ArcPrint,
+    /// What was held here when a majority had been heard.
+    held: ArcPrint,
     /// When a majority was heard: a confirmation of at least this number completes the copy.
     confirmed_by: Option<u64>,
     /// How far the log must be synced for the copy to be safe; none until it is complete.
@@ -91,12 +96,12 @@ struct Asking {
     node: NodeId,
     round: RoundId,
     after: Option<RegisterKey>,
-    /// Registers of the last page that are still to be fetched.
+    /// The last page: what is to be held before it is done.
+    named: Vec<(RegisterKey, Ballot)>,
+    /// Registers of it that are still to be fetched.
     wanted: VecDeque<RegisterKey>,
     /// Whether it was the last page, and what the source then held in all.
-    last: Option<u64>,
-    /// How many registers it has named.
-    listed: u64,
+    last: Option<ArcPrint>,
     asked_at: Option<Instant>,
     tries: u32,
 }
@@ -105,8 +110,34 @@ struct Asking {
 pub(crate) struct Page {
     pub entries: Vec<(RegisterKey, Ballot)>,
     pub more: bool,
-    pub total: u64,
+    pub held: ArcPrint,
     pub floor: u64,
+}
+
+/// What somebody holds of an arc: equal for two who hold the same versions of the same registers, at whatever ballots
+/// they were settled last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ArcPrint {
+    /// How many registers.
+    pub registers: u64,
+    /// A sum over their positions and versions, modulo 2^64. Positions are keyed hashes, so nobody aims at a collision.
+    pub print: u64,
+}
+
+impl ArcPrint {
+    fn add(&mut self, key: &RegisterKey, Version { ballot, index }: Version) {
+        self.registers += 1;
+        let mixed = mix(key.position.0 ^ mix(ballot.counter ^ mix(ballot.node.0 ^ mix(u64::from(index)))));
+        self.print = self.print.wrapping_add(mixed);
+    }
+}
+
+/// Spreads a number over all 64 bits: the finalizer of SplitMix64 (Steele, Lea, Flood 2014).
+fn mix(number: u64) -> u64 {
+    let number = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    number ^ (number >> 31)
 }
 
 /// How far this node's copying is.
@@ -171,7 +202,8 @@ impl<R: Rules> Replica<R> {
                 heard: Vec::new(),
                 asking: None,
                 turn: 0,
-                total: 0,
+                at_source: ArcPrint::default(),
+                held: ArcPrint::default(),
                 confirmed_by: None,
                 complete: None,
             });
@@ -272,7 +304,10 @@ impl<R: Rules> Replica<R> {
         if !enough || copy.complete.is_some() {
             return;
         }
-        copy.confirmed_by.get_or_insert(begun);
+        if copy.confirmed_by.is_none() {
+            copy.confirmed_by = Some(begun);
+            copy.held = arc_print(&self.acceptor, (copy.low, high));
+        }
         if self.rules.keeps(Rule::CopyConfirmed) {
             self.begin_confirmation(high, out);
         } else {
@@ -288,9 +323,7 @@ impl<R: Rules> Replica<R> {
             return;
         }
         copy.complete = Some(log_end);
-        let (ends, total) = ((copy.low, high), copy.total);
-        let registers = self.acceptor.of_arc(ends, None).count() as u64;
-        out.events.push(Event::ArcCopied { high, registers, total });
+        out.events.push(Event::ArcCopied { high, held: copy.held, at_source: copy.at_source });
         self.transfer_timer(self.now);
     }
 
@@ -305,15 +338,10 @@ impl<R: Rules> Replica<R> {
             return;
         }
         asking.after = beyond.or_else(|| asking.after.take());
-        asking.last = (!page.more).then_some(page.total);
+        asking.last = (!page.more).then_some(page.held);
         let listed = page.entries.len();
-        asking.listed += listed as u64;
-        for (key, ballot) in page.entries {
-            let ours = self.acceptor.register(&key).map_or(Ballot::ZERO, |register| register.accepted);
-            if ours < ballot {
-                asking.wanted.push_back(key);
-            }
-        }
+        asking.named = page.entries;
+        asking.want(|key| self.acceptor.register(key).map_or(Ballot::ZERO, |register| register.accepted));
         asking.heard_from();
         self.transfer_pay(ENTRY_BYTES * (listed + 1));
         self.transfer_advance(high, out);
@@ -336,6 +364,11 @@ impl<R: Rules> Replica<R> {
             bytes += bytes_of(&key, &state);
             work += WORK_BYTES;
             self.transfer.registers += 1;
+            if ballot == Ballot::ZERO {
+                // The source has dropped it since it was named, which it may once all agree that it is deleted.
+                asking.named.retain(|(named, _)| *named != key);
+                continue;
+            }
             // It may not be chosen: no harm while the old set must agree, and settled before the old set goes.
             if self.acceptor.learn(&key, ballot, &state, &mut out.persist) {
                 self.ledger.note(high, key, ballot);
@@ -355,19 +388,19 @@ impl<R: Rules> Replica<R> {
     /// A source answered: is it done, and with it the arc?
     fn transfer_advance(&mut self, high: Position, out: &mut Outbox) {
         let Some(copy) = self.transfer.copies.get_mut(&high) else { return };
-        let Some(asking) = copy.asking.as_ref().filter(|asking| asking.wanted.is_empty()) else {
+        let Some(asking) = copy.asking.as_mut().filter(|asking| asking.wanted.is_empty()) else {
             return self.transfer_timer(self.now);
         };
-        if let Some(total) = asking.last {
-            // Counted on both sides: what the source named we must hold. (It may hold more by the end, for it has gone
-            // on taking writes; those of this epoch reach us as they reach it.)
-            let held = self.acceptor.of_arc((copy.low, high), None).count() as u64;
-            let (node, listed) = (asking.node, asking.listed);
+        // What came must be what was named, or later. A source that gave less is asked again from the beginning,
+        // another one first.
+        asking.want(|key| self.acceptor.register(key).map_or(Ballot::ZERO, |register| register.accepted));
+        if !asking.wanted.is_empty() {
             copy.asking = None;
-            if held >= listed {
-                copy.heard.push(node);
-                copy.total = copy.total.max(total);
-            }
+        } else if let Some(held) = asking.last {
+            let node = asking.node;
+            copy.asking = None;
+            copy.heard.push(node);
+            copy.at_source = held;
             self.transfer_conclude(high, out);
         }
         self.transfer_timer(self.now);
@@ -396,8 +429,8 @@ impl<R: Rules> Replica<R> {
                 let entries: Vec<_> = page.map(|(key, register)| (key.clone(), register.accepted)).collect();
                 let more = rest.next().is_some();
                 let floor = self.acceptor.floor().max(self.ledger.highest(high));
-                let total = if more { 0 } else { self.acceptor.of_arc((low, high), None).count() as u64 };
-                Some(Body::CopyPage { round, entries, more, total, floor })
+                let held = if more { ArcPrint::default() } else { arc_print(&self.acceptor, (low, high)) };
+                Some(Body::CopyPage { round, entries, more, held, floor })
             }
             Body::Fetch { round, keys, .. } => {
                 let (mut entries, mut bytes) = (Vec::new(), 0);
@@ -439,7 +472,14 @@ impl ArcCopy {
 
 impl Asking {
     fn new(node: NodeId, round: RoundId) -> Asking {
-        Asking { node, round, after: None, wanted: VecDeque::new(), last: None, listed: 0, asked_at: None, tries: 0 }
+        let (named, wanted) = (Vec::new(), VecDeque::new());
+        Asking { node, round, after: None, named, wanted, last: None, asked_at: None, tries: 0 }
+    }
+
+    /// Wants what was named and is not held at that ballot.
+    fn want(&mut self, held: impl Fn(&RegisterKey) -> Ballot) {
+        let lacking = self.named.iter().filter(|(key, ballot)| held(key) < *ballot);
+        self.wanted = lacking.map(|(key, _)| key.clone()).collect();
     }
 
     /// It answered: the next question is due.
@@ -447,6 +487,12 @@ impl Asking {
         self.asked_at = None;
         self.tries = 0;
     }
+}
+
+fn arc_print(acceptor: &Acceptor, ends: (Position, Position)) -> ArcPrint {
+    let mut held = ArcPrint::default();
+    acceptor.of_arc(ends, None).for_each(|(key, register)| held.add(key, register.state.version));
+    held
 }
 
 fn bytes_of(key: &RegisterKey, state: &State) -> usize {

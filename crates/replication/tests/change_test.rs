@@ -7,7 +7,8 @@ use bytes::Bytes;
 use membership::{BucketId, ClusterId, Epoch, Member, NodeId, Position, View};
 use replication::{
     AllBut, Ballot, Body, Change, Condition, Effects, Envelope, Event, Input, LogPosition, Message, Operation, Outbox,
-    Outcome, Receipt, Record, Refusal, RegisterKey, Replica, RequestId, RoundId, Rule, Terms, Ticket, Value, Write,
+    Outcome, Receipt, Record, Refusal, RegisterKey, Replica, RequestId, RoundId, Rule, State, Terms, Ticket, Value,
+    Write,
 };
 use stdx::{Instant, Prng, TraceContext};
 
@@ -26,6 +27,8 @@ struct Ring {
     events: Vec<(NodeId, Event)>,
     /// Nodes that nothing reaches and nothing leaves.
     away: BTreeSet<NodeId>,
+    /// Answers to a copy in which the first state is to be replaced by an older one.
+    spoil: u32,
     /// States that travelled by copying.
     fetched: u64,
     tickets: u64,
@@ -64,6 +67,7 @@ impl Ring {
             receipts: BTreeMap::new(),
             events: Vec::new(),
             away: BTreeSet::new(),
+            spoil: 0,
             fetched: 0,
             tickets: 0,
         };
@@ -108,9 +112,13 @@ impl Ring {
     }
 
     fn settle(&mut self) {
-        while let Some((from, Envelope { to, message, context })) = self.network.pop_front() {
-            if let Body::Fetched { entries, .. } = &message.body {
+        while let Some((from, Envelope { to, mut message, context })) = self.network.pop_front() {
+            if let Body::Fetched { entries, .. } = &mut message.body {
                 self.fetched += entries.len() as u64;
+                if self.spoil > 0 {
+                    self.spoil -= 1;
+                    (entries[0].1, entries[0].2) = (Ballot { counter: 1, node: NodeId(0) }, State::default());
+                }
             }
             if !self.away.contains(&from) && !self.away.contains(&to) {
                 self.tell(to, Input::Message { from, incarnation: 1, message, context });
@@ -371,6 +379,31 @@ fn an_interrupted_copy_is_resumed() {
     let share = ring.share(id(6)) as u64;
     assert!(ring.fetched <= share + 64, "{} keys travelled for a share of {share}", ring.fetched);
     ring.expect_filled();
+}
+
+/// Counted and fingerprinted on both sides; and a source that gives less than it named is found out by what it named.
+#[test]
+fn a_copy_is_what_the_sources_named() {
+    for spoil in [0, 3] {
+        let mut ring = Ring::new(5);
+        ring.fill();
+        ring.spoil = spoil;
+        let joining = ring.view.begin_join(newcomer(6, 2500)).expect("it may join");
+        ring.start(id(6), joining.clone());
+        ring.publish(joining);
+        ring.complete();
+        assert_eq!(ring.spoil, 0, "so many answers were spoilt");
+        let copied = |(_, event): &(NodeId, Event)| match event {
+            Event::ArcCopied { held, at_source, .. } => Some((*held, *at_source)),
+            _ => None,
+        };
+        let copied: Vec<_> = ring.events.iter().filter_map(copied).collect();
+        for (held, at_source) in &copied {
+            assert_eq!(held, at_source, "nobody writes meanwhile, {spoil} answers spoilt");
+        }
+        assert!(copied.iter().any(|(held, _)| held.registers > 0 && held.print != 0), "{copied:?}");
+        ring.expect_filled();
+    }
 }
 
 /// After a restart on an older view (its cache was not synced) a node takes part in nothing until it is told the newer.

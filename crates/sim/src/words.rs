@@ -52,10 +52,10 @@ impl fmt::Display for Words<'_> {
                 let after = after.as_ref().map_or(String::new(), |key| text(&key.key));
                 write!(f, "copy r{} to {high} {after}", short(round))
             }
-            Body::CopyPage { round, entries, more, total, .. } => {
+            Body::CopyPage { round, entries, more, held, .. } => {
                 write!(f, "copies r{} {}{}", short(round), entries.len(), if *more { " more" } else { "" })?;
                 entries.iter().try_for_each(|(key, ballot)| write!(f, " {} b{ballot}", text(&key.key)))?;
-                write!(f, " of {total}")
+                write!(f, " of {}", held.registers)
             }
             Body::Fetch { round, keys, .. } => {
                 write!(f, "fetch r{}", short(round))?;

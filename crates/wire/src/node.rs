@@ -11,7 +11,7 @@ use crate::http::Durability;
 /// confirmations of arcs, operations with a time, receipts with a time. 3 brought changes of membership: epochs of
 /// arcs, copying, views among nodes. 4 brought tokens that move when a member leaves, and lookups by neighbours alone.
 /// 5 brought available buckets.
-pub const PROTOCOL: u16 = 5;
+pub const PROTOCOL: u16 = 6;
 
 /// The first frame in both directions of every connection.
 #[derive(Clone, Debug, PartialEq, Eq)]

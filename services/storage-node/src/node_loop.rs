@@ -8,7 +8,7 @@ use client::consul::Consul;
 use client::fleet::{Directory, Fleet};
 use client::ring_changes::{self, RingChangeError};
 use membership::{ChangeError, NodeId, Position};
-use replication::{Answer, Effects, Event, Input, LogPosition, Ticket};
+use replication::{Answer, ArcPrint, Effects, Event, Input, LogPosition, Ticket};
 use runtime::{Clock, ConnectionId, LogEvent, LogThread, PeerEvent, Peers};
 use stdx::{Instant, TraceContext};
 use store::{Damage, SegmentId, framed_len};
@@ -512,7 +512,7 @@ impl NodeLoop {
                 Event::CatchUp { remaining } => tracing::info!(remaining, "catching up"),
                 Event::EpochDiffers { peer } => tracing::debug!(peer = %self.name_of(peer), "holds another view"),
                 Event::ViewLearned(view) => self.parts.discovery.directory.learn(view),
-                Event::ArcCopied { high, registers, total } => self.log_copied(high, registers, total),
+                Event::ArcCopied { high, held, at_source } => self.log_copied(high, held, at_source),
                 Event::ArcConfirmed { high, up_to } => tracing::trace!(%high, up_to, "an arc is confirmed"),
                 Event::Released { registers } => tracing::info!(registers, "others hold them now: dropped"),
                 Event::PeerFenced { peer, incarnation } => {
@@ -527,10 +527,16 @@ impl NodeLoop {
         }
     }
 
-    fn log_copied(&self, high: Position, registers: u64, total: u64) {
+    fn log_copied(&self, high: Position, held: ArcPrint, at_source: ArcPrint) {
         let status = self.parts.host.replica.transfer_status();
         let (copied, of, bytes) = (status.arcs_copied, status.arcs, status.bytes);
-        tracing::info!(arc = %high, registers, at_source = total, arcs_copied = copied, of, bytes, "an arc is copied");
+        let (registers, print) = (held.registers, format_args!("{:016x}", held.print));
+        // Writes that were under way make the two differ.
+        let (there, print_there) = (at_source.registers, format_args!("{:016x}", at_source.print));
+        tracing::info!(
+            arc = %high, registers, %print, at_source = there, print_at_source = %print_there, arcs_copied = copied, of,
+            bytes, "an arc is copied"
+        );
     }
 
     fn answer(&mut self, answer: Answer) {

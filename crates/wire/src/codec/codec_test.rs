@@ -2,8 +2,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use membership::{BucketId, ClusterId, Epoch, NodeId, Position};
 use proptest::prelude::*;
 use replication::{
-    Ballot, Body, Change, Condition, Effect, LedgerPosition, LockCall, Message, Operation, Outcome, Receipt, Record,
-    RegisterKey, Remembered, RequestId, RequestMemory, RoundId, State, Terms, Value, Version, Write,
+    ArcPrint, Ballot, Body, Change, Condition, Effect, LedgerPosition, LockCall, Message, Operation, Outcome, Receipt,
+    Record, RegisterKey, Remembered, RequestId, RequestMemory, RoundId, State, Terms, Value, Version, Write,
 };
 use stdx::TraceContext;
 
@@ -250,9 +250,9 @@ fn golden_bytes_of_control_frames() {
     check_golden("go away", Payload::GoAway, "");
     let hello = |sender| Payload::Hello(Hello { protocol: PROTOCOL, cluster: ClusterId(0xc1), sender });
     let node = Sender::Node { id: NodeId(0xa1), incarnation: 130, name: "n1".into() };
-    check_golden("hello of a node", hello(node), "05 c100000000000000 01 a100000000000000 8201 026e31");
+    check_golden("hello of a node", hello(node), "06 c100000000000000 01 a100000000000000 8201 026e31");
     let client = Sender::Client { name: "g".into() };
-    check_golden("hello of a client", hello(client), "05 c100000000000000 02 0167");
+    check_golden("hello of a client", hello(client), "06 c100000000000000 02 0167");
     let peer = chord::Peer { position: Position(7), node: NodeId(0xa1) };
     check_golden(
         "lookup",
@@ -314,8 +314,8 @@ fn golden_bytes_of_replica_messages() {
     let end = "0700000000000000";
     check("copy", Body::Copy { round, high, after: Some(key()) }, &format!("0f 06 {end} 01 {KEY}"));
     let entries = vec![(key(), ballot(9))];
-    let page = Body::CopyPage { round, entries, more: false, total: 5, floor: 300 };
-    check("copy page", page, &format!("10 06 01 {KEY} {ballot_9} 00 05 ac02"));
+    let page = Body::CopyPage { round, entries, more: false, held: ArcPrint { registers: 5, print: 9 }, floor: 300 };
+    check("copy page", page, &format!("10 06 01 {KEY} {ballot_9} 00 05 0900000000000000 ac02"));
     check("fetch", Body::Fetch { round, high, keys: vec![key()] }, &format!("11 06 {end} 01 {KEY}"));
     let entries = vec![(key(), ballot(9), state())];
     check("fetched", Body::Fetched { round, entries }, &format!("12 06 01 {KEY} {ballot_9} {STATE}"));

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use membership::{BucketId, Epoch, NodeId, Position, View};
 use replication::{
-    Ballot, Body, LedgerPosition, Message, Record, RegisterKey, Remembered, RequestId, RequestMemory, RoundId, State,
-    Value, Version,
+    ArcPrint, Ballot, Body, LedgerPosition, Message, Record, RegisterKey, Remembered, RequestId, RequestMemory,
+    RoundId, State, Value, Version,
 };
 
 use super::bytes_io::{Reader, Writer};
@@ -173,10 +173,11 @@ fn write_copying(w: &mut Writer<'_>, body: &Body) {
             w.fixed_u64(high.0);
             w.option(after.as_ref(), write_key);
         }
-        Body::CopyPage { round, entries, more, total, floor } => {
+        Body::CopyPage { round, entries, more, held, floor } => {
             begin(w, 16, *round);
             write_entries(w, entries, *more);
-            w.varint(*total);
+            w.varint(held.registers);
+            w.fixed_u64(held.print);
             w.varint(*floor);
         }
         Body::Fetch { round, high, keys } => {
@@ -204,7 +205,7 @@ fn read_copying(r: &mut Reader, tag: u8) -> Result<Body, CodecError> {
             round,
             entries: r.list(DIGEST_ENTRY_BYTES_MIN, |r| Ok((read_key(r)?, read_ballot(r)?)))?,
             more: r.bool()?,
-            total: r.varint()?,
+            held: ArcPrint { registers: r.varint()?, print: r.fixed_u64()? },
             floor: r.varint()?,
         },
         17 => Body::Fetch { round, high: Position(r.fixed_u64()?), keys: r.list(KEY_BYTES_MIN, read_key)? },

@@ -9,8 +9,8 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use replication::{
-    Ballot, Body, Change, Condition, Effect, LedgerPosition, LockCall, Message, Operation, Outcome, Receipt, Record,
-    Refusal, RegisterKey, Remembered, RequestId, RequestMemory, RoundId, State, Terms, Value, Version, Write,
+    ArcPrint, Ballot, Body, Change, Condition, Effect, LedgerPosition, LockCall, Message, Operation, Outcome, Receipt,
+    Record, Refusal, RegisterKey, Remembered, RequestId, RequestMemory, RoundId, State, Terms, Value, Version, Write,
 };
 use stdx::TraceContext;
 
@@ -135,8 +135,11 @@ pub(super) fn message() -> impl Strategy<Value = Message> {
             high: Position(high),
             after
         }),
-        (round(), vec((key(), ballot()), 0..4), any::<bool>(), number(), number())
-            .prop_map(|(round, entries, more, total, floor)| Body::CopyPage { round, entries, more, total, floor }),
+        (round(), vec((key(), ballot()), 0..4), any::<bool>(), number(), any::<u64>(), number()).prop_map(
+            |(round, entries, more, registers, print, floor)| {
+                Body::CopyPage { round, entries, more, held: ArcPrint { registers, print }, floor }
+            }
+        ),
         (round(), any::<u64>(), vec(key(), 0..4)).prop_map(|(round, high, keys)| Body::Fetch {
             round,
             high: Position(high),
