@@ -41,18 +41,14 @@ pub fn run(args: SimArgs) -> anyhow::Result<u8> {
                 None => std::thread::available_parallelism().map_or(1, usize::from),
             };
             let fleet = fleet_of(contract, planted);
+            name_the_seed_of_a_panic(fleet);
             let summary = command::run_fleet(fleet, (first, seeds), threads, until_found);
             match output.output {
                 Form::Json => out::json(&described(&summary, first, fleet))?,
                 Form::Table => out::bytes(summary.to_string().as_bytes())?,
             }
             if let Some((seed, _)) = &summary.first_violation {
-                let how = match (fleet.bug(), fleet) {
-                    (Some(bug), _) => format!(" --planted {bug}"),
-                    (None, Fleet::Available(_)) => " --contract available".to_owned(),
-                    (None, Fleet::Ordered(_)) => String::new(),
-                };
-                eprintln!("see it with: everring sim replay {seed}{how}");
+                eprintln!("see it with: everring sim replay {seed}{}", fleet.replay_flags());
             }
             Ok(exit_of(summary.first_violation.as_ref().map(|(_, violation)| violation)))
         }
@@ -80,6 +76,18 @@ fn fleet_of(contract: Contract, planted: Option<Fleet>) -> Fleet {
         Contract::Ordered => Fleet::Ordered(None),
         Contract::Available => Fleet::Available(None),
     })
+}
+
+/// A panic ends a release build at once, with no summary: so the panic itself tells which schedule it was.
+fn name_the_seed_of_a_panic(fleet: Fleet) {
+    let told_before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        told_before(panic);
+        if let Some(seed) = command::seed_under_way() {
+            let flags = fleet.replay_flags();
+            eprintln!("an assertion failed in seed {seed}; see it with: everring sim replay {seed}{flags}");
+        }
+    }));
 }
 
 /// How long this thread has been running on a processor: other work on the machine does not count. Zero where the

@@ -3,13 +3,14 @@
 //! Marks are kept by actor ("everything that it stamped for me up to here is here"), and say nothing of an arc that was
 //! not ours when the stamps were made. So each arc that a change has touched has a [`Tenure`]: in an arc that was
 //! *gained*, an actor's mark counts only once we have compared with its node since; of those who stamped before and are
-//! gone, we *inherit* how far the homes had come with whom we compared. The tenures are on disk.
+//! gone, be it that their node forgot them, we *inherit* how far the homes had come with whom we compared. The tenures
+//! are on disk.
 
 use std::collections::BTreeSet;
 
 use membership::{Arc, Epoch, NodeId, Position};
 
-use crate::version::VersionVector;
+use crate::version::{Actor, VersionVector};
 
 /// One arc of which this node is a home, or is to become one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,8 +29,9 @@ pub struct Tenure {
     pub sources: BTreeSet<NodeId>,
     /// Nodes with which we have compared in this epoch: each held then what the other did.
     pub compared: BTreeSet<NodeId>,
-    /// Of a gained arc: nodes with which we have compared since we gained it, and that held all they had stamped.
-    pub known: BTreeSet<NodeId>,
+    /// Of a gained arc: actors with whose nodes we have compared since we gained it, while they stamped as these and
+    /// held all that they had stamped so. It says nothing of who stamped there before and forgot it.
+    pub known: BTreeSet<Actor>,
     /// Of a gained arc: everything that an actor stamped up to here is here, or gone.
     pub inherited: VersionVector,
 }
@@ -65,7 +67,7 @@ impl Tenure {
                 (tenure.known, tenure.inherited) = (one.known.clone(), one.inherited.clone());
             }
             for other in olds {
-                tenure.known.retain(|node| other.known.contains(node));
+                tenure.known.retain(|actor| other.known.contains(actor));
                 tenure.inherited = tenure.inherited.common(&other.inherited);
             }
             // Of a part that was ours all along, marks tell; what another part inherited says nothing of it.
@@ -97,7 +99,6 @@ fn cover<'a>(before: &'a [Tenure], arc: &Arc) -> (Vec<&'a Tenure>, bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::version::Actor;
 
     const ME: NodeId = NodeId(1);
 
@@ -109,14 +110,17 @@ mod tests {
 
     /// How far we have come with one who has left.
     fn marks() -> VersionVector {
-        [(Actor { node: NodeId(9), birth: 1 }, 3)].into_iter().collect()
+        [(actor(9), 3)].into_iter().collect()
+    }
+
+    fn actor(id: u64) -> Actor {
+        Actor { node: NodeId(id), birth: 1 }
     }
 
     fn inherits(low: u64, high: u64, counter: u64, known: &[u64]) -> Tenure {
-        let actor = Actor { node: NodeId(9), birth: 1 };
         Tenure {
-            known: known.iter().map(|id| NodeId(*id)).collect(),
-            inherited: [(actor, counter)].into_iter().collect(),
+            known: known.iter().map(|id| actor(*id)).collect(),
+            inherited: [(actor(9), counter)].into_iter().collect(),
             ..Tenure::follow(&[], &arc(low, high, 2, &[2, 3, 4], Some(&[1, 2, 3])), ME, false, &marks())
         }
     }
@@ -139,7 +143,7 @@ mod tests {
         let before = [inherits(10, 20, 7, &[2, 3]), inherits(20, 30, 5, &[3, 4])];
         let joined = Tenure::follow(&before, &arc(10, 30, 3, &[1, 2, 3], None), ME, false, &marks());
         assert!(joined.gained && !joined.copied, "neither was copied");
-        assert_eq!(joined.known, BTreeSet::from([NodeId(3)]));
+        assert_eq!(joined.known, BTreeSet::from([actor(3)]));
         assert_eq!(joined.inherited.counter_max(), 5);
         let ours = Tenure::follow(&[], &arc(20, 30, 1, &[1, 2, 3], None), ME, true, &marks());
         let before = [inherits(10, 20, 7, &[2, 3]), ours];

@@ -151,7 +151,7 @@ impl Replica {
         if !tenure.gained || !self.rules.keep(Rule::MarksOfNewArcs) {
             return marked;
         }
-        let known = if actor == self.actor { tenure.copied } else { tenure.known.contains(&actor.node) };
+        let known = if actor == self.actor { tenure.copied } else { tenure.known.contains(&actor) };
         (known && marked) || counter <= tenure.inherited.get(actor)
     }
 
@@ -405,7 +405,7 @@ impl Replica {
 
     /// Everything that an actor stamped of this arc up to here is here, or gone.
     fn known_marks(&self, tenure: &Tenure) -> VersionVector {
-        let counts = |actor: Actor| !tenure.gained || tenure.known.contains(&actor.node);
+        let counts = |actor: Actor| !tenure.gained || tenure.known.contains(&actor);
         let mut marks: VersionVector =
             self.marks.iter().filter(|(actor, _)| counts(**actor)).map(|(actor, counter)| (*actor, *counter)).collect();
         if tenure.gained {
@@ -433,9 +433,9 @@ impl Replica {
             news |= tenure.compared.insert(node) && heeded;
             if tenure.gained {
                 if vouches {
-                    tenure.known.insert(node);
+                    tenure.known.insert(actor);
                 }
-                again |= !tenure.known.contains(&node);
+                again |= !tenure.known.contains(&actor);
                 tenure.inherited.merge(&pass.marks);
             }
             if pass.whole {

@@ -1,5 +1,6 @@
 //! What the command line runs: many seeds on some threads, or one seed again.
 
+use std::cell::Cell;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::str::FromStr;
@@ -48,6 +49,15 @@ impl Fleet {
     pub fn with_bugs() -> impl Iterator<Item = Fleet> {
         let ordered = Planted::ALL.into_iter().map(|planted| Fleet::Ordered(Some(planted)));
         ordered.chain(Rule::all().map(|rule| Fleet::Available(Some(rule))))
+    }
+
+    /// What follows the seed in the call that runs it again.
+    pub fn replay_flags(self) -> String {
+        match (self.bug(), self) {
+            (Some(bug), _) => format!(" --planted {bug}"),
+            (None, Fleet::Available(_)) => " --contract available".to_owned(),
+            (None, Fleet::Ordered(_)) => String::new(),
+        }
     }
 
     /// The planted bug's name.
@@ -217,8 +227,25 @@ fn sweep(first: u64, count: u64, threads: usize, until_found: bool, run: impl Fn
     summary
 }
 
-/// A broken assertion of a core is a violation like any other, and its seed must be known.
+thread_local! {
+    static UNDER_WAY: Cell<Option<u64>> = const { Cell::new(None) };
+}
+
+/// The seed that this thread is running, if it runs one of many: for the hook of a panic that ends the process.
+pub fn seed_under_way() -> Option<u64> {
+    UNDER_WAY.get()
+}
+
+/// A broken assertion of a core is a violation like any other, and its seed must be known. Where a panic ends the
+/// process, as in a release build, nothing is caught: there the panic's hook is to tell [`seed_under_way`].
 fn guarded(seed: u64, run: &impl Fn(u64) -> Ran) -> Ran {
+    UNDER_WAY.set(Some(seed));
+    let ran = caught(seed, run);
+    UNDER_WAY.set(None);
+    ran
+}
+
+fn caught(seed: u64, run: &impl Fn(u64) -> Ran) -> Ran {
     catch_unwind(AssertUnwindSafe(|| run(seed))).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
         let found = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without words").to_owned();
@@ -303,5 +330,23 @@ impl fmt::Display for Replay {
             None => writeln!(f, "all held"),
             Some(violation) => writeln!(f, "VIOLATION {violation}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_knows_its_seed_and_a_broken_assertion_is_told_with_it() {
+        let summary = sweep(7, 3, 2, false, |_| {
+            assert_ne!(seed_under_way(), Some(8), "the ninth life");
+            Ran { violation: None, ..Ran::default() }
+        });
+        let (seed, violation) = summary.first_violation.expect("one of three broke");
+        assert_eq!((seed, summary.violations, summary.schedules), (8, 1, 3));
+        assert_eq!(violation.invariant, "no_assertion_fails");
+        assert!(violation.found.contains("the ninth life"), "{}", violation.found);
+        assert_eq!(seed_under_way(), None);
     }
 }

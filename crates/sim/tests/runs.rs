@@ -101,6 +101,10 @@ fn what_was_found_stays_mended() {
         (3023, "rot before a last batch that ended with zeros was cut off as a torn tail"),
         (1256, "the same"),
         (2350, "the same, after a restart"),
+        (
+            1071,
+            "the end did not wait for the one who replaces a node that finds its damage only then: the judge's fault",
+        ),
     ];
     for (seed, once) in found {
         let violation = run(seed, Options::default()).violation;

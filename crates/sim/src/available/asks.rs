@@ -262,6 +262,11 @@ impl World {
     }
 
     fn plan_next(&mut self, client: usize) {
+        if self.swarm.renew_one_in.is_some_and(|one_in| self.prng.one_in(one_in)) && self.litmus.is_none() {
+            self.process_last += 1;
+            let process = self.process_last;
+            self.clients[client].renew(process);
+        }
         let wait = Duration::from_micros(self.prng.below(self.swarm.think_max.as_micros() as u64));
         self.at(wait, Happening::Next { client });
     }

@@ -71,6 +71,8 @@ pub struct Swarm {
     pub partition_max: Duration,
     /// The mean time between changes of membership; none for never.
     pub changes_every: Option<Duration>,
+    /// After one in so many operations, a client is another one; none for never.
+    pub renew_one_in: Option<u64>,
     /// What is made denser.
     pub theme: Theme,
 }
@@ -92,11 +94,22 @@ pub enum Theme {
     Replaced,
     /// Nothing is written to disks: who restarts is empty. Now and then nodes join and leave.
     Volatile,
+    /// Many nodes that share few arcs, so that clocks are far apart; nodes that are away for a moment only, and clients
+    /// that have seen little when they meet them.
+    Wide,
+    /// Nodes join and leave while the network is cut, so that the old and the new homes do not hear each other.
+    Rift,
 }
 
 impl Theme {
-    /// The theme of a seed: a quarter of all are plain.
+    /// The theme of a seed: about an eighth of all are plain.
     pub fn of(seed: u64) -> Theme {
+        // Seeds that once found something keep the theme that they had then: hence the odd choice.
+        match (seed % 16, seed / 16 % 2) {
+            (14, 0) | (11, 1) => return Theme::Wide,
+            (7, 1) => return Theme::Rift,
+            _ => {}
+        }
         match seed % 16 {
             1 | 9 => Theme::Crowded,
             2 | 5 | 10 | 13 => Theme::Hasty,
@@ -111,6 +124,11 @@ impl Theme {
 
 /// Away so shortly that what was under way to the node before still arrives.
 const DOWNTIME_SHORT: Duration = Duration::from_millis(4);
+
+/// A mean time of at least `least` milliseconds and less than `more` beyond that.
+fn every(prng: &mut Prng, least: u64, more: u64) -> Option<Duration> {
+    Some(Duration::from_millis(least + prng.below(more)))
+}
 
 impl Swarm {
     /// Draws a mix.
@@ -169,6 +187,7 @@ impl Swarm {
             stand_ins: true,
             partition_max: Duration::from_millis(1_500),
             changes_every: None,
+            renew_one_in: None,
             theme: Theme::Plain,
         }
     }
@@ -176,7 +195,6 @@ impl Swarm {
     /// Makes the theme's things denser.
     pub fn take_theme(&mut self, theme: Theme, prng: &mut Prng) {
         self.theme = theme;
-        let every = |prng: &mut Prng, least: u64, more: u64| Some(Duration::from_millis(least + prng.below(more)));
         match theme {
             Theme::Plain => {}
             Theme::Crowded => {
@@ -227,7 +245,31 @@ impl Swarm {
                 // What only one node had acknowledged goes with its memory.
                 self.keys[1] = [0; 4];
             }
+            Theme::Wide => self.take_wide(prng),
+            Theme::Rift => self.take_rift(prng),
         }
+    }
+
+    fn take_wide(&mut self, prng: &mut Prng) {
+        (self.nodes, self.tokens, self.clients) = (8, 1, 8);
+        self.keys = [[2, 4, 2, 1], [0; 4]];
+        self.operations = 400;
+        (self.renew_one_in, self.context_one_in) = (Some(2), 4);
+        self.crash_every = every(prng, 10, 60);
+        self.downtime_max = DOWNTIME_SHORT;
+        (self.power_cut_every, self.lose_disk_every, self.fill_every) = (None, None, None);
+        self.resets = false;
+    }
+
+    fn take_rift(&mut self, prng: &mut Prng) {
+        self.clients = 8;
+        self.hedge = Duration::from_millis(10);
+        self.keys = [[2, 1, 1, 1], [0; 4]];
+        self.operations = 500;
+        self.changes_every = every(prng, 50, 300);
+        self.partition_every = every(prng, 30, 150);
+        self.partition_max = Duration::from_millis(400);
+        self.lose_disk_every = None;
     }
 
     /// The load of a litmus test: its sessions, and fresh keys of single values for every round.
@@ -263,7 +305,7 @@ impl fmt::Display for Swarm {
         writeln!(f, "resets={} stand-ins 1 in {}", self.resets, self.stand_in_one_in)?;
         writeln!(f, "contexts 1 in {}, deletions 1 in {}", self.context_one_in, self.delete_one_in)?;
         writeln!(f, "passes every {:?}, patience {:?}, memory {} ms", self.pass_every, self.patience, self.memory_ms)?;
-        writeln!(f, "changes {}", every(&self.changes_every))?;
+        writeln!(f, "changes {}, another client 1 in {:?}", every(&self.changes_every), self.renew_one_in)?;
         writeln!(f, "theme {:?}, thinking up to {:?}, stand-ins {}", self.theme, self.think_max, self.stand_ins)
     }
 }

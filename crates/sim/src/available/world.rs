@@ -694,9 +694,8 @@ impl World {
         Ok(())
     }
 
-    /// Once requests are forgotten, no tombstone is left: unless a log was lost, with the one who could say
-    /// that all was
-    /// received.
+    /// Once requests are forgotten, no tombstone is left: unless a log was lost, with the one who could say that all
+    /// was received.
     fn bury_everything(&mut self) -> Result<(), Violation> {
         if self.disks_lost > 0
             || self.litmus.is_some()
@@ -738,6 +737,8 @@ impl std::fmt::Debug for Brief<'_> {
                         .try_for_each(|entry| write!(f, " {}~{:x}", entry.dot, entry.request.0 as u16))?;
                     write!(f, " past")?;
                     state.past.iter().try_for_each(|past| write!(f, " {}~{:x}", past.dot, past.request.0 as u16))?;
+                    let put_away = |l: &available::Ledger| write!(f, " {}: {} to {}", l.actor, l.sum, l.folded);
+                    state.ledgers.iter().try_for_each(put_away)?;
                 }
                 Ok(())
             }
@@ -775,9 +776,8 @@ fn formed_view(swarm: &Swarm, prng: &mut Prng) -> (View, KeyHasher) {
     (view, hasher)
 }
 
-/// Positions for a newcomer, each in the widest gap that is left. Plainer than what `membership` chooses, and drawn
-/// so that the
-/// seeds that once found something go on being the schedules that found it, however that is mended.
+/// Positions for a newcomer, each in the widest gap that is left. Plainer than what `membership` chooses, and drawn so
+/// that the seeds that once found something go on being the schedules that found it, however that is mended.
 fn tokens_in_widest_gaps(view: &View, count: usize, prng: &mut Prng) -> Vec<Position> {
     let mut all: Vec<Position> = view.members.iter().flat_map(|member| member.tokens.clone()).collect();
     let mut chosen = Vec::with_capacity(count);

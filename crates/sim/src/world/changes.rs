@@ -282,20 +282,27 @@ impl<C: chord::Rules> World<C> {
         self.at(Duration::ZERO, Happening::Start { node });
     }
 
-    /// Faults are over: what was begun gets done, and everybody hears of it.
-    pub(super) fn expect_changes_complete(&mut self) -> Result<(), Violation> {
-        let lost = self.view.members.iter().map(|member| member.id).find(|id| {
+    /// A member of the ring that never comes back.
+    pub(super) fn lost_member(&self) -> Option<NodeId> {
+        self.view.members.iter().map(|member| member.id).find(|id| {
             let mut processes = self.nodes.iter().filter(|node| node.id == *id);
             processes.all(|node| node.gone)
-        });
+        })
+    }
+
+    /// Faults are over: what was begun gets done, and everybody hears of it.
+    pub(super) fn expect_changes_complete(&mut self) -> Result<(), Violation> {
         let replaced = self.swarm.changes_every.is_some() || self.swarm.rot_every.is_some();
-        if let Some(gone) = lost.filter(|_| replaced) {
+        if let Some(gone) = self.lost_member().filter(|_| replaced) {
             self.replace(gone);
         }
+        // One that the faults left down may find only now, as it starts, that it is to be replaced.
         let done = |world: &World<C>| {
             let newest = world.view.epoch;
             let mut running = world.nodes.iter().filter(|node| !node.gone);
-            world.view.pending.is_empty() && running.all(|node| node.acting_epoch() == Some(newest))
+            world.view.pending.is_empty()
+                && running.all(|node| node.acting_epoch() == Some(newest))
+                && !(replaced && world.lost_member().is_some())
         };
         self.run_until(done, CHANGES_MAX)?;
         if done(self) {

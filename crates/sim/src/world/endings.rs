@@ -22,10 +22,10 @@ const WRITES_WHILE_FULL: usize = 6;
 impl<C: chord::Rules> World<C> {
     /// Everybody is a member and every pointer is right, within the time that repair may take.
     pub(super) fn expect_ideal_ring(&mut self, otherwise: &str) -> Result<(), Violation> {
-        let members = self.present_tokens();
-        self.run_until(|world| world.watch.members() == members && world.watch.ideal().is_ok(), RING_IDEAL_MAX)?;
-        if self.watch.members() != members {
-            let found = format!("{otherwise}: {} of {members} are members", self.watch.members());
+        let all_are_in = |world: &World<C>| world.watch.members() == world.present_tokens();
+        self.run_until(|world| all_are_in(world) && world.watch.ideal().is_ok(), RING_IDEAL_MAX)?;
+        if !all_are_in(self) {
+            let found = format!("{otherwise}: {} of {} are members", self.watch.members(), self.present_tokens());
             return Err(Violation { invariant: "the_ring_becomes_ideal", found });
         }
         self.watch.ideal().map_err(|violation| {

@@ -25,7 +25,7 @@ impl<C: chord::Rules> World<C> {
     /// tail, and nothing is promised of that.
     pub(super) fn rot(&mut self) {
         self.plan_fault(self.swarm.rot_every, |_| Happening::Rot);
-        if self.calm || !self.is_mended() || self.has_lost_member() {
+        if self.calm || !self.is_mended() || self.lost_member().is_some() {
             return;
         }
         let node = self.any_node();
@@ -97,10 +97,5 @@ impl<C: chord::Rules> World<C> {
             self.rotten = None;
         }
         self.rotten.is_none()
-    }
-
-    /// Whether some member of the ring never comes back.
-    fn has_lost_member(&self) -> bool {
-        self.nodes.iter().any(|node| node.gone && self.view.member(node.id).is_some())
     }
 }

@@ -14,18 +14,18 @@ use super::registers::{KEY_BYTES_MIN, read_key, read_value, read_view, write_key
 use super::tenures::{TENURE_BYTES_MIN, read_tenure, write_tenure};
 
 /// The shortest actor.
-const ACTOR_BYTES_MIN: usize = 8 + 1;
+pub(super) const ACTOR_BYTES_MIN: usize = 8 + 1;
 /// The shortest entry: dot, request, time, order, session, flag, body.
 const ENTRY_BYTES_MIN: usize = ACTOR_BYTES_MIN + 1 + 16 + 1 + 1 + 8 + 1 + 1;
 /// The shortest remembered request: dot, request, time, flag.
 const PAST_BYTES_MIN: usize = ACTOR_BYTES_MIN + 1 + 16 + 1 + 1;
 
-fn write_actor(w: &mut Writer<'_>, actor: Actor) {
+pub(super) fn write_actor(w: &mut Writer<'_>, actor: Actor) {
     w.fixed_u64(actor.node.0);
     w.varint(actor.birth);
 }
 
-fn read_actor(r: &mut Reader) -> Result<Actor, CodecError> {
+pub(super) fn read_actor(r: &mut Reader) -> Result<Actor, CodecError> {
     Ok(Actor { node: NodeId(r.fixed_u64()?), birth: r.varint()? })
 }
 
@@ -744,7 +744,7 @@ pub(super) fn write_record(w: &mut Writer<'_>, record: &Record) {
             w.fixed_u128(request.0);
         }
         Record::Homes { epoch, tenures } => {
-            begin(w, 9, epoch.0);
+            begin(w, 10, epoch.0);
             w.list(tenures, write_tenure);
         }
     }
@@ -760,7 +760,7 @@ pub(super) fn read_record(r: &mut Reader) -> Result<Record, CodecError> {
         6 => Record::Whole,
         7 => Record::Hint { id: r.varint()?, write: read_write(r)?, session: r.fixed_u64()?, deps: r.varint()? },
         8 => Record::HintGone { id: r.varint()?, request: RequestId(r.fixed_u128()?) },
-        9 => Record::Homes { epoch: Epoch(r.varint()?), tenures: r.list(TENURE_BYTES_MIN, read_tenure)? },
+        10 => Record::Homes { epoch: Epoch(r.varint()?), tenures: r.list(TENURE_BYTES_MIN, read_tenure)? },
         tag => return Err(CodecError::UnknownTag { noun: "record", tag }),
     })
 }

@@ -69,7 +69,7 @@ fn what_is_known_of_arcs_is_read_back() {
         copied: false,
         sources: nodes(&[1]),
         compared: nodes(&[1, 2]),
-        known: nodes(&[1, 2, u64::MAX]),
+        known: [1, 2, u64::MAX].map(|id| Actor { node: NodeId(id), birth: id }).into(),
         inherited: marks(),
     };
     let record = Record::Homes { epoch: Epoch(301), tenures: vec![tenure, Tenure::default()] };

@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use available::Tenure;
 use membership::{Epoch, NodeId, Position};
 
-use super::available::{read_vector, write_vector};
+use super::available::{ACTOR_BYTES_MIN, read_actor, read_vector, write_actor, write_vector};
 use super::bytes_io::{Reader, Writer};
 use super::error::CodecError;
 
-/// The shortest tenure of an arc: its ends, epoch, two flags, three sets of nodes, a vector.
+/// The shortest tenure of an arc: its ends, epoch, two flags, two sets of nodes, one of actors, a vector.
 pub(super) const TENURE_BYTES_MIN: usize = 16 + 1 + 2 + 3 + 1;
 
 pub(super) fn write_tenure(w: &mut Writer<'_>, tenure: &Tenure) {
@@ -18,9 +18,11 @@ pub(super) fn write_tenure(w: &mut Writer<'_>, tenure: &Tenure) {
     w.varint(tenure.epoch.0);
     w.bool(tenure.gained);
     w.bool(tenure.copied);
-    for nodes in [&tenure.sources, &tenure.compared, &tenure.known] {
+    for nodes in [&tenure.sources, &tenure.compared] {
         write_nodes(w, nodes);
     }
+    w.varint(tenure.known.len() as u64);
+    tenure.known.iter().for_each(|actor| write_actor(w, *actor));
     write_vector(w, &tenure.inherited);
 }
 
@@ -33,7 +35,7 @@ pub(super) fn read_tenure(r: &mut Reader) -> Result<Tenure, CodecError> {
         copied: r.bool()?,
         sources: read_nodes(r)?,
         compared: read_nodes(r)?,
-        known: read_nodes(r)?,
+        known: r.list(ACTOR_BYTES_MIN, read_actor)?.into_iter().collect(),
         inherited: read_vector(r)?,
     })
 }
