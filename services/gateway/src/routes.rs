@@ -15,6 +15,8 @@ pub enum Call {
     Buckets,
     /// `GET|PUT|DELETE /v1/buckets/{bucket}`
     Bucket(Verb, String),
+    /// `GET|HEAD /v1/kv/{bucket}`
+    List(String),
     /// `GET|HEAD|PUT|POST|DELETE /v1/kv/{bucket}/{key}`
     Record(Verb, String, String),
     /// `GET /v1/requests/{id}`
@@ -91,6 +93,7 @@ pub const ROUTES: &[Route] = &[
         verbs: &[Verb::Get, Verb::Head, Verb::Put, Verb::Delete],
         summary: "A bucket's definition",
     },
+    Route { pattern: "/v1/kv/{bucket}", verbs: READ, summary: "Which keys there are" },
     Route {
         pattern: "/v1/kv/{bucket}/{key}",
         verbs: &[Verb::Get, Verb::Head, Verb::Put, Verb::Post, Verb::Delete],
@@ -148,10 +151,7 @@ pub fn parse(method: &str, path: &str) -> Result<Call, Refuse> {
             ("/v1/locks/{name}", verb.map(|verb| Call::Lock(verb, name)))
         }
         ["v1", "locks", name, "renew"] => ("/v1/locks/{name}/renew", Some(Call::LockRenewal(decode_key(name)?))),
-        ["v1", "kv", bucket] if verb.is_some_and(|verb| !verb.writes()) => {
-            decode(bucket)?;
-            return Err(Refuse::not_offered("listing a bucket", "read keys by name"));
-        }
+        ["v1", "kv", bucket] => ("/v1/kv/{bucket}", Some(Call::List(decode(bucket)?))),
         ["v1", "kv", bucket, key] => {
             let (bucket, key) = (decode(bucket)?, decode_key(key)?);
             ("/v1/kv/{bucket}/{key}", verb.map(|verb| Call::Record(verb, bucket, key)))
@@ -175,6 +175,7 @@ pub fn pattern(call: &Call) -> &'static str {
     match call {
         Call::Buckets => "/v1/buckets",
         Call::Bucket(..) => "/v1/buckets/{bucket}",
+        Call::List(_) => "/v1/kv/{bucket}",
         Call::Record(..) => "/v1/kv/{bucket}/{key}",
         Call::Request(_) => "/v1/requests/{id}",
         Call::Lock(..) => "/v1/locks/{name}",
@@ -268,7 +269,8 @@ mod tests {
         assert_eq!(code("GET", "/v1/locks"), "no-such-path");
         assert_eq!(code("GET", "/v1/locks/"), "bad-key");
         assert_eq!(code("POST", "/v1/sessions"), "not-offered");
-        assert_eq!(code("GET", "/v1/kv/records"), "not-offered");
+        assert_eq!(code("PUT", "/v1/kv/records"), "method");
+        assert_eq!(code("GET", "/v1/kv/%zz"), "bad-request");
     }
 
     #[test]
@@ -276,6 +278,7 @@ mod tests {
         for (method, path) in [
             ("GET", "/v1/buckets"),
             ("PUT", "/v1/buckets/b"),
+            ("GET", "/v1/kv/b"),
             ("POST", "/v1/kv/b/k"),
             ("GET", "/v1/requests/r"),
             ("PUT", "/v1/locks/l"),

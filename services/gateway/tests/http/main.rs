@@ -5,6 +5,7 @@ mod available;
 mod buckets;
 mod failover;
 mod fake;
+mod listing;
 mod locks;
 mod problems;
 mod records;
