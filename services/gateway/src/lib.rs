@@ -24,6 +24,8 @@ mod ask;
 mod available_answers;
 mod available_ask;
 mod available_records;
+mod backups;
+mod batch;
 mod bucket_calls;
 pub mod buckets;
 mod catalog;

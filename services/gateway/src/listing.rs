@@ -158,7 +158,7 @@ fn link(bucket: &str, prefix: &str, limit: u32, cursor: &str) -> String {
 }
 
 /// Percent-encodes all but unreserved characters (RFC 3986).
-fn encoded(text: &str) -> String {
+pub(crate) fn encoded(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {

@@ -32,6 +32,8 @@ pub fn configure(config: &mut ServiceConfig) {
         "/v1/buckets/{bucket}",
         "/v1/kv/{bucket}",
         "/v1/kv/{bucket}/{key}*",
+        "/v1/backup/{bucket}",
+        "/v1/batch",
         "/v1/requests/{id}",
         "/v1/locks/{name}",
         "/v1/locks/{name}/renew",
@@ -115,7 +117,7 @@ async fn in_place(
     let context = span.context();
     let writes = match &call {
         Call::Record(verb, ..) | Call::Bucket(verb, _) | Call::Lock(verb, _) => verb.writes(),
-        Call::LockRenewal(_) => true,
+        Call::LockRenewal(_) | Call::Batch => true,
         _ => false,
     };
     let admit = || {
@@ -130,6 +132,8 @@ async fn in_place(
     match call {
         Call::Record(verb, bucket, key) => incoming.record(verb, &bucket, &key, body).await,
         Call::List(bucket) => incoming.list(&bucket).await,
+        Call::Backup(bucket) => incoming.backup(&bucket).await,
+        Call::Batch => incoming.batch(body).await.map_err(Refuse::outcome_or_not_done),
         Call::Buckets => incoming.buckets().await,
         Call::Bucket(verb, name) => incoming.bucket(verb, &name, body).await,
         Call::Request(id) => incoming.outcome(&id).await,

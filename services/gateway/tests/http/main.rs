@@ -2,6 +2,8 @@
 //! the interface promises, whatever the nodes do.
 
 mod available;
+mod backups;
+mod batch;
 mod buckets;
 mod failover;
 mod fake;
