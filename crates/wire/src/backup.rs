@@ -1,7 +1,7 @@
 //! The words of a backup: what a gateway tells of a bucket, key by key, and what a backup's file holds.
 //!
 //! A file is JSON, one document a line: [`Head`], then the entries of each arc followed by an [`ArcEnd`], at last an
-//! [`End`] with counts and a fingerprint of every byte before it. So it can be read with any tool, and a file that was
+//! [`End`] with counts and a fingerprint of all that. So it can be read with any tool, and a file that was
 //! cut off or changed is told from a whole one before anything is done with it.
 
 use serde::{Deserialize, Serialize};
@@ -116,7 +116,8 @@ pub struct End {
     pub arcs: u64,
     /// When the backup was complete, milliseconds of the Unix epoch.
     pub ended_ms: u64,
-    /// BLAKE3 of all lines before this one, line ends included, in hex.
+    /// BLAKE3, in hex, of all lines before this one, line ends included, and of this one with an empty fingerprint and
+    /// without its end.
     pub fingerprint: String,
 }
 

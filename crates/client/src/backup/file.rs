@@ -122,9 +122,9 @@ impl FileWriter {
 
     /// Writes the last line, sees it to the disk, and gives the file its name: its length and its fingerprint.
     pub(super) fn finish(mut self, ended_ms: u64) -> Result<(u64, String), FileError> {
-        let fingerprint = self.hasher.finalize().to_hex().to_string();
-        let end = End { end: self.at.entries, arcs: self.at.arcs, ended_ms, fingerprint: fingerprint.clone() };
-        self.line(&end)?;
+        let end = End { end: self.at.entries, arcs: self.at.arcs, ended_ms, fingerprint: String::new() };
+        let fingerprint = fingerprint_of(&self.hasher, &end)?;
+        self.line(&End { fingerprint: fingerprint.clone(), ..end })?;
         self.out.flush()?;
         self.out.get_ref().sync_all()?;
         fs::rename(&self.part, &self.path)?;
@@ -215,7 +215,7 @@ impl FileReader {
                 }
                 BackupLine::End(end) => {
                     let whole = end.end == self.entries && end.arcs == self.arcs && self.arc_entries == 0;
-                    if !whole || end.fingerprint != self.hasher.finalize().to_hex().as_str() {
+                    if !whole || end.fingerprint != fingerprint_of(&self.hasher, &end)? {
                         return Err(self.damaged("what comes before is not what was written"));
                     }
                     self.end = Some(end);
@@ -245,6 +245,14 @@ impl FileReader {
     fn damaged(&self, what: &str) -> FileError {
         FileError::Damaged { line: self.line, what: what.to_owned() }
     }
+}
+
+/// The fingerprint of what was hashed so far, and of what the last line says beside it.
+fn fingerprint_of(before: &blake3::Hasher, end: &End) -> Result<String, FileError> {
+    let bare = End { fingerprint: String::new(), ..end.clone() };
+    let mut hasher = before.clone();
+    hasher.update(&serde_json::to_vec(&bare).map_err(std::io::Error::from)?);
+    Ok(hasher.finalize().to_hex().to_string())
 }
 
 /// The version that a first line names which is of another form than ours.
@@ -315,13 +323,13 @@ mod tests {
             fs::write(&changed, &whole[..length]).expect("room");
             let why = check(&changed).expect_err("cut off");
             let first = whole.iter().position(|byte| *byte == b'\n').expect("lines");
-            assert_eq!(length > first, matches!(why, FileError::CutOff { .. }), "{length}: {why:?}");
+            assert_eq!(length >= first, matches!(why, FileError::CutOff { .. }), "{length}: {why:?}");
         }
         for at in 0..whole.len() {
             let mut bytes = whole.clone();
             bytes[at] ^= 1;
             fs::write(&changed, &bytes).expect("room");
-            assert!(check(&changed).is_err(), "byte {at}");
+            assert!(check(&changed).is_err(), "byte {at} of {}", String::from_utf8_lossy(&bytes));
         }
         fs::write(&changed, [&whole[..], b"\n"].concat()).expect("room");
         assert!(matches!(check(&changed), Err(FileError::Damaged { .. })), "more behind the end");
