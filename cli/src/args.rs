@@ -55,6 +55,10 @@ pub enum Command {
     Add(people::AddArgs),
     /// Hold a lock while a command runs; or take, renew or give one back.
     Lock(lock::LockArgs),
+    /// Save all that a bucket holds to a file, each arc of the ring as it was at one point of its order.
+    Backup(crate::backup::BackupArgs),
+    /// Write what a file holds into a bucket, as new writes.
+    Restore(crate::backup::RestoreArgs),
     /// Show which node holds a key, and how that was found out.
     Route(people::RouteArgs),
     /// Show the members of the ring, or let some of them leave.

@@ -13,6 +13,7 @@
 
 mod args;
 mod ask_discovery;
+mod backup;
 mod check;
 mod cluster;
 mod duration;
@@ -74,6 +75,8 @@ fn carry_out(command: Command, logs: Option<String>) -> anyhow::Result<u8> {
         Command::Del(args) => people::del(args),
         Command::Add(args) => people::add(args),
         Command::Lock(args) => lock::run(args),
+        Command::Backup(args) => backup::save(args),
+        Command::Restore(args) => backup::restore(args),
         Command::Route(args) => people::route(args),
         Command::Ring(args) => ring::run(args),
         Command::Explain(args) => people::explain(args),

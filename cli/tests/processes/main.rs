@@ -1,6 +1,7 @@
 //! The program as people meet it: real processes, real signals, real sockets.
 
 mod available;
+mod backup;
 mod chaos;
 mod check;
 mod consul;

@@ -26,6 +26,7 @@ mod coordinate;
 mod hints;
 mod io;
 mod kind;
+mod listing;
 mod message;
 mod operation;
 mod passes;
@@ -47,6 +48,7 @@ pub use apply::{ELEMENTS_MAX, SIBLINGS_MAX, STATE_BYTES_MAX, fits, show};
 pub use config::{Config, Durability};
 pub use io::{Answer, Effects, Envelope, Event, Input, Outbox};
 pub use kind::{Kind, UnknownKind};
+pub use listing::{LISTED_MAX, Listing, ListingPage};
 pub use message::{Body, Claim, Message, Record};
 pub use operation::{
     Action, Change, Effect, Level, Operation, Outcome, Past, Rank, Receipt, Refusal, Seen, Shown, Write,

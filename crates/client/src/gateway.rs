@@ -26,10 +26,10 @@ use wire::http::{Level, Problem, Receipt, RingAnswer, RouteAnswer, WriteOutcome,
 /// A client of several gateways that serve the same ring. Cheap to clone; clones share connections and preferences.
 #[derive(Clone)]
 pub struct GatewayClient {
-    http: reqwest::Client,
-    gateways: Arc<[String]>,
+    pub(crate) http: reqwest::Client,
+    pub(crate) gateways: Arc<[String]>,
     /// Which gateway is asked first: the last one that answered.
-    preferred: Arc<AtomicUsize>,
+    pub(crate) preferred: Arc<AtomicUsize>,
     /// What is left for retries after a refusal, in thousandths of a retry.
     budget_milli: Arc<AtomicI64>,
 }
@@ -115,6 +115,8 @@ pub struct Request {
     pub fence: Option<u64>,
     /// `?consistency=`; none for the bucket's own level.
     pub level: Option<Level>,
+    /// How long the value lives (`?ttl=`), in milliseconds; none for as long as the bucket says. Puts only.
+    pub ttl_ms: Option<u64>,
     /// The session's newest `Everring-Token`; none begins a session.
     pub token: Option<String>,
     /// The id that makes retries harmless; see [`request_id`].
@@ -268,7 +270,7 @@ const BACKOFF_MAX_MS: u64 = 100;
 const KEY_PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
 
 /// The same for what is one segment of a path.
-const NAME_PLAIN: &AsciiSet = &KEY_PLAIN.add(b'/');
+pub(crate) const NAME_PLAIN: &AsciiSet = &KEY_PLAIN.add(b'/');
 
 /// A new request id: a UUIDv7, whose time tells the replicas when the request was first sent.
 pub fn request_id() -> String {
@@ -285,6 +287,7 @@ impl Request {
             condition: Condition::Always,
             fence: None,
             level: None,
+            ttl_ms: None,
             token: None,
             request_id: request_id(),
             deadline: Duration::from_secs(1),
@@ -348,7 +351,8 @@ impl Request {
             }
         };
         let level = self.level.map(|level| format!("consistency={}", level.name()));
-        let query = change.into_iter().chain(level).collect::<Vec<_>>().join("&");
+        let ttl = self.ttl_ms.map(|ttl_ms| format!("ttl={ttl_ms}ms"));
+        let query = change.into_iter().chain(level).chain(ttl).collect::<Vec<_>>().join("&");
         let mark = if query.is_empty() { "" } else { "?" };
         format!("/v1/kv/{bucket}/{key}{mark}{query}")
     }
@@ -763,7 +767,7 @@ pub fn siblings(body: &[u8]) -> Result<Vec<Sibling>, AskError> {
 }
 
 /// Full jitter: a random wait below a bound that doubles with each attempt.
-fn backoff(attempt: u32) -> Duration {
+pub(crate) fn backoff(attempt: u32) -> Duration {
     let bound_ms = (4u64 << attempt.min(8)).min(BACKOFF_MAX_MS);
     Duration::from_micros(rand::random_range(0..=bound_ms * 1_000))
 }

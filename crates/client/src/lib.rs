@@ -5,6 +5,7 @@
 //! - [`registration`]: keeps one service registered and its TTL check fresh.
 //! - [`fleet`]: the view of the ring and the nodes' addresses, followed by blocking queries.
 //! - [`gateway`]: the HTTP client of the gateway.
+//! - [`backup`]: a bucket to a file, and back.
 //! - [`ring_forming`]: how a storage node enters the ring's view, and how it gets its incarnation.
 //!
 //! What this crate is *not*: it decides nothing about ownership (that is `membership`), and nothing about who is alive
@@ -16,6 +17,7 @@
 //! Source: Consul's HTTP API documentation (blocking queries, consistency modes, KV store, agent checks).
 
 mod backoff;
+pub mod backup;
 pub mod consul;
 mod consul_line;
 mod consul_types;

@@ -5,6 +5,7 @@ use std::ops::Bound;
 
 use membership::{Epoch, Position};
 
+use crate::cut::Watches;
 use crate::message::{LogPosition, Record, State};
 use crate::rules::{Rule, Rules};
 use crate::types::{Ballot, RegisterKey};
@@ -47,7 +48,9 @@ pub(crate) enum Vote {
 /// All registers of a node, its Lamport counter and its ceiling.
 #[derive(Debug)]
 pub(crate) struct Acceptor {
-    registers: BTreeMap<RegisterKey, Register>,
+    pub(crate) registers: BTreeMap<RegisterKey, Register>,
+    /// What cuts of arcs that are being taken want to be set aside.
+    pub(crate) watches: Watches,
     /// Registers whose value ends some day, by that day.
     endings: BTreeSet<(u64, RegisterKey)>,
     counter: u64,
@@ -72,6 +75,7 @@ impl Acceptor {
     pub fn new() -> Acceptor {
         Acceptor {
             registers: BTreeMap::new(),
+            watches: Watches::default(),
             endings: BTreeSet::new(),
             counter: 0,
             floor: 0,
@@ -147,6 +151,8 @@ impl Acceptor {
 
     /// Notes that something is chosen at `ballot`, whether or not it is what is held.
     pub fn note_chosen(&mut self, key: &RegisterKey, ballot: Ballot) {
+        self.save_for_cuts(key, ballot);
+        self.note_chosen_for_cuts(key, ballot);
         let register = self.registers.entry(key.clone()).or_default();
         register.chosen = register.chosen.max(ballot);
     }
@@ -281,6 +287,7 @@ impl Acceptor {
     }
 
     fn take(&mut self, key: &RegisterKey, ballot: Ballot, state: &State, persist: &mut Vec<(LogPosition, Record)>) {
+        self.save_for_cuts(key, ballot);
         let register = self.registers.entry(key.clone()).or_default();
         let before = if register.accepted == Ballot::ZERO { 0 } else { size_of(key, &register.state) };
         assert!(ballot > register.accepted, "an accepted ballot only grows");

@@ -178,6 +178,14 @@ impl<R: Rules> Replica<R> {
         self.catch_up_timer(pause);
     }
 
+    /// A register is known to lag.
+    pub(crate) fn catch_up_with(&mut self, key: RegisterKey) {
+        if self.catch_up.lagging.len() < LAGGING_MAX {
+            self.catch_up.lagging.insert(key);
+            self.catch_up_timer(Duration::ZERO);
+        }
+    }
+
     fn catch_up_timer(&mut self, after: Duration) {
         let at = self.now + after;
         if self.catch_up.timer_at.is_some_and(|set| set <= at) {

@@ -26,7 +26,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use membership::{Epoch, NodeId, Position, ReplicaSets, Ring};
+use membership::{BucketId, Epoch, NodeId, Position, ReplicaSets, Ring};
 use stdx::{Instant, TraceContext};
 
 use crate::io::{Event, Outbox, Ticket};
@@ -171,6 +171,7 @@ impl<R: Rules> Replica<R> {
 
     /// Forgets what was confirmed of an arc, and what is being; those who waited for it.
     fn drop_confirmations(&mut self, high: Position) -> Vec<Patient> {
+        self.close_cut(high);
         let Some(arc) = self.confirmations.arcs.remove(&high) else { return Vec::new() };
         if let Some(running) = arc.running {
             self.confirmations.rounds.remove(&running.round);
@@ -284,9 +285,10 @@ impl<R: Rules> Replica<R> {
         self.confirmations.begun += 1;
         let began = self.confirmations.begun - 1;
         let timer_at = self.now + self.jittered(RESEND_AFTER);
+        let for_cut = self.cut_context(arc);
         let view = self.confirmations.arcs.entry(arc).or_default();
         view.asked_up_to = up_to;
-        let context = view.patient.first().map_or(TraceContext::NONE, |patient| patient.waiting.context);
+        let context = view.patient.first().map_or(for_cut, |patient| patient.waiting.context);
         view.running = Some(Running {
             round,
             up_to,
@@ -301,7 +303,13 @@ impl<R: Rules> Replica<R> {
         });
         self.confirmations.rounds.insert(round, arc);
         self.timers.insert((timer_at, Timer::Confirm(round)));
+        self.open_cut(arc, up_to, began);
         self.ask_all_to_confirm(arc, out);
+    }
+
+    /// Whether a confirmation of the arc is under way.
+    pub(crate) fn is_confirming(&self, arc: Position) -> bool {
+        self.confirmations.arcs.get(&arc).is_some_and(|view| view.running.is_some())
     }
 
     /// How many confirmations have begun: one that begins from now on has this number or a higher one.
@@ -445,7 +453,11 @@ impl<R: Rules> Replica<R> {
                 unfinished.insert(key.clone(), ballot);
             }
         }
+        let above = running.voters.keys().filter(|(_, ballot)| ballot.counter > running.up_to);
+        let above: BTreeSet<BucketId> = above.map(|(key, _)| key.bucket).collect();
+        let unsettled = unfinished.clone();
         running.unfinished = if self.rules.keeps(Rule::FinishReported) { unfinished } else { BTreeMap::new() };
+        self.note_reported_for_cut(arc, above, unsettled);
         for (key, ballot) in chosen {
             self.note_chosen(&key, ballot);
         }
@@ -509,6 +521,7 @@ impl<R: Rules> Replica<R> {
         self.confirmations.rounds.remove(&running.round);
         self.timers.remove(&(running.timer_at, Timer::Confirm(running.round)));
         out.events.push(Event::ArcConfirmed { high: arc, up_to: running.up_to });
+        self.confirm_cut(arc, running.began);
         self.transfer_confirmed(arc, running.began, out);
         for patient in patients {
             // Those whose deadline has passed were answered.
@@ -523,7 +536,7 @@ impl<R: Rules> Replica<R> {
         let around = self.jittered(RESEND_AFTER);
         let at = self.now + around;
         let open: BTreeSet<Ticket> = self.open_tickets(&arc);
-        let copies = !self.is_copied(arc);
+        let copies = !self.is_copied(arc) || self.awaits_cut(arc);
         let Some(view) = self.confirmations.arcs.get_mut(&arc) else { return };
         view.patient.retain(|patient| patient.waiting.ticket.is_some_and(|ticket| open.contains(&ticket)));
         if view.patient.is_empty() && !copies {

@@ -3,6 +3,7 @@
 use membership::{NodeId, Position, View};
 use stdx::{Instant, TraceContext};
 
+use crate::cut::{Scan, ScanOutcome};
 use crate::message::{LogPosition, Message, Record};
 use crate::transfer::ArcPrint;
 use crate::types::{Operation, Outcome, Receipt};
@@ -24,6 +25,17 @@ pub enum Input {
         deadline: Instant,
         /// The shell's wall clock, milliseconds of the Unix epoch; ages the request memory, orders nothing.
         wall_ms: u64,
+        /// The trace it belongs to.
+        context: TraceContext,
+    },
+    /// A question about a bucket's keys on a stretch of the ring. Answered exactly once, by `deadline` at the latest.
+    Scan {
+        /// Whom to answer.
+        ticket: Ticket,
+        /// What is wanted.
+        scan: Scan,
+        /// When the asker stops waiting.
+        deadline: Instant,
         /// The trace it belongs to.
         context: TraceContext,
     },
@@ -149,6 +161,7 @@ pub struct Outbox {
     pub(crate) persist: Vec<(LogPosition, Record)>,
     pub(crate) send: Vec<Envelope>,
     pub(crate) answers: Vec<Answer>,
+    pub(crate) scans: Vec<(Ticket, ScanOutcome)>,
     pub(crate) events: Vec<Event>,
 }
 
@@ -161,6 +174,8 @@ pub struct Effects {
     pub send: Vec<Envelope>,
     /// Operations to answer.
     pub answers: Vec<Answer>,
+    /// Scans to answer.
+    pub scans: Vec<(Ticket, ScanOutcome)>,
     /// What to tell people.
     pub events: Vec<Event>,
 }
@@ -172,6 +187,7 @@ impl Outbox {
             persist: std::mem::take(&mut self.persist),
             send: std::mem::take(&mut self.send),
             answers: std::mem::take(&mut self.answers),
+            scans: std::mem::take(&mut self.scans),
             events: std::mem::take(&mut self.events),
         }
     }

@@ -8,12 +8,14 @@
 //! with an accept, a chosen state taught to those that lag) are argued where they stand.
 //!
 //! `confirm.rs` and `ledger.rs` add the level sequential: floors, confirmations of arcs, and reads without a message.
+//! `cut.rs` shows a bucket's keys on an arc as they were at one point of the order of all operations.
 
 mod acceptor;
 mod apply;
 mod catch_up;
 mod confirm;
 mod coordinator;
+mod cut;
 mod io;
 mod ledger;
 mod lock;
@@ -27,6 +29,7 @@ mod types;
 mod view_change;
 
 pub use apply::VALUE_BYTES_MAX;
+pub use cut::{SCAN_ENTRIES_MAX, Scan, ScanEntry, ScanOutcome, ScanPage};
 pub use io::{Answer, Effects, Envelope, Event, Input, Outbox, Ticket};
 pub use ledger::LedgerPosition;
 pub use lock::{Holder, Lock, WAITERS_MAX, Waiter};

@@ -9,6 +9,7 @@ use stdx::{Instant, Prng, TraceContext};
 use crate::acceptor::{Acceptor, Vote};
 use crate::catch_up::CatchUp;
 use crate::confirm::{Confirmations, NOBODY, ReportPage};
+use crate::cut::Cuts;
 use crate::io::{Answer, Envelope, Input, Outbox, Ticket};
 use crate::ledger::Ledger;
 use crate::message::{Body, LogPosition, Message, Record, RoundId};
@@ -42,6 +43,7 @@ pub struct Replica<R: Rules = Correct> {
     pub(crate) catch_up: CatchUp,
     pub(crate) ledger: Ledger,
     pub(crate) confirmations: Confirmations,
+    pub(crate) cuts: Cuts,
     pub(crate) transfer: Transfer,
     pub(crate) membership: Membership,
     round_last: RoundId,
@@ -79,6 +81,8 @@ pub(crate) enum Timer {
     Transfer,
     /// The next registers that are not ours any more are looked for.
     Release,
+    /// A cut is taken again, or somebody waits for one no longer.
+    Cut,
 }
 
 impl Replica {
@@ -112,6 +116,7 @@ impl<R: Rules> Replica<R> {
             catch_up: CatchUp::default(),
             ledger: Ledger::default(),
             confirmations: Confirmations::default(),
+            cuts: Cuts::default(),
             transfer: Transfer::default(),
             membership: Membership::default(),
             round_last,
@@ -162,6 +167,7 @@ impl<R: Rules> Replica<R> {
                 self.acceptor.observe(since.counter, &mut out.persist);
                 self.handle_operation(waiting, out);
             }
+            Input::Scan { ticket, scan, deadline, context } => self.handle_scan(ticket, scan, deadline, context, out),
             Input::Message { from, incarnation, message, context } => {
                 if from != self.me && self.is_heeded(from, incarnation, context, out) {
                     self.acceptor.observe(message.counter, &mut out.persist);
@@ -190,6 +196,11 @@ impl<R: Rules> Replica<R> {
         self.settle_inbox(out);
         self.confirm_continue_all(out);
         self.settle_inbox(out);
+        // Twice: what the first one begins may be complete at once, where nobody else has to be asked.
+        for _ in 0..2 {
+            self.cuts_continue(out);
+            self.settle_inbox(out);
+        }
     }
 
     /// When [`Input::Tick`] is due at the latest; none when nothing waits for time.
@@ -495,6 +506,8 @@ impl<R: Rules> Replica<R> {
                 Timer::Confirm(round) => self.handle_confirm_timer(round, out),
                 Timer::Transfer => self.transfer_continue(out),
                 Timer::Release => self.release_continue(out),
+                // Looked at after each input.
+                Timer::Cut => {}
             }
         }
     }

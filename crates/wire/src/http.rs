@@ -447,7 +447,7 @@ pub struct StoredBuckets {
 }
 
 /// A bucket as `GET /v1/buckets` shows it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BucketAnswer {
     /// Its name.
     pub name: String,

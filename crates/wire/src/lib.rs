@@ -3,7 +3,7 @@
 //!
 //! - [`node`] says what travels between nodes and from gateways to nodes; [`frame`] is its envelope on a TCP stream
 //!   (length, checksum, version, kind, trace context); [`codec`] turns it into bytes and back.
-//! - [`view`] and [`http`] are the JSON and the words of the edges.
+//! - [`view`] and [`http`] are the JSON and the words of the edges, [`backup`] those of a backup.
 //! - The encoding is written by hand, field by field, so that a change of a core type is a compile error here and never
 //!   a silent change of the format.
 //!
@@ -16,6 +16,7 @@
 //! - the bytes of each kind are pinned by an example, so that a change of the format is seen in review;
 //! - tags are only ever appended: a number once used keeps its meaning.
 
+pub mod backup;
 pub mod codec;
 pub mod ending;
 pub mod frame;

@@ -1,8 +1,9 @@
 //! What travels between nodes, and from gateways and routers to nodes.
 
+use available::{Listing, ListingPage};
 use chord::NextHop;
-use membership::{ClusterId, NodeId, Position};
-use replication::{Operation, Outcome, Receipt};
+use membership::{ClusterId, Epoch, NodeId, Position};
+use replication::{Operation, Outcome, Receipt, Scan, ScanOutcome};
 use stdx::TraceContext;
 
 use crate::http::Durability;
@@ -10,7 +11,7 @@ use crate::http::Durability;
 /// The protocol's number, told in every [`Hello`]. Two ends with different numbers do not talk. 2 brought sessions:
 /// confirmations of arcs, operations with a time, receipts with a time. 3 brought changes of membership: epochs of
 /// arcs, copying, views among nodes. 4 brought tokens that move when a member leaves, and lookups by neighbours alone.
-/// 5 brought available buckets.
+/// 5 brought available buckets. 6 brought scans and listings, and fingerprints of copied arcs.
 pub const PROTOCOL: u16 = 6;
 
 /// The first frame in both directions of every connection.
@@ -83,6 +84,17 @@ pub struct AvailableCall {
     pub durability: Durability,
     /// What to do.
     pub operation: available::Operation,
+}
+
+/// A question about a bucket's registers on a stretch of the ring, on its way to a replica in charge of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScanCall {
+    /// As [`OperationCall::call`].
+    pub call: u64,
+    /// As [`OperationCall::deadline_ms`].
+    pub deadline_ms: u32,
+    /// What is wanted.
+    pub scan: Scan,
 }
 
 /// What a node keeps in its log: records of the replicas whose keys are kept on disk, in one order.
@@ -159,6 +171,31 @@ pub enum Payload {
         outcome: available::Outcome,
         /// How that came about.
         receipt: available::Receipt,
+    },
+    /// What do a bucket's registers on a stretch of the ring hold?
+    Scan(ScanCall),
+    /// The answer to [`Payload::Scan`].
+    ScanReply {
+        /// The call it answers.
+        call: u64,
+        /// A page, or why there is none.
+        outcome: ScanOutcome,
+    },
+    /// Which keys of an available bucket does a home know of?
+    List {
+        /// The asker's number; the answer returns it.
+        call: u64,
+        /// Where the bucket's keys are kept.
+        durability: Durability,
+        /// What is wanted.
+        listing: Listing,
+    },
+    /// The answer to [`Payload::List`].
+    ListReply {
+        /// The call it answers.
+        call: u64,
+        /// A page; or the view's epoch at a node that is no home of the arc in the epoch that was named.
+        listed: Result<ListingPage, Epoch>,
     },
     /// The sender is leaving: start no new call with it. It still answers those it has.
     GoAway,

@@ -193,7 +193,7 @@ fn sibling(tags: &ContextKey, key: &RegisterKey, dot: Dot, value: &Value) -> ser
 }
 
 /// What is shown once values whose time is up are left out.
-fn without_ended(shown: Shown, now_ms: u64) -> Shown {
+pub fn without_ended(shown: Shown, now_ms: u64) -> Shown {
     let Shown::Values(values) = shown else { return shown };
     let lasts = |value: &Value| ending::split_end(&value.content_type).1.is_none_or(|ends_ms| now_ms < ends_ms);
     let values: Vec<_> = values.into_iter().filter(|(_, value)| lasts(value)).collect();

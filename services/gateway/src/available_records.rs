@@ -4,7 +4,6 @@
 //! `If-Match` names, and stays beside everything else.
 
 use actix_web::HttpResponse;
-use actix_web::web::Payload;
 use available::{Action, Change, Context, Kind, Level, Operation, Outcome, Session, Write};
 use replication::{RegisterKey, Value};
 use telemetry::names;
@@ -17,7 +16,7 @@ use crate::available_answers::{self, Reading};
 use crate::available_ask::AvailableQuestion;
 use crate::buckets::Bucket;
 use crate::problem::Refuse;
-use crate::records::{Incoming, Trailer, unanswered};
+use crate::records::{Incoming, Trailer, Upload, unanswered};
 use crate::routes::Verb;
 use crate::token::Seen;
 use crate::words::{self, Demand, RequestWords};
@@ -44,7 +43,7 @@ impl Target {
 }
 
 /// The merge type of a bucket's keys.
-fn kind_of(value_type: ValueType) -> Kind {
+pub(crate) fn kind_of(value_type: ValueType) -> Kind {
     match value_type {
         ValueType::Value => Kind::Value,
         ValueType::Counter => Kind::Counter,
@@ -93,7 +92,7 @@ impl Incoming<'_> {
         (bucket_name, bucket): (&str, &Bucket),
         key: &str,
         (seen, request): (Seen, RequestWords),
-        body: Payload,
+        body: Upload,
     ) -> Result<HttpResponse, Refuse> {
         let gateway = self.gateway;
         let headers = self.request.headers();
@@ -247,7 +246,7 @@ impl Incoming<'_> {
         target: &Target,
         query: &std::collections::BTreeMap<String, String>,
         bucket: &Bucket,
-        body: Payload,
+        body: Upload,
     ) -> Result<Change, Refuse> {
         let op = query.get("op").map(String::as_str);
         let field = query.get("field").map(|name| bytes::Bytes::copy_from_slice(name.as_bytes()));

@@ -1,11 +1,10 @@
 //! The calls on buckets.
 
 use actix_web::HttpResponse;
-use actix_web::web::Payload;
 
 use crate::buckets::{self, Put};
 use crate::problem::Refuse;
-use crate::records::{Incoming, read_body};
+use crate::records::{Incoming, Upload, read_body};
 use crate::routes::Verb;
 use crate::words;
 
@@ -27,7 +26,7 @@ impl Incoming<'_> {
     ///
     /// # Errors
     /// The problem to answer with.
-    pub async fn bucket(&mut self, verb: Verb, name: &str, body: Payload) -> Result<HttpResponse, Refuse> {
+    pub async fn bucket(&mut self, verb: Verb, name: &str, body: Upload) -> Result<HttpResponse, Refuse> {
         words::query(self.request.query_string(), &[])?;
         let done = match verb {
             Verb::Get | Verb::Head => {
@@ -40,7 +39,7 @@ impl Incoming<'_> {
         done.map_err(Refuse::outcome_or_not_done)
     }
 
-    async fn put_bucket(&mut self, name: &str, body: Payload) -> Result<HttpResponse, Refuse> {
+    async fn put_bucket(&mut self, name: &str, body: Upload) -> Result<HttpResponse, Refuse> {
         let till = self.gateway.clock.to_tokio(self.deadline);
         let body = read_body(body, None, DEFINITION_MAX_BYTES, till).await?;
         let definition = buckets::read_definition(&body)?;

@@ -18,6 +18,7 @@ use wire::http::ProblemCode;
 
 use crate::catalog::Catalog;
 use crate::contexts::ContextKey;
+use crate::cursors::CursorKey;
 use crate::metrics::Metrics;
 use crate::nodes::Nodes;
 use crate::problem::Refuse;
@@ -45,6 +46,8 @@ pub struct Gateway {
     pub tokens: TokenKey,
     /// Writes and checks the `ETag`s of available keys.
     pub contexts: ContextKey,
+    /// Writes and checks the cursors of listings.
+    pub cursors: CursorKey,
     /// The machine's clocks.
     pub clock: Clock,
     /// Which buckets there are.
@@ -133,6 +136,7 @@ impl Gateway {
             hasher: KeyHasher::new(parts.secret.as_bytes()),
             tokens: TokenKey::new(parts.secret.as_bytes()),
             contexts: ContextKey::new(parts.secret.as_bytes()),
+            cursors: CursorKey::new(parts.secret.as_bytes()),
             clock: Clock::start(),
             catalog: Catalog::default(),
             router: parts.router,

@@ -5,7 +5,6 @@
 
 use std::time::Duration;
 
-use actix_web::web::Payload;
 use actix_web::{HttpResponse, http::StatusCode};
 use bytes::Bytes;
 use replication::{Change, Condition, Effect, Lock, LockCall, Operation, Outcome, RequestId, Terms, Write};
@@ -15,7 +14,7 @@ use wire::http::{Level, ProblemCode, WriteOutcome};
 use crate::answers;
 use crate::buckets;
 use crate::problem::Refuse;
-use crate::records::{Incoming, Trailer, read_body};
+use crate::records::{Incoming, Trailer, Upload, read_body};
 use crate::routes::Verb;
 use crate::token::Seen;
 use crate::words;
@@ -64,7 +63,7 @@ impl Incoming<'_> {
     ///
     /// # Errors
     /// The problem to answer with.
-    pub async fn lock(&mut self, verb: Verb, name: &str, body: Payload) -> Result<HttpResponse, Refuse> {
+    pub async fn lock(&mut self, verb: Verb, name: &str, body: Upload) -> Result<HttpResponse, Refuse> {
         let done = match verb {
             Verb::Get | Verb::Head => return self.show_lock(name).await,
             Verb::Put | Verb::Post => self.acquire(name, body).await,
@@ -77,7 +76,7 @@ impl Incoming<'_> {
     ///
     /// # Errors
     /// The problem to answer with.
-    pub async fn renew_lock(&mut self, name: &str, body: Payload) -> Result<HttpResponse, Refuse> {
+    pub async fn renew_lock(&mut self, name: &str, body: Upload) -> Result<HttpResponse, Refuse> {
         let renewed = self.renew(name, body).await;
         renewed.map_err(Refuse::outcome_or_not_done)
     }
@@ -99,7 +98,7 @@ impl Incoming<'_> {
         trailer.on(Ok(HttpResponse::Ok().insert_header(("cache-control", "no-store")).json(body)))
     }
 
-    async fn acquire(&mut self, name: &str, body: Payload) -> Result<HttpResponse, Refuse> {
+    async fn acquire(&mut self, name: &str, body: Upload) -> Result<HttpResponse, Refuse> {
         let (request, seen, body) = self.lock_words(body, None).await?;
         let Body { owner, ttl_ms, wait_ms, .. } = body;
         let owner = Bytes::from(owner.unwrap_or_else(|| request.text.clone()));
@@ -160,7 +159,7 @@ impl Incoming<'_> {
         trailer.on(answer)
     }
 
-    async fn renew(&mut self, name: &str, body: Payload) -> Result<HttpResponse, Refuse> {
+    async fn renew(&mut self, name: &str, body: Upload) -> Result<HttpResponse, Refuse> {
         let query = words::query(self.request.query_string(), &["fence"])?;
         let (request, seen, body) = self.lock_words(body, query.get("fence")).await?;
         let fence = body.fence.ok_or_else(no_fence)?;
@@ -193,7 +192,7 @@ impl Incoming<'_> {
     /// The words that all lock calls with a body share.
     async fn lock_words(
         &mut self,
-        body: Payload,
+        body: Upload,
         fence: Option<&String>,
     ) -> Result<(words::RequestWords, Seen, Body), Refuse> {
         if fence.is_none() {

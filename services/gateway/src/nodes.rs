@@ -7,10 +7,11 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use available::{Listing, ListingPage};
 use client::fleet::Fleet;
 use dispatch::Answer;
-use membership::{ClusterId, NodeId};
-use replication::{Operation, Outcome};
+use membership::{ClusterId, Epoch, NodeId};
+use replication::{Operation, Outcome, Scan, ScanOutcome};
 use runtime::{CallError, Peers};
 use stdx::TraceContext;
 use tokio::sync::watch;
@@ -21,6 +22,9 @@ use wire::node::{Hello, PROTOCOL, Sender};
 pub type CallResult<O = Outcome> = Result<(O, <O as Answer>::Receipt), CallError>;
 /// A call under way.
 pub type Calling<O = Outcome> = Pin<Box<dyn Future<Output = CallResult<O>> + Send>>;
+
+/// A question to one node that no other may answer in its stead.
+pub type Questioning<T> = Pin<Box<dyn Future<Output = Result<T, CallError>> + Send>>;
 
 /// The storage nodes. [`LiveNodes`] are real ones; tests make up their own.
 pub trait Nodes: Send + Sync + 'static {
@@ -38,6 +42,18 @@ pub trait Nodes: Send + Sync + 'static {
         deadline: Duration,
         context: TraceContext,
     ) -> Calling<available::Outcome>;
+
+    /// Asks a node for a page of what a bucket's registers hold.
+    fn scan(&self, to: NodeId, scan: Scan, deadline: Duration, context: TraceContext) -> Questioning<ScanOutcome>;
+
+    /// Asks a node which keys of an available bucket it knows of.
+    fn list(
+        &self,
+        to: NodeId,
+        listing: (Durability, Listing),
+        deadline: Duration,
+        context: TraceContext,
+    ) -> Questioning<Result<ListingPage, Epoch>>;
 }
 
 /// The fleet's nodes over framed TCP.
@@ -123,6 +139,26 @@ impl Nodes for LiveNodes {
     ) -> Calling<available::Outcome> {
         match self.peers() {
             Some(peers) => Box::pin(peers.call_available(to, operation, deadline, context)),
+            None => Box::pin(std::future::ready(Err(CallError::NotConnected))),
+        }
+    }
+
+    fn scan(&self, to: NodeId, scan: Scan, deadline: Duration, context: TraceContext) -> Questioning<ScanOutcome> {
+        match self.peers() {
+            Some(peers) => Box::pin(peers.scan(to, scan, deadline, context)),
+            None => Box::pin(std::future::ready(Err(CallError::NotConnected))),
+        }
+    }
+
+    fn list(
+        &self,
+        to: NodeId,
+        listing: (Durability, Listing),
+        deadline: Duration,
+        context: TraceContext,
+    ) -> Questioning<Result<ListingPage, Epoch>> {
+        match self.peers() {
+            Some(peers) => Box::pin(peers.list(to, listing, deadline, context)),
             None => Box::pin(std::future::ready(Err(CallError::NotConnected))),
         }
     }

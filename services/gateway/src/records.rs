@@ -1,7 +1,7 @@
 //! The calls on records: parse, ask, answer.
 
-use actix_web::http::header::{HeaderName, HeaderValue};
-use actix_web::web::Payload;
+use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
+use actix_web::web::{Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
 use available::Session;
 use bytes::{Bytes, BytesMut};
@@ -29,7 +29,7 @@ pub struct Incoming<'a> {
     /// The gateway.
     pub gateway: &'a Gateway,
     /// The request line and headers.
-    pub request: &'a HttpRequest,
+    pub request: Head<'a>,
     /// Its server span.
     pub span: &'a mut LiveSpan,
     /// That span's context.
@@ -38,6 +38,51 @@ pub struct Incoming<'a> {
     pub deadline: Instant,
     /// What the request's session has seen in available buckets; none before it has used one.
     pub session: Option<Session>,
+}
+
+/// The part of a request that comes before its body: its headers, and its parameters.
+#[derive(Clone, Copy)]
+pub struct Head<'a> {
+    headers: &'a HeaderMap,
+    query: &'a str,
+    /// The gateway, for what goes on when the request is answered; none for a line of a batch.
+    shared: Option<&'a Data<Gateway>>,
+}
+
+/// A request's body.
+pub enum Upload {
+    /// On its way.
+    Stream(Payload),
+    /// Here.
+    Whole(Bytes),
+}
+
+impl<'a> Head<'a> {
+    /// Of a request of its own.
+    pub fn of(request: &'a HttpRequest) -> Head<'a> {
+        let shared = request.app_data::<Data<Gateway>>();
+        Head { headers: request.headers(), query: request.query_string(), shared }
+    }
+
+    /// Of a part of another one.
+    pub fn made_of(headers: &'a HeaderMap, query: &'a str) -> Head<'a> {
+        Head { headers, query, shared: None }
+    }
+
+    /// The headers.
+    pub fn headers(&self) -> &'a HeaderMap {
+        self.headers
+    }
+
+    /// The parameters, not decoded.
+    pub fn query_string(&self) -> &'a str {
+        self.query
+    }
+
+    /// The gateway, if it may be kept for longer than the request.
+    pub fn shared(&self) -> Option<&'a Data<Gateway>> {
+        self.shared
+    }
 }
 
 /// Words that every data answer carries.
@@ -52,7 +97,7 @@ impl Incoming<'_> {
     ///
     /// # Errors
     /// The problem to answer with.
-    pub async fn record(&mut self, verb: Verb, bucket: &str, key: &str, body: Payload) -> Result<HttpResponse, Refuse> {
+    pub async fn record(&mut self, verb: Verb, bucket: &str, key: &str, body: Upload) -> Result<HttpResponse, Refuse> {
         let done = match verb {
             Verb::Get | Verb::Head => return self.read(verb, bucket, key).await,
             Verb::Put | Verb::Post | Verb::Delete => self.write(verb, bucket, key, body).await,
@@ -91,7 +136,7 @@ impl Incoming<'_> {
         trailer.on(answer)
     }
 
-    async fn write(&mut self, verb: Verb, bucket_name: &str, key: &str, body: Payload) -> Result<HttpResponse, Refuse> {
+    async fn write(&mut self, verb: Verb, bucket_name: &str, key: &str, body: Upload) -> Result<HttpResponse, Refuse> {
         let gateway = self.gateway;
         let headers = self.request.headers();
         // What is wrong for every bucket is said first; what belongs to a contract once that is known.
@@ -244,14 +289,19 @@ impl Incoming<'_> {
         Ok(seen)
     }
 
+    /// When the last of what the session has seen happened, in buckets of either contract.
+    pub(crate) fn since(&self, seen: Seen) -> Ballot {
+        let counter = self.session.as_ref().map_or(0, Session::counter_max);
+        seen.time.max(Ballot { counter, ..Ballot::ZERO })
+    }
+
     /// The operation of a session that has seen this much of ordered buckets: it happens after that, and after all that
     /// the session has seen in available ones. One that has seen nothing asks as anyone does.
     ///
     /// Not the other way round: what a session saw in available buckets is no reason for its next read there to ask for
     /// all that any replica stamped up to that time, so it is not made part of the token's time.
     pub(crate) fn in_session(&self, operation: Operation, seen: Seen, level: Level) -> Operation {
-        let counter = self.session.as_ref().map_or(0, Session::counter_max);
-        let since = seen.time.max(Ballot { counter, ..Ballot::ZERO });
+        let since = self.since(seen);
         let sequential = level == Level::Sequential;
         if since == Ballot::ZERO && !sequential {
             return operation;
@@ -260,7 +310,7 @@ impl Incoming<'_> {
     }
 
     /// Reads the body of a write, but no more than the bucket allows and no longer than the deadline.
-    pub(crate) async fn body(&self, body: Payload, bucket: &Bucket) -> Result<Bytes, Refuse> {
+    pub(crate) async fn body(&self, body: Upload, bucket: &Bucket) -> Result<Bytes, Refuse> {
         let most = usize::try_from(bucket.definition.value_max_bytes).unwrap_or(usize::MAX);
         let announced = self.request.headers().single("content-length")?.and_then(|text| text.parse::<u64>().ok());
         let till = self.gateway.clock.to_tokio(self.deadline);
@@ -273,7 +323,7 @@ impl Incoming<'_> {
 /// # Errors
 /// `value-too-large` as soon as it is known, `deadline` when the client is too slow, `bad-request` when it breaks off.
 pub async fn read_body(
-    mut body: Payload,
+    body: Upload,
     announced: Option<u64>,
     most: usize,
     till: tokio::time::Instant,
@@ -281,6 +331,11 @@ pub async fn read_body(
     let too_large = || {
         let detail = format!("the bucket takes values of at most {most} bytes; the rest was not read");
         Refuse::new(ProblemCode::ValueTooLarge, detail).with("value_max_bytes", most as u64)
+    };
+    let mut body = match body {
+        Upload::Whole(bytes) if bytes.len() > most => return Err(too_large()),
+        Upload::Whole(bytes) => return Ok(bytes),
+        Upload::Stream(body) => body,
     };
     if announced.is_some_and(|bytes| bytes > most as u64) {
         return Err(too_large());

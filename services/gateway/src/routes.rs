@@ -15,8 +15,14 @@ pub enum Call {
     Buckets,
     /// `GET|PUT|DELETE /v1/buckets/{bucket}`
     Bucket(Verb, String),
+    /// `GET|HEAD /v1/kv/{bucket}`
+    List(String),
     /// `GET|HEAD|PUT|POST|DELETE /v1/kv/{bucket}/{key}`
     Record(Verb, String, String),
+    /// `GET /v1/backup/{bucket}`
+    Backup(String),
+    /// `POST /v1/batch`
+    Batch,
     /// `GET /v1/requests/{id}`
     Request(String),
     /// `GET|PUT|DELETE /v1/locks/{name}`
@@ -91,11 +97,14 @@ pub const ROUTES: &[Route] = &[
         verbs: &[Verb::Get, Verb::Head, Verb::Put, Verb::Delete],
         summary: "A bucket's definition",
     },
+    Route { pattern: "/v1/kv/{bucket}", verbs: READ, summary: "Which keys there are" },
     Route {
         pattern: "/v1/kv/{bucket}/{key}",
         verbs: &[Verb::Get, Verb::Head, Verb::Put, Verb::Post, Verb::Delete],
         summary: "A record",
     },
+    Route { pattern: "/v1/backup/{bucket}", verbs: READ, summary: "All that a bucket holds, arc by arc" },
+    Route { pattern: "/v1/batch", verbs: &[Verb::Post], summary: "Operations one a line, each on its own" },
     Route { pattern: "/v1/requests/{id}", verbs: READ, summary: "What became of a write" },
     Route {
         pattern: "/v1/locks/{name}",
@@ -116,7 +125,6 @@ pub const ROUTES: &[Route] = &[
 
 /// Paths that the interface documents and that are not offered yet, with what serves instead.
 const NOT_YET: &[(&str, &str)] = &[
-    ("/v1/batch", "send each operation by itself"),
     ("/v1/explain/", "`GET /v1/route/{bucket}/{key}` names the replicas"),
     ("/v1/sessions", "a record in the bucket `records` can hold a session"),
     ("/v1/sites", "a record with a Content-Type can hold a file"),
@@ -142,16 +150,15 @@ pub fn parse(method: &str, path: &str) -> Result<Call, Refuse> {
             let bucket = decode(bucket)?;
             ("/v1/buckets/{bucket}", verb.map(|verb| Call::Bucket(verb, bucket)))
         }
+        ["v1", "backup", bucket] => ("/v1/backup/{bucket}", Some(Call::Backup(decode(bucket)?))),
+        ["v1", "batch"] => ("/v1/batch", Some(Call::Batch)),
         ["v1", "requests", id] => ("/v1/requests/{id}", Some(Call::Request(decode(id)?))),
         ["v1", "locks", name] => {
             let name = decode_key(name)?;
             ("/v1/locks/{name}", verb.map(|verb| Call::Lock(verb, name)))
         }
         ["v1", "locks", name, "renew"] => ("/v1/locks/{name}/renew", Some(Call::LockRenewal(decode_key(name)?))),
-        ["v1", "kv", bucket] if verb.is_some_and(|verb| !verb.writes()) => {
-            decode(bucket)?;
-            return Err(Refuse::not_offered("listing a bucket", "read keys by name"));
-        }
+        ["v1", "kv", bucket] => ("/v1/kv/{bucket}", Some(Call::List(decode(bucket)?))),
         ["v1", "kv", bucket, key] => {
             let (bucket, key) = (decode(bucket)?, decode_key(key)?);
             ("/v1/kv/{bucket}/{key}", verb.map(|verb| Call::Record(verb, bucket, key)))
@@ -175,7 +182,10 @@ pub fn pattern(call: &Call) -> &'static str {
     match call {
         Call::Buckets => "/v1/buckets",
         Call::Bucket(..) => "/v1/buckets/{bucket}",
+        Call::List(_) => "/v1/kv/{bucket}",
         Call::Record(..) => "/v1/kv/{bucket}/{key}",
+        Call::Backup(_) => "/v1/backup/{bucket}",
+        Call::Batch => "/v1/batch",
         Call::Request(_) => "/v1/requests/{id}",
         Call::Lock(..) => "/v1/locks/{name}",
         Call::LockRenewal(_) => "/v1/locks/{name}/renew",
@@ -268,7 +278,8 @@ mod tests {
         assert_eq!(code("GET", "/v1/locks"), "no-such-path");
         assert_eq!(code("GET", "/v1/locks/"), "bad-key");
         assert_eq!(code("POST", "/v1/sessions"), "not-offered");
-        assert_eq!(code("GET", "/v1/kv/records"), "not-offered");
+        assert_eq!(code("PUT", "/v1/kv/records"), "method");
+        assert_eq!(code("GET", "/v1/kv/%zz"), "bad-request");
     }
 
     #[test]
@@ -276,7 +287,10 @@ mod tests {
         for (method, path) in [
             ("GET", "/v1/buckets"),
             ("PUT", "/v1/buckets/b"),
+            ("GET", "/v1/kv/b"),
             ("POST", "/v1/kv/b/k"),
+            ("GET", "/v1/backup/b"),
+            ("POST", "/v1/batch"),
             ("GET", "/v1/requests/r"),
             ("PUT", "/v1/locks/l"),
             ("POST", "/v1/locks/l/renew"),

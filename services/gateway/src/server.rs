@@ -16,7 +16,7 @@ use wire::http::{ProblemCode, header};
 use crate::gateway::{Gateway, Phase};
 use crate::pages;
 use crate::problem::Refuse;
-use crate::records::Incoming;
+use crate::records::{Head, Incoming, Upload};
 use crate::routes::{self, Call, Verb};
 use crate::words;
 
@@ -30,7 +30,10 @@ pub fn configure(config: &mut ServiceConfig) {
     for pattern in [
         "/v1/buckets",
         "/v1/buckets/{bucket}",
+        "/v1/kv/{bucket}",
         "/v1/kv/{bucket}/{key}*",
+        "/v1/backup/{bucket}",
+        "/v1/batch",
         "/v1/requests/{id}",
         "/v1/locks/{name}",
         "/v1/locks/{name}/renew",
@@ -53,7 +56,7 @@ async fn answer(request: HttpRequest, body: Payload, gateway: Data<Gateway>) -> 
     let context = span.context();
     let trace_id = context::trace_id_hex(context);
     let result = match call {
-        Ok(call) => in_place(&gateway, &request, call, body, &mut span, started).await,
+        Ok(call) => in_place(&gateway, &request, call, Upload::Stream(body), &mut span, started).await,
         Err(refuse) => Err(refuse),
     };
     let refused = result.as_ref().err().map(Refuse::code);
@@ -107,14 +110,14 @@ async fn in_place(
     gateway: &Gateway,
     request: &HttpRequest,
     call: Call,
-    body: Payload,
+    body: Upload,
     span: &mut LiveSpan,
     started: Instant,
 ) -> Result<HttpResponse, Refuse> {
     let context = span.context();
     let writes = match &call {
         Call::Record(verb, ..) | Call::Bucket(verb, _) | Call::Lock(verb, _) => verb.writes(),
-        Call::LockRenewal(_) => true,
+        Call::LockRenewal(_) | Call::Batch => true,
         _ => false,
     };
     let admit = || {
@@ -124,9 +127,13 @@ async fn in_place(
     };
     let (_place, deadline) =
         admit().map_err(|refuse: Refuse| if writes { refuse.outcome_or_not_done() } else { refuse })?;
-    let mut incoming = Incoming { gateway, request, span, context, deadline, session: None };
+    let head = Head::of(request);
+    let mut incoming = Incoming { gateway, request: head, span, context, deadline, session: None };
     match call {
         Call::Record(verb, bucket, key) => incoming.record(verb, &bucket, &key, body).await,
+        Call::List(bucket) => incoming.list(&bucket).await,
+        Call::Backup(bucket) => incoming.backup(&bucket).await,
+        Call::Batch => incoming.batch(body).await.map_err(Refuse::outcome_or_not_done),
         Call::Buckets => incoming.buckets().await,
         Call::Bucket(verb, name) => incoming.bucket(verb, &name, body).await,
         Call::Request(id) => incoming.outcome(&id).await,

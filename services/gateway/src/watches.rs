@@ -101,7 +101,7 @@ impl Incoming<'_> {
             return Err(Refuse::bad_request("a watch is told as text/event-stream, which `Accept` rules out"));
         }
         let last = headers.single("last-event-id")?.map(str::to_owned);
-        let Some(gateway) = self.request.app_data::<Data<Gateway>>().cloned() else {
+        let Some(gateway) = self.request.shared().cloned() else {
             return Err(Refuse::new(ProblemCode::Overloaded, "this gateway cannot keep a watch now"));
         };
         let bucket = self.gateway.bucket(bucket_name, self.deadline, self.context).await?;

@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use wire::codec::encode_log_record;
 use wire::http::Durability;
-use wire::node::{Frame, LogRecord, OperationCall, Payload, Sender};
+use wire::node::{Frame, LogRecord, OperationCall, Payload, ScanCall, Sender};
 
 use crate::absences::Absences;
 use crate::host::Host;
@@ -269,7 +269,15 @@ impl NodeLoop {
                 let payload = Payload::LookupReply { call, hop };
                 self.parts.peers.reply(via, Frame { context: frame.context, payload });
             }
+            Payload::Scan(call) => self.take_scan(via, call, frame.context),
+            Payload::List { call, durability, listing } => {
+                let listed = self.parts.host.available.of(durability).list(&listing);
+                let payload = Payload::ListReply { call, listed };
+                self.parts.peers.reply(via, Frame { context: frame.context, payload });
+            }
             Payload::OperationReply { .. }
+            | Payload::ScanReply { .. }
+            | Payload::ListReply { .. }
             | Payload::AvailableReply { .. }
             | Payload::LookupReply { .. }
             | Payload::Hello(_)
@@ -286,6 +294,14 @@ impl NodeLoop {
         let deadline = self.parts.clock.now() + Duration::from_millis(u64::from(call.deadline_ms));
         let wall_ms = self.parts.clock.wall_ms();
         self.tell_replica(Input::Operation { ticket, operation: call.operation, deadline, wall_ms, context });
+    }
+
+    fn take_scan(&mut self, via: ConnectionId, call: ScanCall, context: TraceContext) {
+        let ScanCall { call, deadline_ms, scan } = call;
+        let ticket = self.next_ticket();
+        self.callers.insert(ticket, (via, call));
+        let deadline = self.parts.clock.now() + Duration::from_millis(u64::from(deadline_ms));
+        self.tell_replica(Input::Scan { ticket, scan, deadline, context });
     }
 
     fn take_log_event(&mut self, event: LogEvent) {
@@ -505,6 +521,9 @@ impl NodeLoop {
         }
         for answer in effects.answers {
             self.answer(answer);
+        }
+        for (ticket, outcome) in effects.scans {
+            self.reply(ticket, |call| Payload::ScanReply { call, outcome });
         }
         for event in effects.events {
             match event {

@@ -6,9 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use available::ListingPage;
 use bytes::{BufMut, Bytes, BytesMut};
 use chord::NextHop;
-use replication::{Outcome, Receipt};
+use membership::Epoch;
+use replication::{Outcome, Receipt, ScanOutcome};
 use stdx::{TraceContext, error_chain};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -48,6 +50,8 @@ pub(super) enum Waiting {
     Operation(oneshot::Sender<(Outcome, Receipt)>),
     Available(oneshot::Sender<(available::Outcome, available::Receipt)>),
     Lookup(oneshot::Sender<Option<NextHop>>),
+    Scan(oneshot::Sender<ScanOutcome>),
+    List(oneshot::Sender<Result<ListingPage, Epoch>>),
 }
 
 /// What became of a frame.
@@ -252,7 +256,9 @@ impl Connection {
         let call = match &payload {
             Payload::OperationReply { call, .. }
             | Payload::AvailableReply { call, .. }
-            | Payload::LookupReply { call, .. } => *call,
+            | Payload::LookupReply { call, .. }
+            | Payload::ScanReply { call, .. }
+            | Payload::ListReply { call, .. } => *call,
             _ => return Err(End::OutOfStep("no answer where an answer was expected")),
         };
         let Some(waiting) = lock(&self.calls).as_mut().and_then(|calls| calls.remove(&call)) else { return Ok(()) };
@@ -268,6 +274,14 @@ impl Connection {
             }
             (Waiting::Lookup(waiting), Payload::LookupReply { hop, .. }) => {
                 let _ = waiting.send(hop);
+                Ok(())
+            }
+            (Waiting::Scan(waiting), Payload::ScanReply { outcome, .. }) => {
+                let _ = waiting.send(outcome);
+                Ok(())
+            }
+            (Waiting::List(waiting), Payload::ListReply { listed, .. }) => {
+                let _ = waiting.send(listed);
                 Ok(())
             }
             _ => Err(End::OutOfStep("an answer of another kind than the call")),
@@ -391,14 +405,18 @@ impl Connection {
                 Ok(())
             }
             Payload::Hello(_) => Err(End::OutOfStep("a second Hello")),
-            Payload::OperationReply { .. } | Payload::AvailableReply { .. } | Payload::LookupReply { .. } => {
-                self.answer(frame.payload)
-            }
+            Payload::OperationReply { .. }
+            | Payload::AvailableReply { .. }
+            | Payload::LookupReply { .. }
+            | Payload::ScanReply { .. }
+            | Payload::ListReply { .. } => self.answer(frame.payload),
             Payload::Replica(_)
             | Payload::Chord(_)
             | Payload::Operation(_)
             | Payload::Available { .. }
             | Payload::AvailableOperation(_)
+            | Payload::Scan(_)
+            | Payload::List { .. }
             | Payload::Lookup { .. } => {
                 let event = PeerEvent::Frame { from: self.peer.clone(), via: self.id, frame };
                 shared.events.send(event).await.map_err(|_| End::OwnerGone)

@@ -9,13 +9,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use available::{Listing, ListingPage};
 use chord::NextHop;
-use membership::{NodeId, Position};
-use replication::{Operation, Outcome, Receipt, Refusal};
+use membership::{Epoch, NodeId, Position};
+use replication::{Operation, Outcome, Receipt, Refusal, Scan, ScanOutcome};
 use stdx::TraceContext;
 use tokio::sync::{mpsc, oneshot, watch};
 use wire::http::Durability;
-use wire::node::{AvailableCall, Frame, Hello, LookupBy, OperationCall, Payload, Sender};
+use wire::node::{AvailableCall, Frame, Hello, LookupBy, OperationCall, Payload, ScanCall, Sender};
 
 use connection::{Connection, Enqueued, Waiting};
 pub use handshake::ConnectError;
@@ -243,6 +244,43 @@ impl Peers {
         }
     }
 
+    /// Asks a node for a page of what a bucket's registers hold. As for [`Peers::call`].
+    pub fn scan(
+        &self,
+        to: NodeId,
+        scan: Scan,
+        deadline: Duration,
+        context: TraceContext,
+    ) -> impl Future<Output = Result<ScanOutcome, CallError>> + Send + 'static {
+        let shared = Arc::clone(&self.shared);
+        async move {
+            let deadline_ms = u32::try_from(deadline.as_millis()).unwrap_or(u32::MAX);
+            let (answer, received) = oneshot::channel();
+            let call = shared.next_call();
+            let payload = Payload::Scan(ScanCall { call, deadline_ms, scan });
+            let _open = shared.start_call(to, call, Waiting::Scan(answer), &Frame { context, payload })?;
+            receive(received, deadline).await
+        }
+    }
+
+    /// Asks a node which keys of an available bucket it knows of. As for [`Peers::call`].
+    pub fn list(
+        &self,
+        to: NodeId,
+        (durability, listing): (Durability, Listing),
+        deadline: Duration,
+        context: TraceContext,
+    ) -> impl Future<Output = Result<Result<ListingPage, Epoch>, CallError>> + Send + 'static {
+        let shared = Arc::clone(&self.shared);
+        async move {
+            let (answer, received) = oneshot::channel();
+            let call = shared.next_call();
+            let payload = Payload::List { call, durability, listing };
+            let _open = shared.start_call(to, call, Waiting::List(answer), &Frame { context, payload })?;
+            receive(received, deadline).await
+        }
+    }
+
     /// Asks a node the way to a position, at one of its tokens (none: at the one that knows best). As for
     /// [`Peers::call`].
     pub fn lookup(
@@ -349,6 +387,9 @@ fn shorter(frame: Frame) -> Option<Frame> {
         Payload::AvailableReply { call, outcome: available::Outcome::Read { .. }, receipt } => {
             let outcome = available::Outcome::Refused(available::Refusal::Overloaded);
             Payload::AvailableReply { call, outcome, receipt }
+        }
+        Payload::ScanReply { call, outcome: ScanOutcome::Page(_) } => {
+            Payload::ScanReply { call, outcome: ScanOutcome::Refused(Refusal::Overloaded) }
         }
         // Whatever else is said is short already.
         _ => return None,

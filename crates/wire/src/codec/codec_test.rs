@@ -3,7 +3,8 @@ use membership::{BucketId, ClusterId, Epoch, NodeId, Position};
 use proptest::prelude::*;
 use replication::{
     ArcPrint, Ballot, Body, Change, Condition, Effect, LedgerPosition, LockCall, Message, Operation, Outcome, Receipt,
-    Record, RegisterKey, Remembered, RequestId, RequestMemory, RoundId, State, Terms, Value, Version, Write,
+    Record, RegisterKey, Remembered, RequestId, RequestMemory, RoundId, Scan, ScanEntry, ScanOutcome, ScanPage, State,
+    Terms, Value, Version, Write,
 };
 use stdx::TraceContext;
 
@@ -14,7 +15,9 @@ use super::{
 };
 use crate::frame::{self, FRAME_BYTES_MAX, HEADER_BYTES, PREFIX_BYTES};
 use crate::http::Durability;
-use crate::node::{AvailableCall, Frame, Hello, LogRecord, LookupBy, OperationCall, PROTOCOL, Payload, Sender};
+use crate::node::{
+    AvailableCall, Frame, Hello, LogRecord, LookupBy, OperationCall, PROTOCOL, Payload, ScanCall, Sender,
+};
 
 fn encoded(frame: &Frame) -> Bytes {
     let mut out = BytesMut::new();
@@ -471,6 +474,50 @@ fn golden_bytes_of_frames_about_available_keys() {
         Payload::AvailableReply { call: 4, outcome: available::Outcome::Unknown, receipt },
         "04 05 02 01 a100000000000000 01",
     );
+}
+
+#[test]
+fn golden_bytes_of_scans_and_listings() {
+    let (bucket, prefix) = (BucketId(3), Bytes::from_static(b"k"));
+    let (from, to) = (Position(7), Position(9));
+    let scan = Scan {
+        bucket,
+        prefix: prefix.clone(),
+        from,
+        to,
+        after: Some(key()),
+        cut: 5,
+        keep: true,
+        values: false,
+        entries_max: 300,
+        since: 6,
+    };
+    check_golden(
+        "scan",
+        Payload::Scan(ScanCall { call: 4, deadline_ms: 5, scan }),
+        &format!("04 05 03 016b 0700000000000000 0900000000000000 01 {KEY} 0500000000000000 01 00 ac02 06"),
+    );
+    let version = Version { ballot: ballot(300), index: 1 };
+    let value = Some(Value { body: Bytes::from_static(b"v"), content_type: Bytes::new() });
+    let entries = vec![ScanEntry { key: key(), version, size: 1, ends_ms: 2, value }];
+    let page = ScanPage { cut: 5, time: 300, epoch: Epoch(2), through: to, entries, more: true };
+    check_golden(
+        "scan reply",
+        Payload::ScanReply { call: 4, outcome: ScanOutcome::Page(page) },
+        &format!("04 01 0500000000000000 ac02 02 0900000000000000 01 {KEY} ac02a10000000000000001 01 02 01 0176 00 01"),
+    );
+    check_golden("cut gone", Payload::ScanReply { call: 4, outcome: ScanOutcome::Gone }, "04 02");
+    let refused = ScanOutcome::Refused(replication::Refusal::NotReplica(Epoch(3)));
+    check_golden("scan refused", Payload::ScanReply { call: 4, outcome: refused }, "04 03 01 03");
+    let listing = available::Listing { bucket, prefix, from, to, after: None, epoch: Epoch(2) };
+    check_golden(
+        "list",
+        Payload::List { call: 4, durability: Durability::Memory, listing },
+        "04 01 03 016b 0700000000000000 0900000000000000 00 02",
+    );
+    let page = available::ListingPage { keys: vec![key()], more: false, counts: true };
+    check_golden("list reply", Payload::ListReply { call: 4, listed: Ok(page) }, &format!("04 01 01 {KEY} 00 01"));
+    check_golden("no home", Payload::ListReply { call: 4, listed: Err(Epoch(3)) }, "04 02 03");
 }
 
 #[test]

@@ -15,6 +15,7 @@ mod operations;
 mod registers;
 #[cfg(test)]
 mod samples;
+mod scans;
 mod tenures;
 
 use bytes::{Bytes, BytesMut};
@@ -24,7 +25,7 @@ use stdx::TraceContext;
 
 use crate::frame::{self, FRAME_VERSION, PREFIX_BYTES};
 use crate::http::Durability;
-use crate::node::{AvailableCall, Frame, Hello, LogRecord, LookupBy, OperationCall, Payload, Sender};
+use crate::node::{AvailableCall, Frame, Hello, LogRecord, LookupBy, OperationCall, Payload, ScanCall, Sender};
 
 pub use bytes_io::SHARED_BYTES_MIN;
 use bytes_io::{Reader, Writer};
@@ -226,6 +227,10 @@ fn kind(payload: &Payload) -> u8 {
         Payload::Available { .. } => 10,
         Payload::AvailableOperation(_) => 11,
         Payload::AvailableReply { .. } => 12,
+        Payload::Scan(_) => 17,
+        Payload::ScanReply { .. } => 18,
+        Payload::List { .. } => 19,
+        Payload::ListReply { .. } => 20,
     }
 }
 
@@ -273,6 +278,24 @@ fn write_payload(w: &mut Writer<'_>, payload: &Payload) {
             available::write_outcome(w, outcome);
             available::write_receipt(w, receipt);
         }
+        Payload::Scan(ScanCall { call, deadline_ms, scan }) => {
+            w.varint(*call);
+            w.varint(u64::from(*deadline_ms));
+            scans::write_scan(w, scan);
+        }
+        Payload::ScanReply { call, outcome } => {
+            w.varint(*call);
+            scans::write_scan_outcome(w, outcome);
+        }
+        Payload::List { call, durability, listing } => {
+            w.varint(*call);
+            write_durability(w, *durability);
+            scans::write_listing(w, listing);
+        }
+        Payload::ListReply { call, listed } => {
+            w.varint(*call);
+            scans::write_listed(w, listed);
+        }
     }
 }
 
@@ -316,6 +339,10 @@ fn read_payload(r: &mut Reader, kind: u8) -> Result<Payload, CodecError> {
             outcome: available::read_outcome(r)?,
             receipt: available::read_receipt(r)?,
         },
+        17 => Payload::Scan(ScanCall { call: r.varint()?, deadline_ms: r.varint_u32()?, scan: scans::read_scan(r)? }),
+        18 => Payload::ScanReply { call: r.varint()?, outcome: scans::read_scan_outcome(r)? },
+        19 => Payload::List { call: r.varint()?, durability: read_durability(r)?, listing: scans::read_listing(r)? },
+        20 => Payload::ListReply { call: r.varint()?, listed: scans::read_listed(r)? },
         tag => return Err(CodecError::UnknownTag { noun: "kind of frame", tag }),
     })
 }

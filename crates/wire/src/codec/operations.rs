@@ -224,7 +224,7 @@ pub(super) fn read_outcome(r: &mut Reader) -> Result<Outcome, CodecError> {
     })
 }
 
-fn write_refusal(w: &mut Writer<'_>, refusal: &Refusal) {
+pub(super) fn write_refusal(w: &mut Writer<'_>, refusal: &Refusal) {
     match refusal {
         Refusal::NotReplica(epoch) => {
             w.u8(1);
@@ -238,7 +238,7 @@ fn write_refusal(w: &mut Writer<'_>, refusal: &Refusal) {
     }
 }
 
-fn read_refusal(r: &mut Reader) -> Result<Refusal, CodecError> {
+pub(super) fn read_refusal(r: &mut Reader) -> Result<Refusal, CodecError> {
     Ok(match r.u8()? {
         1 => Refusal::NotReplica(Epoch(r.varint()?)),
         2 => Refusal::NoQuorum,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use available::{Listing, ListingPage};
 use bytes::Bytes;
 use chord::NextHop;
 use membership::{BucketId, ClusterId, Epoch, Member, NodeId, Position, View};
@@ -10,11 +11,13 @@ use proptest::option;
 use proptest::prelude::*;
 use replication::{
     ArcPrint, Ballot, Body, Change, Condition, Effect, LedgerPosition, LockCall, Message, Operation, Outcome, Receipt,
-    Record, Refusal, RegisterKey, Remembered, RequestId, RequestMemory, RoundId, State, Terms, Value, Version, Write,
+    Record, Refusal, RegisterKey, Remembered, RequestId, RequestMemory, RoundId, Scan, ScanEntry, ScanOutcome,
+    ScanPage, State, Terms, Value, Version, Write,
 };
 use stdx::TraceContext;
 
-use crate::node::{Frame, Hello, LookupBy, OperationCall, Payload, Sender};
+use crate::http::Durability;
+use crate::node::{Frame, Hello, LookupBy, OperationCall, Payload, ScanCall, Sender};
 
 /// Numbers of every length of varint.
 fn number() -> impl Strategy<Value = u64> {
@@ -229,20 +232,23 @@ fn lock_call() -> impl Strategy<Value = LockCall> {
     ]
 }
 
-fn outcome() -> impl Strategy<Value = Outcome> {
-    let refusal = prop_oneof![
+fn refusal() -> impl Strategy<Value = Refusal> {
+    prop_oneof![
         number().prop_map(|epoch| Refusal::NotReplica(Epoch(epoch))),
         Just(Refusal::NoQuorum),
         Just(Refusal::Overloaded),
         Just(Refusal::DiskFull),
         Just(Refusal::Draining),
         Just(Refusal::TooOld),
-    ];
+    ]
+}
+
+fn outcome() -> impl Strategy<Value = Outcome> {
     prop_oneof![
         option::of((version(), value())).prop_map(Outcome::Value),
         (effect(), option::of(value())).prop_map(|(effect, value)| Outcome::Done { effect, value }),
         option::of(effect()).prop_map(Outcome::Remembered),
-        refusal.prop_map(Outcome::Refused),
+        refusal().prop_map(Outcome::Refused),
         Just(Outcome::Unknown),
     ]
 }
@@ -299,6 +305,65 @@ fn hello() -> impl Strategy<Value = Hello> {
     })
 }
 
+fn scan() -> impl Strategy<Value = Scan> {
+    let stretch = (any::<u64>(), any::<u64>(), option::of(key()), any::<u64>());
+    (any::<u32>(), bytes(), stretch, any::<(bool, bool)>(), any::<u32>(), number()).prop_map(
+        |(bucket, prefix, (from, to, after, cut), (keep, values), entries_max, since)| Scan {
+            bucket: BucketId(bucket),
+            prefix,
+            from: Position(from),
+            to: Position(to),
+            after,
+            cut,
+            keep,
+            values,
+            entries_max,
+            since,
+        },
+    )
+}
+
+fn scan_outcome() -> impl Strategy<Value = ScanOutcome> {
+    let entry = (key(), version(), number(), number(), option::of(value()));
+    let entry = entry.prop_map(|(key, version, size, ends_ms, value)| ScanEntry { key, version, size, ends_ms, value });
+    let page = (any::<(u64, u64)>(), number(), number(), vec(entry, 0..4), any::<bool>());
+    let page = page.prop_map(|((cut, through), time, epoch, entries, more)| ScanPage {
+        cut,
+        time,
+        epoch: Epoch(epoch),
+        through: Position(through),
+        entries,
+        more,
+    });
+    prop_oneof![
+        3 => page.prop_map(ScanOutcome::Page),
+        1 => Just(ScanOutcome::Gone),
+        1 => refusal().prop_map(ScanOutcome::Refused),
+    ]
+}
+
+fn listing() -> impl Strategy<Value = Listing> {
+    (any::<u32>(), bytes(), any::<(u64, u64)>(), option::of(key()), number()).prop_map(
+        |(bucket, prefix, (from, to), after, epoch)| Listing {
+            bucket: BucketId(bucket),
+            prefix,
+            from: Position(from),
+            to: Position(to),
+            after,
+            epoch: Epoch(epoch),
+        },
+    )
+}
+
+fn listed() -> impl Strategy<Value = Result<ListingPage, Epoch>> {
+    let page = (vec(key(), 0..4), any::<bool>(), any::<bool>()).prop_map(|(keys, more, counts)| ListingPage {
+        keys,
+        more,
+        counts,
+    });
+    prop_oneof![3 => page.prop_map(Ok), 1 => number().prop_map(|epoch| Err(Epoch(epoch)))]
+}
+
 pub(super) fn frame() -> impl Strategy<Value = Frame> {
     let hop = prop_oneof![peer().prop_map(NextHop::Owner), peer().prop_map(NextHop::Ask)];
     let payload = prop_oneof![
@@ -315,6 +380,14 @@ pub(super) fn frame() -> impl Strategy<Value = Frame> {
             Payload::Lookup { call, target: Position(target), at: at.map(Position), by }
         }),
         1 => (number(), option::of(hop)).prop_map(|(call, hop)| Payload::LookupReply { call, hop }),
+        1 => (number(), any::<u32>(), scan())
+            .prop_map(|(call, deadline_ms, scan)| Payload::Scan(ScanCall { call, deadline_ms, scan })),
+        1 => (number(), scan_outcome()).prop_map(|(call, outcome)| Payload::ScanReply { call, outcome }),
+        1 => (number(), any::<bool>(), listing()).prop_map(|(call, memory, listing)| {
+            let durability = if memory { Durability::Memory } else { Durability::Disk };
+            Payload::List { call, durability, listing }
+        }),
+        1 => (number(), listed()).prop_map(|(call, listed)| Payload::ListReply { call, listed }),
         1 => Just(Payload::GoAway),
         1 => Just(Payload::Ping),
     ];

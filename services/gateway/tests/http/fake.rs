@@ -9,12 +9,15 @@ use actix_web::App;
 use actix_web::http::header::HeaderMap;
 use actix_web::test::{TestRequest, call_service, init_service, read_body};
 use actix_web::web::{Bytes, Data};
+use available::{Listing, ListingPage};
 use client::fleet::Fleet;
 use gateway::gateway::{Gateway, Parts};
-use gateway::nodes::{Calling, Nodes};
+use gateway::nodes::{Calling, Nodes, Questioning};
 use gateway::{Metrics, configure};
 use membership::{BucketId, ClusterId, Epoch, KeyHasher, Member, NodeId, Position, View};
-use replication::{Ballot, Effect, Operation, Outcome, Receipt, Refusal, RegisterKey, Version};
+use replication::{
+    Ballot, Effect, Operation, Outcome, Receipt, Refusal, RegisterKey, Scan, ScanEntry, ScanOutcome, ScanPage, Version,
+};
 use runtime::CallError;
 use stdx::{Instant, Prng, TraceContext};
 use tokio::sync::watch;
@@ -62,6 +65,8 @@ struct State {
     /// What every operation on an available key is refused with, once.
     behind: Option<u64>,
     tickets: u64,
+    /// Cuts that are kept, by their number, with the node that keeps them.
+    cuts: BTreeMap<u64, (NodeId, Vec<ScanEntry>)>,
 }
 
 /// A call about an available key as a node saw it.
@@ -96,6 +101,11 @@ impl FakeNodes {
     /// The calls about available keys so far, oldest first; forgets them.
     pub fn take_available_calls(&self) -> Vec<AvailableCalled> {
         std::mem::take(&mut self.state().available_calls)
+    }
+
+    /// Every node forgets the cuts that it keeps; how many there were.
+    pub fn forget_cuts(&self) -> usize {
+        std::mem::take(&mut self.state().cuts).len()
     }
 
     /// The calls so far, oldest first; forgets them.
@@ -177,10 +187,111 @@ impl Nodes for FakeNodes {
         };
         Box::pin(std::future::ready(answer))
     }
+
+    fn scan(&self, to: NodeId, scan: Scan, deadline: Duration, _context: TraceContext) -> Questioning<ScanOutcome> {
+        let mut state = self.state();
+        let answer = match state.moods.get(&to).copied().unwrap_or_default() {
+            Mood::Sound | Mood::GivesUp | Mood::Confused => Ok(state.scan(to, scan)),
+            Mood::Down => Err(CallError::NotConnected),
+            Mood::Resets | Mood::ActsAndResets => Err(CallError::Reset),
+            Mood::Silent => return silence(deadline),
+            Mood::Refuses(refusal) => Ok(ScanOutcome::Refused(refusal)),
+        };
+        Box::pin(std::future::ready(answer))
+    }
+
+    fn list(
+        &self,
+        to: NodeId,
+        (durability, listing): (Durability, Listing),
+        deadline: Duration,
+        _context: TraceContext,
+    ) -> Questioning<Result<ListingPage, Epoch>> {
+        let mut state = self.state();
+        let answer = match state.moods.get(&to).copied().unwrap_or_default() {
+            Mood::Sound | Mood::GivesUp | Mood::Confused => Ok(state.replica_of(durability).list(&listing)),
+            Mood::Down => Err(CallError::NotConnected),
+            Mood::Resets | Mood::ActsAndResets => Err(CallError::Reset),
+            Mood::Silent => return silence(deadline),
+            Mood::Refuses(_) => Ok(Err(Epoch(1))),
+        };
+        Box::pin(std::future::ready(answer))
+    }
+}
+
+fn silence<T: Send + 'static>(deadline: Duration) -> Questioning<T> {
+    Box::pin(async move {
+        tokio::time::sleep(deadline).await;
+        Err(CallError::Deadline)
+    })
 }
 
 impl State {
-    /// The real core, alone: its own disk has always synced already.
+    /// What a replica in charge answers: one page of at most three entries more than nothing, so that arcs have pages.
+    fn scan(&mut self, node: NodeId, scan: Scan) -> ScanOutcome {
+        let ring = fleet().ring;
+        let arc = ring.arc_of(scan.from).expect("the circle is covered").clone();
+        if !arc.replicas.contains(&node) {
+            return ScanOutcome::Refused(Refusal::NotReplica(Epoch(1)));
+        }
+        let ahead = |position: Position| scan.from.distance_to(position);
+        let through = if ahead(arc.high) <= ahead(scan.to) { arc.high } else { scan.to };
+        let entries = match self.cuts.get(&scan.cut).filter(|(keeper, _)| *keeper == node) {
+            Some((_, entries)) => entries.clone(),
+            None if scan.cut != 0 => return ScanOutcome::Gone,
+            None => {
+                let wanted = |key: &RegisterKey| {
+                    key.bucket == scan.bucket
+                        && key.key.starts_with(&scan.prefix)
+                        && ahead(key.position) <= ahead(through)
+                };
+                let mut entries: Vec<ScanEntry> = Vec::new();
+                for (key, held) in self.registers.iter().filter(|(key, _)| wanted(key)) {
+                    let Some(value) = held.value.clone() else { continue };
+                    let (key, version, size) = (key.clone(), held.version, value.body.len() as u64);
+                    entries.push(ScanEntry { key, version, size, ends_ms: held.ends_ms, value: Some(value) });
+                }
+                entries.sort_by_key(|entry| (ahead(entry.key.position), entry.key.clone()));
+                entries
+            }
+        };
+        let order = |key: &RegisterKey| (ahead(key.position), key.clone());
+        let told = |entry: &ScanEntry| scan.after.as_ref().is_some_and(|after| order(&entry.key) <= order(after));
+        let left: Vec<ScanEntry> = entries.iter().filter(|entry| !told(entry)).cloned().collect();
+        let most = (scan.entries_max as usize).min(3);
+        let more = left.len() > most;
+        let cut = match scan.cut {
+            0 if scan.keep && more => {
+                self.counter += 1;
+                self.cuts.insert(self.counter, (node, entries));
+                self.counter
+            }
+            cut => cut,
+        };
+        let strip = |entry: ScanEntry| ScanEntry { value: entry.value.filter(|_| scan.values), ..entry };
+        let entries = left.into_iter().take(most).map(strip).collect();
+        ScanOutcome::Page(ScanPage { cut, time: self.counter, epoch: Epoch(1), through, entries, more })
+    }
+
+    /// The real core, alone.
+    fn replica_of(&mut self, durability: Durability) -> &mut available::Replica {
+        self.available[usize::from(durability == Durability::Memory)].get_or_insert_with(|| {
+            let mut view = View::forming(ClusterId(7), 1, 1, 0);
+            let tokens = vec![Position(1)];
+            view.members.push(Member { id: NodeId(1), name: "n1".into(), zone: None, weight: 1, tokens });
+            view.epoch = Epoch(1);
+            let config = available::Config::default();
+            let mut replica = available::Replica::new(NodeId(1), 1, view, b"secret", config, Prng::from_seed(1));
+            let mut out = available::Outbox::default();
+            replica.begin(Instant::ZERO, 1, &mut out);
+            while let Some((last, _)) = out.drain().persist.last() {
+                replica.handle(Instant::ZERO, available::Input::Synced(*last), &mut out);
+            }
+            replica
+        })
+    }
+
+    /// The real core: its own disk has always synced already.
     fn act_available(
         &mut self,
         durability: Durability,
@@ -190,16 +301,7 @@ impl State {
         let ticket = replication::Ticket(self.tickets);
         let now = Instant::from_millis(self.tickets);
         let mut out = available::Outbox::default();
-        let replica = self.available[usize::from(durability == Durability::Memory)].get_or_insert_with(|| {
-            let mut view = View::forming(ClusterId(7), 1, 1, 0);
-            let tokens = vec![Position(1)];
-            view.members.push(Member { id: NodeId(1), name: "n1".into(), zone: None, weight: 1, tokens });
-            view.epoch = Epoch(1);
-            let config = available::Config::default();
-            let mut replica = available::Replica::new(NodeId(1), 1, view, b"secret", config, Prng::from_seed(1));
-            replica.begin(Instant::ZERO, 1, &mut out);
-            replica
-        });
+        let replica = self.replica_of(durability);
         let deadline = Instant::from_millis(u64::MAX >> 24);
         let context = TraceContext::NONE;
         let wall_ms = 1;

@@ -2,9 +2,12 @@
 //! the interface promises, whatever the nodes do.
 
 mod available;
+mod backups;
+mod batch;
 mod buckets;
 mod failover;
 mod fake;
+mod listing;
 mod locks;
 mod problems;
 mod records;
