@@ -136,7 +136,7 @@ fn sigterm_drains_a_node_that_comes_back_and_takes_leave_where_asked_to() {
     assert_eq!(first.wait().expect("it ends").code(), Some(0));
     expect_members(&up, &["n1", "n2", "n3", "n4"]);
 
-    let mut second = everring(&[&base[..], &["--leave-within", "60s"]].concat()).spawn().expect("it starts");
+    let second = everring(&[&base[..], &["--leave-within", "60s"]].concat()).spawn().expect("it starts");
     eventually("n4 does not come back", || {
         let output = run(&["ring", "--output", "json", "--gateway", up.gateway()]);
         let ring: Value = serde_json::from_slice(&output.stdout).map_err(|error| error.to_string())?;
@@ -144,7 +144,8 @@ fn sigterm_drains_a_node_that_comes_back_and_takes_leave_where_asked_to() {
         if alive { Ok(()) } else { Err(ring.to_string()) }
     });
     signal(second.id(), Signal::TERM);
-    assert_eq!(second.wait().expect("it ends").code(), Some(5));
+    let left = second.wait_with_output().expect("it ends");
+    assert_eq!(left.status.code(), Some(5), "{}", String::from_utf8_lossy(&left.stderr));
     expect_members(&up, &["n1", "n2", "n3"]);
     expect_filled(&up);
     let again = run(&base);
