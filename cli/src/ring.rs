@@ -8,7 +8,7 @@ use clap::builder::BoolishValueParser;
 use clap::{Args, Subcommand};
 use client::consul::Consul;
 use client::ring_changes::{self, RingChangeError};
-use membership::{ChangeError, Epoch, NodeId, Pending, View};
+use membership::{ChangeError, Epoch, Leaving, Pending, View};
 use serde_json::json;
 use wire::http::RingAnswer;
 
@@ -87,6 +87,7 @@ struct RemoveArgs {
     #[arg(required = true, value_name = "NODE")]
     nodes: Vec<String>,
     /// Remove nodes that are gone for good although no majority of some arcs is left: what only they held is given up.
+    /// One that can be reached hands over what it holds all the same.
     #[arg(long, env = "EVERRING_FORCE", value_parser = BoolishValueParser::new())]
     force: bool,
     #[command(flatten)]
@@ -230,38 +231,27 @@ async fn remove(args: RemoveArgs) -> anyhow::Result<u8> {
             None => return change_failed(RingChangeError::Refused(ChangeError::NoSuchMember(name.clone()))),
         };
     }
-    // Who cannot be reached cannot be copied from: such a change would wait for ever.
-    let passing = match ring_changes::registered(&consul, true).await {
-        Ok(passing) => passing,
+    let leaving = match ring_changes::leave(&consul, &nodes, args.force).await {
+        Ok(leaving) => leaving,
         Err(error) => return change_failed(error),
     };
-    let losses = view.arcs_without_majority(|node| passing.contains_key(&node));
-    let lost = !losses.is_empty() && args.force;
-    if !losses.is_empty() {
-        let share: f64 = losses.iter().map(|loss| f64::from(loss.share_ppm) / 10_000.0).sum();
-        let away: BTreeSet<NodeId> = losses.iter().flat_map(|loss| loss.unreachable.iter().copied()).collect();
-        let names: Vec<String> = away.iter().map(|node| name_of(&view, *node)).collect();
-        let (arcs, names) = (losses.len(), names.join(", "));
-        if !args.force {
-            eprintln!(
-                "everring: {arcs} arcs ({share:.1} % of all keys) have no majority of replicas that can be reached \
-                 ({names} cannot); their data could not be copied. Bring one of these nodes back first. If their data \
-                 is lost for good, --force gives up what only they held"
-            );
-            return Ok(EXIT_REFUSED);
-        }
-        eprintln!("giving up what only {names} held: up to {share:.1} % of all keys, in {arcs} arcs");
+    if !leaving.lost.is_empty() {
+        eprintln!("{}", given_up(&view, &leaving));
     }
-    let begun = ring_changes::change(&consul, |view| view.begin_leave(nodes.clone(), lost)).await;
-    let view = match begun {
-        Ok(view) => view,
-        Err(error) => return change_failed(error),
-    };
-    let id = view.pending.iter().find(|pending| nodes.iter().any(|node| pending.change.names(*node)));
-    match id.map(|pending| pending.id) {
+    match leaving.id {
         Some(id) if !args.wait.no_wait => wait(&consul, id, &args).await,
-        id => told(&args.at.output, &view, id.is_none()),
+        id => told(&args.at.output, &leaving.view, id.is_none()),
     }
+}
+
+/// Says what a forced leave may lose: no more than what nobody but the lost held.
+fn given_up(view: &View, leaving: &Leaving) -> String {
+    let names = view.names_of(leaving.lost.iter().copied()).join(", ");
+    let share: f64 = leaving.losses.iter().map(|loss| f64::from(loss.share_ppm) / 10_000.0).sum();
+    let arcs = leaving.losses.len();
+    let bare = leaving.losses.iter().filter(|loss| loss.reachable.is_empty()).count();
+    let all = if bare > 0 { format!("; of {bare} of them nobody is left, so all is lost") } else { String::new() };
+    format!("giving up what only {names} held: up to {share:.1} % of all keys, in {arcs} arcs{all}")
 }
 
 /// Waits for the end of the change and shows its progress.
@@ -311,8 +301,4 @@ fn change_failed(error: RingChangeError) -> anyhow::Result<u8> {
         }
         error => bail!("{}", stdx::error_chain(&error)),
     }
-}
-
-fn name_of(view: &View, node: NodeId) -> String {
-    view.member(node).map_or_else(|| node.to_string(), |member| member.name.clone())
 }

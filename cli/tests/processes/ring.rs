@@ -25,15 +25,23 @@ fn done(output: &Output) -> Value {
 }
 
 fn refused(output: &Output, word: &str) {
+    assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
+    told(output, word);
+}
+
+fn told(output: &Output, word: &str) {
     let stderr = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{stderr}");
     assert!(stderr.contains(word), "`{word}` is missing in: {stderr}");
 }
 
 /// The arguments of a storage node that nobody keeps, beside the fleet of `up`.
-fn n4<'a>(discovery: &'a str, data: &'a str) -> Vec<&'a str> {
-    let node = ["storage-node", "--name", "n4", "--listen", "127.0.0.1:0", "--peer-listen", "127.0.0.1:0"];
+fn storage_node<'a>(name: &'a str, discovery: &'a str, data: &'a str) -> Vec<&'a str> {
+    let node = ["storage-node", "--name", name, "--listen", "127.0.0.1:0", "--peer-listen", "127.0.0.1:0"];
     [&node[..], &["--discovery", discovery, "--data", data]].concat()
+}
+
+fn n4<'a>(discovery: &'a str, data: &'a str) -> Vec<&'a str> {
+    storage_node("n4", discovery, data)
 }
 
 /// Each member's name and state, as a gateway sees them.
@@ -128,7 +136,7 @@ fn sigterm_drains_a_node_that_comes_back_and_takes_leave_where_asked_to() {
     assert_eq!(first.wait().expect("it ends").code(), Some(0));
     expect_members(&up, &["n1", "n2", "n3", "n4"]);
 
-    let mut second = everring(&[&base[..], &["--leave-within", "60s"]].concat()).spawn().expect("it starts");
+    let second = everring(&[&base[..], &["--leave-within", "60s"]].concat()).spawn().expect("it starts");
     eventually("n4 does not come back", || {
         let output = run(&["ring", "--output", "json", "--gateway", up.gateway()]);
         let ring: Value = serde_json::from_slice(&output.stdout).map_err(|error| error.to_string())?;
@@ -136,7 +144,8 @@ fn sigterm_drains_a_node_that_comes_back_and_takes_leave_where_asked_to() {
         if alive { Ok(()) } else { Err(ring.to_string()) }
     });
     signal(second.id(), Signal::TERM);
-    assert_eq!(second.wait().expect("it ends").code(), Some(5));
+    let left = second.wait_with_output().expect("it ends");
+    assert_eq!(left.status.code(), Some(5), "{}", String::from_utf8_lossy(&left.stderr));
     expect_members(&up, &["n1", "n2", "n3"]);
     expect_filled(&up);
     let again = run(&base);
@@ -175,6 +184,77 @@ fn a_member_that_stays_away_is_taken_out_and_returns_as_another() {
     let aside = std::fs::read_dir(&data).expect("a directory").flatten();
     assert!(aside.into_iter().any(|entry| entry.file_name().to_string_lossy().contains("aside")), "kept beside");
     expect_filled(&up);
+}
+
+/// Waits until these storage nodes' checks pass and no others', as discovery tells.
+fn expect_passing(up: &Up, names: &[&str]) {
+    let discovery = discovery(up);
+    let first = discovery.split(',').next().unwrap_or_default().trim_start_matches("http://").to_owned();
+    eventually("other nodes are at work", || {
+        let found = get_json(&first, "/v1/health/service/everring-storage-node?passing=1")?;
+        let entries = found.as_array().ok_or("no list")?;
+        let name = |entry: &Value| entry["Service"]["Meta"]["name"].as_str().unwrap_or_default().to_owned();
+        let mut passing: Vec<String> = entries.iter().map(name).collect();
+        passing.sort();
+        if passing == names { Ok(()) } else { Err(format!("{passing:?}")) }
+    });
+}
+
+fn epoch(up: &Up) -> u64 {
+    let output = run(&["ring", "--output", "json", "--gateway", up.gateway()]);
+    let ring: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    ring["epoch"].as_u64().expect("a number")
+}
+
+/// `--force` gives up what is lost with the nodes that are named, and nothing else: who lives hands over, and whoever
+/// is not named may come back.
+#[test]
+fn force_gives_up_the_lost_and_nobody_else() {
+    let up = Up::start(&[]);
+    let (directory, discovery) = (TempDir::new().expect("a directory"), discovery(&up));
+    let mut names = vec!["n1", "n2", "n3"];
+    let mut others = Vec::new();
+    for name in ["n4", "n5", "n6"] {
+        let data = directory.path().join(name);
+        others.push(service_with(&storage_node(name, &discovery, data.to_str().expect("text")), &[]).0);
+        names.push(name);
+        expect_members(&up, &names);
+    }
+    fill(&up);
+    expect_passing(&up, &names);
+
+    // Nothing is lost by the leave of one that lives.
+    let polite = ring(&up, &["remove", "n6", "--force"]);
+    assert_eq!(done(&polite)["members"], serde_json::json!(["n1", "n2", "n3", "n4", "n5"]));
+    assert!(!String::from_utf8_lossy(&polite.stderr).contains("giv"), "{polite:?}");
+    let mut n6 = others.pop().expect("three");
+    assert_eq!(n6.0.wait().expect("it ends").code(), Some(5), "it has handed over");
+    expect_filled(&up);
+
+    drop(others);
+    expect_passing(&up, &["n1", "n2", "n3"]);
+    let before = epoch(&up);
+    for (arguments, away) in [
+        (&["remove", "n4"][..], "(n4, n5 cannot)"),
+        (&["remove", "n4", "n5"], "(n4, n5 cannot)"),
+        (&["remove", "n1", "--force"], "(n4, n5 cannot)"),
+        (&["remove", "n4", "--force"], "(n5 cannot)"),
+    ] {
+        let output = ring(&up, arguments);
+        refused(&output, away);
+        refused(&output, "have no majority of replicas that can be reached");
+        refused(&output, "remove them with --force, which gives up what only they held");
+        assert!(!String::from_utf8_lossy(&output.stderr).contains("giving up"), "{output:?}");
+    }
+    assert_eq!(epoch(&up), before, "nothing has begun");
+
+    let forced = ring(&up, &["remove", "n4", "n5", "--force"]);
+    assert_eq!(done(&forced)["members"], serde_json::json!(["n1", "n2", "n3"]));
+    told(&forced, "giving up what only n4, n5 held: up to ");
+    told(&forced, "n4, n5 given up: ");
+    expect_members(&up, &["n1", "n2", "n3"]);
+    fill_with(&up, "again");
+    expect_filled_with(&up, "again");
 }
 
 /// The node that copies is killed, and then one that it copies from: the copy goes on, and nothing is lost.

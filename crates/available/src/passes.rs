@@ -104,10 +104,13 @@ impl Replica {
     fn pass_over(&mut self, node: NodeId, out: &mut Outbox) {
         let every = self.config.pass_every;
         let next = self.now + self.jittered(every);
+        let (now, generation) = (self.now, self.generation);
         let Some(peer) = self.peers.get_mut(&node) else { return };
         let Some(pass) = peer.pass.take() else { return };
         peer.passed = peer.passed.max(pass.generation);
-        peer.pass_at = next;
+        // One that began before homes changed or somebody lost a log does not stand for the one that is due since then:
+        // a change that copies would wait a whole round for it.
+        peer.pass_at = if pass.generation < generation { now } else { next };
         self.compared_with(node, &pass, out);
         out.events.push(Event::Reconciled { peer: node, fetched: pass.fetched, sent: pass.sent });
         self.become_whole(out);

@@ -181,7 +181,7 @@ impl Replica {
         use membership::Change;
         self.view.pending.iter().any(|pending| match &pending.change {
             Change::Replace { gone, .. } => *gone == node,
-            Change::Leave { nodes, lost, .. } => *lost && nodes.contains(&node),
+            Change::Leave { lost, .. } => lost.contains(&node),
             Change::Join { .. } => false,
         })
     }

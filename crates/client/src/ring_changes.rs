@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use membership::{ChangeError, Epoch, NodeId, View};
+use membership::{ChangeError, Epoch, Leaving, NodeId, View};
 
 use crate::backoff::Backoff;
 use crate::consul::{Consul, ConsulError, HealthQuery};
@@ -37,24 +37,25 @@ pub async fn read(consul: &Consul) -> Result<View, RingChangeError> {
     read_view(&pair.value).map_err(RingChangeError::View)
 }
 
-/// Takes one step: `step` is given the view that discovery holds, and again if somebody else was quicker.
+/// Takes one step: `step` is given the view that discovery holds, and again if somebody else was quicker. Answers with
+/// what it made of the last one.
 ///
 /// # Errors
 /// The step's own refusal, or discovery's; see [`RingChangeError`].
-pub async fn change(
+pub async fn change<T: AsRef<View>>(
     consul: &Consul,
-    mut step: impl FnMut(&View) -> Result<View, ChangeError>,
-) -> Result<View, RingChangeError> {
+    mut step: impl FnMut(&View) -> Result<T, ChangeError>,
+) -> Result<T, RingChangeError> {
     let mut backoff = Backoff::new(Duration::from_millis(2), Duration::from_millis(50));
     for _ in 0..ATTEMPTS_MAX {
         let held = consul.kv_get(VIEW_KEY, None).await.map_err(RingChangeError::Discovery)?.value;
         let pair = held.ok_or(RingChangeError::NoRing)?;
         let view = read_view(&pair.value).map_err(RingChangeError::View)?;
         let next = step(&view).map_err(RingChangeError::Refused)?;
-        if next == view {
+        if *next.as_ref() == view {
             return Ok(next);
         }
-        let text = wire::view::to_json(&next);
+        let text = wire::view::to_json(next.as_ref());
         if consul.kv_cas(VIEW_KEY, text.as_bytes(), pair.modify_index).await.map_err(RingChangeError::Discovery)? {
             return Ok(next);
         }
@@ -83,9 +84,11 @@ pub async fn note_copied(consul: &Consul, node: NodeId, changes: &[Epoch]) -> Re
 /// another change is under way. The view that has it on its way out, if this was the call that put it there.
 ///
 /// # Errors
-/// See [`RingChangeError`]: the ring may not survive without it.
+/// See [`RingChangeError`]: an arc may have nobody left to copy from, or nobody to copy to. It is worth another try
+/// when somebody is back.
 pub async fn give_up(consul: &Consul, absent: NodeId) -> Result<Option<View>, RingChangeError> {
-    if registered(consul, true).await?.contains_key(&absent) {
+    let living = registered(consul, true).await?;
+    if living.contains_key(&absent) {
         return Ok(None);
     }
     let mut before = None;
@@ -94,10 +97,54 @@ pub async fn give_up(consul: &Consul, absent: NodeId) -> Result<Option<View>, Ri
         if !view.pending.is_empty() || view.member(absent).is_none() {
             return Ok(view.clone());
         }
-        view.begin_leave(BTreeSet::from([absent]), false)
+        let leaving = view.begin_leave_among(BTreeSet::from([absent]), false, |node| living.contains_key(&node))?;
+        Ok(leaving.view)
     });
     let after = after.await?;
     Ok((before != Some(after.epoch)).then_some(after))
+}
+
+/// Lets members leave, if the change can end: discovery's checks say who can be reached. By `force`, those of them that
+/// cannot are given up where an arc has no majority without them.
+///
+/// # Errors
+/// See [`RingChangeError`].
+pub async fn leave(consul: &Consul, nodes: &BTreeSet<NodeId>, force: bool) -> Result<Leaving, RingChangeError> {
+    let living = registered(consul, true).await?;
+    change(consul, |view| view.begin_leave_among(nodes.clone(), force, |node| living.contains_key(&node))).await
+}
+
+/// What became of the wish that the ring speak another protocol.
+#[derive(Debug)]
+pub enum Raise {
+    /// It speaks it, or a later one.
+    Raised(View),
+    /// These other members are at work, and speak the one of before; their names.
+    Awaits(Vec<String>),
+    /// It is not for this node to say: it is no member.
+    NotAMember,
+}
+
+/// Has the ring speak `protocol`, if it is for `member` to say: one of the members, of whom no other is at work as far
+/// as discovery's checks tell. The number only grows.
+///
+/// Who is at work unseen by discovery is cut off from those of the new number, as by any network: nothing is decided
+/// twice, since a majority has one number or the other.
+///
+/// # Errors
+/// See [`RingChangeError`].
+pub async fn raise_protocol(consul: &Consul, member: NodeId, protocol: u16) -> Result<Raise, RingChangeError> {
+    let view = read(consul).await?;
+    if view.member(member).is_none() {
+        return Ok(Raise::NotAMember);
+    }
+    let living = registered(consul, true).await?;
+    let others = view.members.iter().filter(|other| other.id != member && living.contains_key(&other.id));
+    let names: Vec<String> = others.map(|other| other.name.clone()).collect();
+    if !names.is_empty() && view.protocol < protocol {
+        return Ok(Raise::Awaits(names));
+    }
+    change(consul, |view| Ok(view.speaking(protocol))).await.map(Raise::Raised)
 }
 
 /// The storage nodes that are registered, with their addresses; if `passing`, only those whose checks pass, which lived

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use membership::{Change, ChangeError, ClusterId, FormError, Member, NodeId, View, choose_tokens, tokens_of_weight};
+use membership::{
+    Change, ChangeError, ClusterId, Common, FormError, Member, NodeId, View, choose_tokens, tokens_of_weight,
+};
 use stdx::Prng;
 use wire::view::ViewJsonError;
 
@@ -34,12 +36,22 @@ pub struct Newcomer {
     pub replication: usize,
     /// How many members the ring forms with, if it is the one that starts it.
     pub forms_with: usize,
+    /// The protocol that its program speaks with other nodes.
+    pub protocol: u16,
     /// How much it takes beside the others; see [`Member::weight`].
     pub weight: u32,
     /// The last view that it kept on its disk. Put back when discovery has lost the view: tokens must not change.
     pub last_view: Option<View>,
     /// The identity of this name whose place it may take: its data is known to be lost, and its process to be gone.
     pub replaces: Option<NodeId>,
+}
+
+impl Newcomer {
+    /// What it has in common with the ring of `view`, or should have.
+    pub fn common(&self, view: &View) -> Common {
+        let cluster = self.cluster.unwrap_or(view.cluster);
+        Common { cluster, hash_fingerprint: self.hash_fingerprint, protocol: self.protocol }
+    }
 }
 
 /// Why a node did not enter. Unless it says otherwise the view is unchanged.
@@ -150,7 +162,6 @@ fn next_view(held: Option<&View>, newcomer: &Newcomer, prng: &mut Prng) -> Resul
         (None, Some(last)) => last.clone(),
         (None, None) => start_view(newcomer, prng)?,
     };
-    let cluster = newcomer.cluster.unwrap_or(base.cluster);
     let mut member = Member {
         id: newcomer.id,
         name: newcomer.name.clone(),
@@ -161,7 +172,8 @@ fn next_view(held: Option<&View>, newcomer: &Newcomer, prng: &mut Prng) -> Resul
     if base.member(newcomer.id).is_none() {
         member.tokens = choose_tokens(&base.members, base.replication, &member, tokens_of_weight(member.weight), prng);
     }
-    match base.admit(&member, cluster, newcomer.hash_fingerprint) {
+    // Both ways into a formed ring lead through here, so nobody begins a change who could not take part in its end.
+    match base.admit(&member, &newcomer.common(&base)) {
         Err(FormError::RingFormed { .. }) => base.begin_join(member).map_err(EnterError::Change),
         Err(FormError::Amnesia { theirs, .. }) if newcomer.replaces == Some(theirs) => replace(&base, theirs, member),
         admitted => admitted.map_err(EnterError::Refused),
@@ -201,7 +213,8 @@ fn start_view(newcomer: &Newcomer, prng: &mut Prng) -> Result<View, EnterError> 
     }
     // Cluster 0 stands for "no cluster", so the draw avoids it.
     let cluster = newcomer.cluster.unwrap_or_else(|| ClusterId(prng.next_u64().max(1)));
-    Ok(View::forming(cluster, replication, forms_with, newcomer.hash_fingerprint))
+    let forming = View::forming(cluster, replication, forms_with, newcomer.hash_fingerprint);
+    Ok(View { protocol: newcomer.protocol, ..forming })
 }
 
 pub(crate) fn read_view(value: &[u8]) -> Result<View, EnterError> {
@@ -215,7 +228,7 @@ fn read_number(key: &str, value: &[u8]) -> Result<u64, EnterError> {
 
 #[cfg(test)]
 mod tests {
-    use membership::{Epoch, TOKENS};
+    use membership::{Epoch, PROTOCOL_UNTOLD, TOKENS};
 
     use super::*;
 
@@ -228,6 +241,7 @@ mod tests {
             hash_fingerprint: 7,
             replication: 2,
             forms_with: 2,
+            protocol: PROTOCOL_UNTOLD,
             weight: 1,
             last_view: None,
             replaces: None,

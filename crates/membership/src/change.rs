@@ -38,8 +38,8 @@ pub enum Change {
     Leave {
         /// Who.
         nodes: BTreeSet<NodeId>,
-        /// Whether they are given up with what only they hold: nobody waits for their votes.
-        lost: bool,
+        /// Those of them who are given up with what only they hold: nobody waits for their votes.
+        lost: BTreeSet<NodeId>,
         /// All tokens that a member who stays holds afterwards; those alone who hold others than before are named.
         moves: BTreeMap<NodeId, Vec<Position>>,
     },
@@ -85,12 +85,41 @@ pub enum ChangeError {
         replication: usize,
     },
     /// Some arcs of the change are being changed already.
-    #[error("change {with} ({what}) is still moving some of the same arcs; wait until it is complete")]
+    #[error(
+        "change {with} ({what}) is still moving some of the same arcs; wait until it is complete, or give it up with \
+         `everring ring abandon {with}`"
+    )]
     Overlaps {
         /// The change under way.
         with: Epoch,
         /// What it does.
         what: String,
+    },
+    /// Some arcs of the change have no majority that can be copied from, so that it could not end.
+    #[error(
+        "{arcs} arcs ({share} of all keys) have no majority of replicas that can be reached ({away} cannot); their \
+         data could not be copied. Bring these nodes back first; if their data is lost for good, remove them with \
+         --force, which gives up what only they held",
+        share = percent(*share_ppm),
+        away = away.join(", ")
+    )]
+    NoMajority {
+        /// How many arcs.
+        arcs: usize,
+        /// Their share of the circle, in parts of a million.
+        share_ppm: u32,
+        /// The names of their replicas in charge that cannot be reached.
+        away: Vec<String>,
+    },
+    /// Nodes that the change makes replicas cannot be reached, so that it could not end.
+    #[error(
+        "{away} would have to copy what the change moves, and cannot be reached; bring these nodes back first, or \
+         remove them in the same call",
+        away = away.join(", ")
+    )]
+    AwaitsAbsent {
+        /// Their names.
+        away: Vec<String>,
     },
     /// No change under way has this number.
     #[error("no change {0} is under way; it may be complete by now")]
@@ -187,13 +216,23 @@ impl View {
         lost: bool,
         moves: BTreeMap<NodeId, Vec<Position>>,
     ) -> Result<View, ChangeError> {
+        let lost = if lost { nodes.clone() } else { BTreeSet::new() };
+        self.begin_leave_giving_up(nodes, lost, moves)
+    }
+
+    pub(crate) fn begin_leave_giving_up(
+        &self,
+        nodes: BTreeSet<NodeId>,
+        lost: BTreeSet<NodeId>,
+        moves: BTreeMap<NodeId, Vec<Position>>,
+    ) -> Result<View, ChangeError> {
         if let Some(pending) = moves.keys().find_map(|node| self.pending_of(*node)) {
             return Err(self.overlaps(pending));
         }
         self.begin(Change::Leave { nodes, lost, moves }, None)
     }
 
-    fn check_leavers(&self, nodes: &BTreeSet<NodeId>) -> Result<(), ChangeError> {
+    pub(crate) fn check_leavers(&self, nodes: &BTreeSet<NodeId>) -> Result<(), ChangeError> {
         if nodes.is_empty() {
             return Err(ChangeError::Nothing);
         }
@@ -215,7 +254,7 @@ impl View {
     }
 
     /// Whose tokens are others, and which, once `leavers` are gone.
-    fn moves_of_leave(&self, leavers: &BTreeSet<NodeId>) -> BTreeMap<NodeId, Vec<Position>> {
+    pub(crate) fn moves_of_leave(&self, leavers: &BTreeSet<NodeId>) -> BTreeMap<NodeId, Vec<Position>> {
         // What is under way is taken for done.
         let staying = self.members.iter().filter(|member| !self.is_leaving(member.id));
         let mut members: Vec<Member> = staying.cloned().collect();
@@ -330,8 +369,10 @@ impl View {
             Change::Join { node } => format!("{} joins", name(node)),
             Change::Replace { gone, by } => format!("{} ({by}) takes the place of {gone}", name(by)),
             Change::Leave { nodes, lost, .. } => {
-                let names: Vec<String> = nodes.iter().map(name).collect();
-                format!("{} {}", names.join(", "), if *lost { "given up" } else { "leaving" })
+                let told = |names: Vec<String>, how| (!names.is_empty()).then(|| format!("{} {how}", names.join(", ")));
+                let leaving = told(self.names_of(nodes.difference(lost).copied()), "leaving");
+                let given_up = told(self.names_of(lost.iter().copied()), "given up");
+                leaving.into_iter().chain(given_up).collect::<Vec<_>>().join("; ")
             }
         }
     }
@@ -363,8 +404,8 @@ impl View {
     /// Members that are given up with their data.
     pub(crate) fn lost(&self) -> BTreeSet<NodeId> {
         let lost = |pending: &Pending| match &pending.change {
-            Change::Leave { nodes, lost: true, .. } => nodes.iter().copied().collect::<Vec<_>>(),
-            _ => Vec::new(),
+            Change::Leave { lost, .. } => lost.clone(),
+            Change::Join { .. } | Change::Replace { .. } => BTreeSet::new(),
         };
         self.pending.iter().flat_map(lost).collect()
     }
@@ -517,6 +558,11 @@ impl Change {
 /// Who is in the next replica set of one of `arcs` and not in the one in charge.
 pub fn newcomers(arcs: &[&crate::Arc]) -> BTreeSet<NodeId> {
     arcs.iter().flat_map(|arc| arc.sets().newcomers().collect::<Vec<_>>()).collect()
+}
+
+/// Parts of a million as a percentage with one decimal place.
+fn percent(ppm: u32) -> String {
+    format!("{:.1} %", f64::from(ppm) / 10_000.0)
 }
 
 fn sorted(tokens: &[Position]) -> Vec<Position> {

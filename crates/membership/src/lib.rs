@@ -14,6 +14,7 @@ mod change;
 #[cfg(test)]
 mod change_test;
 mod identity;
+mod leave;
 mod position;
 mod replica_set;
 mod ring;
@@ -22,6 +23,7 @@ mod view;
 pub use balance::{TOKENS, TOKENS_MAX, choose_tokens, load_ratios, tokens_after_leave, tokens_of_weight};
 pub use change::{ArcLoss, Change, ChangeError, Pending, newcomers};
 pub use identity::{BucketId, ClusterId, Epoch, NodeId};
+pub use leave::Leaving;
 pub use position::{KeyHasher, Position};
 pub use ring::{Arc, ReplicaSets, Ring, is_majority};
-pub use view::{FormError, Member, View, ViewError};
+pub use view::{Common, FormError, Member, PROTOCOL_UNTOLD, View, ViewError};

@@ -16,6 +16,8 @@ pub struct View {
     pub forms_with: usize,
     /// [`crate::KeyHasher::fingerprint`] of the cluster's secret.
     pub hash_fingerprint: u64,
+    /// The number of the protocol that the members speak with each other; who speaks another one does not enter.
+    pub protocol: u16,
     /// The members, in the order in which they entered; those too who are joining or leaving.
     pub members: Vec<Member>,
     /// Changes of membership under way, oldest first.
@@ -94,6 +96,18 @@ pub enum FormError {
          EVERRING_CLUSTER_SECRET"
     )]
     OtherSecret,
+    /// The program is of another generation: no member would talk to it.
+    #[error(
+        "this program speaks protocol {ours} with other nodes, the ring protocol {theirs}, and one number does not \
+         talk to another; start the version of Everring that the ring runs, or bring the whole ring to this one: stop \
+         all its storage nodes, and start them with this version"
+    )]
+    OtherProtocol {
+        /// The program's protocol.
+        ours: u16,
+        /// The ring's.
+        theirs: u16,
+    },
     /// The name is taken by another identity: this node's data was lost or replaced.
     #[error(
         "the ring knows {name} as {theirs}, but this data directory holds {ours}: the data it had is lost or \
@@ -121,8 +135,22 @@ pub enum FormError {
     },
 }
 
+/// The protocol of a view that does not say which: views tell it since this one.
+pub const PROTOCOL_UNTOLD: u16 = 5;
+
+/// What a node must have in common with the ring that it enters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Common {
+    /// The cluster of its data directory.
+    pub cluster: ClusterId,
+    /// [`crate::KeyHasher::fingerprint`] of its cluster secret.
+    pub hash_fingerprint: u64,
+    /// The protocol that its program speaks.
+    pub protocol: u16,
+}
+
 impl View {
-    /// An empty view that forms a ring of `forms_with` members.
+    /// An empty view that forms a ring of `forms_with` members, who speak [`PROTOCOL_UNTOLD`].
     pub fn forming(cluster: ClusterId, replication: usize, forms_with: usize, hash_fingerprint: u64) -> View {
         View {
             cluster,
@@ -130,6 +158,7 @@ impl View {
             replication,
             forms_with,
             hash_fingerprint,
+            protocol: PROTOCOL_UNTOLD,
             members: Vec::new(),
             pending: Vec::new(),
             arc_epochs: BTreeMap::new(),
@@ -155,14 +184,11 @@ impl View {
     /// The view with `newcomer` in it: unchanged if it already belongs, formed if it is the last one awaited.
     ///
     /// # Errors
-    /// The node may not enter, and nothing has changed; see [`FormError`] for who must act.
-    pub fn admit(&self, newcomer: &Member, cluster: ClusterId, hash_fingerprint: u64) -> Result<View, FormError> {
-        if cluster != self.cluster {
-            return Err(FormError::OtherCluster { ours: cluster, theirs: self.cluster });
-        }
-        if hash_fingerprint != self.hash_fingerprint {
-            return Err(FormError::OtherSecret);
-        }
+    /// The node may not enter, and nothing has changed; see [`FormError`] for who must act. What it lacks in common
+    /// with the ring is told before all else, so that a refusal for its name or for a formed ring may be answered by a
+    /// change.
+    pub fn admit(&self, newcomer: &Member, common: &Common) -> Result<View, FormError> {
+        self.check_common(common)?;
         if let Some(holder) = self.member_named(&newcomer.name).filter(|holder| holder.id != newcomer.id) {
             let (ours, theirs) = (newcomer.id, holder.id);
             return Err(FormError::Amnesia { name: newcomer.name.clone(), ours, theirs });
@@ -179,6 +205,36 @@ impl View {
             next.epoch = Epoch(1);
         }
         Ok(next)
+    }
+
+    /// Whether a node may have to do with this ring at all, member or not.
+    ///
+    /// # Errors
+    /// It is of another cluster, or its keys would hash elsewhere, or no member would understand it.
+    pub fn check_common(&self, common: &Common) -> Result<(), FormError> {
+        let Common { cluster, hash_fingerprint, protocol } = *common;
+        if cluster != self.cluster {
+            return Err(FormError::OtherCluster { ours: cluster, theirs: self.cluster });
+        }
+        if hash_fingerprint != self.hash_fingerprint {
+            return Err(FormError::OtherSecret);
+        }
+        if protocol != self.protocol {
+            return Err(FormError::OtherProtocol { ours: protocol, theirs: self.protocol });
+        }
+        Ok(())
+    }
+
+    /// The view in which the members speak `protocol`; this one if they speak it already, or a later one: the number
+    /// only grows.
+    ///
+    /// It is a step like any other, so that nodes with an older view hear of it; no arc changes.
+    pub fn speaking(&self, protocol: u16) -> View {
+        if protocol <= self.protocol {
+            return self.clone();
+        }
+        let epoch = if self.is_formed() { Epoch(self.epoch.0 + 1) } else { self.epoch };
+        View { epoch, protocol, ..self.clone() }
     }
 
     /// Whether the view may be acted on.
@@ -224,8 +280,9 @@ impl View {
         for pending in &self.pending {
             let known = match &pending.change {
                 Change::Join { node } => self.member(*node).is_some(),
-                Change::Leave { nodes, moves, .. } => {
+                Change::Leave { nodes, lost, moves } => {
                     nodes.iter().all(|node| self.member(*node).is_some())
+                        && lost.is_subset(nodes)
                         && moves.iter().all(|(node, tokens)| !tokens.is_empty() && self.is_moved_once(*node))
                 }
                 Change::Replace { gone, by } => {
@@ -272,6 +329,12 @@ impl View {
     }
 }
 
+impl AsRef<View> for View {
+    fn as_ref(&self) -> &View {
+        self
+    }
+}
+
 /// No token is there twice.
 fn distinct<'a>(tokens: impl Iterator<Item = &'a [Position]>) -> Result<(), ViewError> {
     let mut tokens: Vec<Position> = tokens.flatten().copied().collect();
@@ -285,6 +348,8 @@ fn distinct<'a>(tokens: impl Iterator<Item = &'a [Position]>) -> Result<(), View
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const COMMON: Common = Common { cluster: ClusterId(1), hash_fingerprint: 9, protocol: PROTOCOL_UNTOLD };
 
     fn member(id: u64, zone: Option<&str>, tokens: &[u64]) -> Member {
         Member {
@@ -341,27 +406,47 @@ mod tests {
     #[test]
     fn a_ring_forms_when_the_last_awaited_member_enters() {
         let forming = View::forming(ClusterId(1), 2, 2, 9);
-        let one = forming.admit(&member(1, None, &[10]), ClusterId(1), 9).expect("a forming ring takes members");
+        let one = forming.admit(&member(1, None, &[10]), &COMMON).expect("a forming ring takes members");
         assert!(!one.is_formed());
-        let two = one.admit(&member(2, None, &[20]), ClusterId(1), 9).expect("a forming ring takes members");
+        let two = one.admit(&member(2, None, &[20]), &COMMON).expect("a forming ring takes members");
         assert_eq!(two.epoch, Epoch(1));
-        assert_eq!(
-            two.admit(&member(1, None, &[10]), ClusterId(1), 9),
-            Ok(two.clone()),
-            "a member returns to its place"
-        );
+        assert_eq!(two.admit(&member(1, None, &[10]), &COMMON), Ok(two.clone()), "a member returns to its place");
     }
 
     #[test]
     fn strangers_and_the_forgetful_are_refused() {
         let formed = view(vec![member(1, None, &[10]), member(2, None, &[20]), member(3, None, &[30])]);
-        let refused =
-            |member, cluster, secret| formed.admit(&member, ClusterId(cluster), secret).expect_err("must be refused");
-        assert!(matches!(refused(member(4, None, &[40]), 1, 9), FormError::RingFormed { .. }));
-        assert!(matches!(refused(member(1, None, &[10]), 2, 9), FormError::OtherCluster { .. }));
-        assert!(matches!(refused(member(1, None, &[10]), 1, 8), FormError::OtherSecret));
+        let refused = |member, common| formed.admit(&member, &common).expect_err("must be refused");
+        assert!(matches!(refused(member(4, None, &[40]), COMMON), FormError::RingFormed { .. }));
+        let returning = |common| refused(member(1, None, &[10]), common);
+        assert!(matches!(returning(Common { cluster: ClusterId(2), ..COMMON }), FormError::OtherCluster { .. }));
+        assert!(matches!(returning(Common { hash_fingerprint: 8, ..COMMON }), FormError::OtherSecret));
         let forgetful = Member { id: NodeId(77), ..member(1, None, &[10]) };
-        assert!(matches!(refused(forgetful, 1, 9), FormError::Amnesia { .. }));
+        assert!(matches!(refused(forgetful, COMMON), FormError::Amnesia { .. }));
+    }
+
+    #[test]
+    fn who_speaks_another_protocol_is_refused_before_anything_else_is_looked_at() {
+        let formed = view(vec![member(1, None, &[10]), member(2, None, &[20]), member(3, None, &[30])]);
+        for protocol in [PROTOCOL_UNTOLD - 1, PROTOCOL_UNTOLD + 1] {
+            let other = Common { protocol, ..COMMON };
+            let expected = Err(FormError::OtherProtocol { ours: protocol, theirs: PROTOCOL_UNTOLD });
+            let forgetful = Member { id: NodeId(77), ..member(1, None, &[10]) };
+            for newcomer in [member(4, None, &[40]), member(1, None, &[10]), forgetful] {
+                assert_eq!(formed.admit(&newcomer, &other), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn the_protocol_only_grows_and_moves_nothing() {
+        let formed = view(vec![member(1, None, &[10]), member(2, None, &[20]), member(3, None, &[30])]);
+        let raised = formed.speaking(PROTOCOL_UNTOLD + 1);
+        assert_eq!((raised.epoch, raised.protocol), (Epoch(2), PROTOCOL_UNTOLD + 1), "a step that spreads");
+        assert_eq!(raised.ring(), formed.ring());
+        assert_eq!(raised.speaking(PROTOCOL_UNTOLD), raised);
+        let forming = View::forming(ClusterId(1), 2, 2, 9).speaking(PROTOCOL_UNTOLD + 1);
+        assert_eq!((forming.epoch, forming.protocol), (Epoch(0), PROTOCOL_UNTOLD + 1), "it does not form by that");
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use membership::{Change, ClusterId, Epoch, Member, NodeId, Pending, Position, View, ViewError};
+use membership::{Change, ClusterId, Epoch, Member, NodeId, PROTOCOL_UNTOLD, Pending, Position, View, ViewError};
 use serde::{Deserialize, Serialize};
 
 /// Why a text is no view. Nothing was changed; whoever wrote the key must act.
@@ -42,6 +42,7 @@ pub fn to_json(view: &View) -> String {
         replication: view.replication,
         forms_with: view.forms_with,
         hash_fingerprint: format!("{:016x}", view.hash_fingerprint),
+        protocol: view.protocol,
         members: members.collect(),
         pending: view.pending.iter().map(pending_json).collect(),
         arc_epochs: view.arc_epochs.iter().map(|(high, epoch)| (high.to_string(), epoch.0)).collect(),
@@ -67,6 +68,7 @@ pub fn from_json(text: &str) -> Result<View, ViewJsonError> {
         replication: json.replication,
         forms_with: json.forms_with,
         hash_fingerprint: hex("hash_fingerprint", &json.hash_fingerprint)?,
+        protocol: json.protocol,
         members,
         pending: json.pending.into_iter().map(read_pending).collect::<Result<_, _>>()?,
         arc_epochs: read_arc_epochs(&json.arc_epochs)?,
@@ -82,6 +84,9 @@ struct ViewJson {
     replication: usize,
     forms_with: usize,
     hash_fingerprint: String,
+    /// Left out by those who spoke the one that is taken for it.
+    #[serde(default = "untold")]
+    protocol: u16,
     members: Vec<MemberJson>,
     /// Left out while nothing changes, and so also by those who knew no changes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -106,7 +111,7 @@ enum ChangeJson {
     },
     Leave {
         nodes: Vec<String>,
-        lost: bool,
+        lost: LostJson,
         /// Left out when nobody's tokens move.
         #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
         moves: BTreeMap<String, Vec<String>>,
@@ -115,6 +120,14 @@ enum ChangeJson {
         gone: String,
         by: String,
     },
+}
+
+/// Which of those who leave are given up: all or none, or some, by their names.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum LostJson {
+    All(bool),
+    Some(Vec<String>),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -134,7 +147,12 @@ fn pending_json(pending: &Pending) -> PendingJson {
         Change::Join { node } => ChangeJson::Join { node: node.to_string() },
         Change::Leave { nodes, lost, moves } => {
             let moves = moves.iter().map(|(node, tokens)| (node.to_string(), token_texts(tokens))).collect();
-            ChangeJson::Leave { nodes: texts(nodes), lost: *lost, moves }
+            let lost = match lost {
+                lost if lost.is_empty() => LostJson::All(false),
+                lost if lost == nodes => LostJson::All(true),
+                lost => LostJson::Some(texts(lost)),
+            };
+            ChangeJson::Leave { nodes: texts(nodes), lost, moves }
         }
         Change::Replace { gone, by } => ChangeJson::Replace { gone: gone.to_string(), by: by.to_string() },
     };
@@ -147,7 +165,14 @@ fn read_pending(json: PendingJson) -> Result<Pending, ViewJsonError> {
         ChangeJson::Join { node: joins } => Change::Join { node: node("node", &joins)? },
         ChangeJson::Leave { nodes, lost, moves } => {
             let moves = moves.iter().map(|(id, tokens)| Ok((node("moves", id)?, read_tokens("moves", tokens)?)));
-            Change::Leave { nodes: read_nodes("nodes", &nodes)?, lost, moves: moves.collect::<Result<_, _>>()? }
+            let moves = moves.collect::<Result<_, _>>()?;
+            let nodes = read_nodes("nodes", &nodes)?;
+            let lost = match lost {
+                LostJson::All(false) => BTreeSet::new(),
+                LostJson::All(true) => nodes.clone(),
+                LostJson::Some(some) => read_nodes("lost", &some)?,
+            };
+            Change::Leave { nodes, lost, moves }
         }
         ChangeJson::Replace { gone, by } => Change::Replace { gone: node("gone", &gone)?, by: node("by", &by)? },
     };
@@ -168,6 +193,10 @@ fn read_tokens(field: &'static str, texts: &[String]) -> Result<Vec<Position>, V
 
 fn read_arc_epochs(json: &BTreeMap<String, u64>) -> Result<BTreeMap<Position, Epoch>, ViewJsonError> {
     json.iter().map(|(high, epoch)| Ok((Position(hex("arc_epochs", high)?), Epoch(*epoch)))).collect()
+}
+
+fn untold() -> u16 {
+    PROTOCOL_UNTOLD
 }
 
 fn one() -> u32 {
@@ -222,11 +251,49 @@ mod tests {
         assert_eq!(
             to_json(&view()),
             "{\"cluster\":\"00000000000000ab\",\"epoch\":1,\"replication\":2,\"forms_with\":2,\
-             \"hash_fingerprint\":\"000000000000feed\",\"members\":[\
+             \"hash_fingerprint\":\"000000000000feed\",\"protocol\":5,\"members\":[\
              {\"id\":\"0000000000000001\",\"name\":\"n1\",\"zone\":null,\
              \"tokens\":[\"ffffffffffffffff\",\"0000000000000007\"]},\
              {\"id\":\"0000000000000002\",\"name\":\"n2\",\"zone\":\"b\",\"tokens\":[\"0000000000000009\"]}]}"
         );
+    }
+
+    #[test]
+    fn a_view_of_before_is_of_the_protocol_that_was_spoken_then() {
+        let raised = View { protocol: 6, ..view() };
+        let text = to_json(&raised);
+        assert_eq!(from_json(&text).expect("our own JSON is readable"), raised);
+        let before = from_json(&text.replace("\"protocol\":6,", "")).expect("a view of before is readable");
+        assert_eq!(before, View { protocol: PROTOCOL_UNTOLD, ..raised });
+    }
+
+    #[test]
+    fn some_of_those_who_leave_may_be_given_up() {
+        let mut leaving = view();
+        leaving.epoch = Epoch(2);
+        leaving.replication = 1;
+        leaving.members.push(Member {
+            id: NodeId(3),
+            name: "n3".to_owned(),
+            tokens: vec![Position(11)],
+            ..leaving.members[0].clone()
+        });
+        let nodes = BTreeSet::from([NodeId(1), NodeId(2)]);
+        let change = |lost: &[u64]| {
+            let lost = lost.iter().map(|id| NodeId(*id)).collect();
+            let change = Change::Leave { nodes: nodes.clone(), lost, moves: BTreeMap::new() };
+            View { pending: vec![Pending { id: Epoch(2), change, copied: BTreeSet::new() }], ..leaving.clone() }
+        };
+        for (lost, told) in
+            [(&[][..], "\"lost\":false"), (&[1, 2], "\"lost\":true"), (&[2], "\"lost\":[\"0000000000000002\"]")]
+        {
+            let text = to_json(&change(lost));
+            assert!(text.contains(told), "{text}");
+            assert_eq!(from_json(&text).expect("our own JSON is readable"), change(lost));
+        }
+        let stranger =
+            to_json(&change(&[2])).replace("\"lost\":[\"0000000000000002\"]", "\"lost\":[\"0000000000000003\"]");
+        assert!(matches!(from_json(&stranger), Err(ViewJsonError::Unsound(ViewError::ChangeUnsound(Epoch(2))))));
     }
 
     #[test]

@@ -10,11 +10,12 @@ use std::time::Duration;
 use client::consul::{Blocking, Consul, HealthQuery, ServiceRegistration, Status};
 use client::fleet::{Directory, Fleet, STORAGE_NODE_SERVICE, VIEW_KEY};
 use client::registration::Registration;
-use client::ring_changes::note_copied;
+use client::ring_changes::{self, Raise, RingChangeError, note_copied};
 use client::ring_forming::{EnterError, Newcomer, claim_incarnation, enter};
 use common::{Fixture, LONG, within};
-use membership::{ChangeError, ClusterId, Epoch, FormError, NodeId, Position, TOKENS, View};
+use membership::{Change, ChangeError, ClusterId, Epoch, FormError, NodeId, Position, TOKENS, View};
 use stdx::Prng;
+use wire::node::PROTOCOL;
 
 fn newcomer(id: u64) -> Newcomer {
     Newcomer {
@@ -25,6 +26,7 @@ fn newcomer(id: u64) -> Newcomer {
         hash_fingerprint: 7,
         replication: 3,
         forms_with: 5,
+        protocol: PROTOCOL,
         weight: 1,
         last_view: None,
         replaces: None,
@@ -99,6 +101,95 @@ async fn nodes_that_race_all_get_in_with_tokens_of_their_own() {
     discovery.consul.kv_put(VIEW_KEY, b"not a view").await.expect("written");
     let spoilt = enter(&discovery.consul, &newcomer(1), &mut Prng::from_seed(1)).await;
     assert!(matches!(spoilt, Err(EnterError::View(_))));
+    discovery.stop().await;
+}
+
+/// Neither as a newcomer, nor in a lost one's place, nor as a member that returns; and nothing begins by it.
+#[tokio::test]
+async fn who_speaks_another_protocol_does_not_enter() {
+    let discovery = Fixture::start();
+    let view = form(&discovery.consul).await;
+    assert_eq!(view.protocol, PROTOCOL, "the first one's");
+    let heir = Newcomer { name: "n2".to_owned(), replaces: Some(NodeId(2)), ..newcomer(8) };
+    for other in [PROTOCOL - 1, PROTOCOL + 1] {
+        for who in [newcomer(6), heir.clone(), newcomer(1)] {
+            let who = Newcomer { protocol: other, ..who };
+            let refused = enter(&discovery.consul, &who, &mut Prng::from_seed(1)).await.expect_err("must be refused");
+            let text = refused.to_string();
+            let EnterError::Refused(FormError::OtherProtocol { ours, theirs }) = refused else { panic!("{text}") };
+            assert_eq!((ours, theirs), (other, PROTOCOL));
+            for part in [format!("protocol {other} "), format!("protocol {PROTOCOL},"), "stop all".to_owned()] {
+                assert!(text.contains(&part), "{part} is missing in: {text}");
+            }
+        }
+    }
+    assert_eq!(ring_changes::read(&discovery.consul).await.expect("it is there"), view, "no epoch, no change");
+    discovery.stop().await;
+}
+
+#[tokio::test]
+async fn a_member_raises_the_protocol_when_no_other_is_at_work() {
+    let discovery = Fixture::start();
+    let consul = &discovery.consul;
+    let view = form(consul).await;
+    consul.register(&storage_node(1, 9_000, 1)).await.expect("registered");
+    consul.register(&storage_node(2, 9_100, 1)).await.expect("registered");
+    let raise =
+        async |node| ring_changes::raise_protocol(consul, NodeId(node), PROTOCOL + 1).await.expect("discovery answers");
+    assert!(matches!(raise(6).await, Raise::NotAMember));
+    assert!(matches!(raise(1).await, Raise::Awaits(names) if names == ["n2"]), "itself it does not wait for");
+    assert_eq!(ring_changes::read(consul).await.expect("it is there"), view);
+
+    consul.check_fail("service:everring-storage-node-n2", "stopped").await.expect("failed");
+    let raised = raise(1).await;
+    let Raise::Raised(raised) = raised else { panic!("{raised:?}") };
+    assert_eq!((raised.protocol, raised.epoch, raised.pending.len()), (PROTOCOL + 1, Epoch(2), 0));
+    let later = Newcomer { protocol: PROTOCOL + 1, ..newcomer(2) };
+    assert_eq!(enter(consul, &later, &mut Prng::from_seed(1)).await.expect("it may return"), raised);
+    let earlier = enter(consul, &newcomer(3), &mut Prng::from_seed(1)).await;
+    assert!(matches!(earlier, Err(EnterError::Refused(FormError::OtherProtocol { .. }))), "{earlier:?}");
+    discovery.stop().await;
+}
+
+/// However a leave is asked for, it does not begin while it could not end.
+#[tokio::test]
+async fn a_leave_that_an_arc_would_not_survive_does_not_begin() {
+    let discovery = Fixture::start();
+    let consul = &discovery.consul;
+    let view = form(consul).await;
+    for id in 3..=5u16 {
+        consul.register(&storage_node(u64::from(id), 9_000 + 10 * id, 1)).await.expect("registered");
+    }
+    let named = |ids: &[u64]| ids.iter().map(|id| NodeId(*id)).collect::<BTreeSet<_>>();
+    let refusal = |error| match error {
+        RingChangeError::Refused(ChangeError::NoMajority { away, .. }) => away,
+        other => panic!("{other:?}"),
+    };
+    let given_up = ring_changes::give_up(consul, NodeId(1)).await.expect_err("n2 is away too");
+    assert_eq!(refusal(given_up), ["n1", "n2"]);
+    for (nodes, force, away) in [
+        (named(&[1]), false, vec!["n1", "n2"]),
+        (named(&[1, 2]), false, vec!["n1", "n2"]),
+        (named(&[4]), false, vec!["n1", "n2"]),
+        (named(&[4]), true, vec!["n1", "n2"]),
+        (named(&[1]), true, vec!["n2"]),
+    ] {
+        let refused = ring_changes::leave(consul, &nodes, force).await.expect_err("it could not end");
+        assert_eq!(refusal(refused), away, "{nodes:?}, by force: {force}");
+    }
+    assert_eq!(ring_changes::read(consul).await.expect("it is there"), view, "no epoch, no change");
+
+    let forced = ring_changes::leave(consul, &named(&[1, 2]), true).await.expect("three are left");
+    assert_eq!(forced.lost, named(&[1, 2]));
+    assert!(!forced.losses.is_empty() && forced.losses.iter().all(|loss| loss.unreachable.len() == 2), "{forced:?}");
+    let id = forced.id.expect("somebody must copy");
+    ring_changes::change(consul, |view| view.abandon(id)).await.expect("it is under way");
+
+    consul.register(&storage_node(2, 9_020, 1)).await.expect("registered");
+    let alone = ring_changes::give_up(consul, NodeId(1)).await.expect("the others can spare it");
+    let alone = alone.expect("it was this call that began it");
+    let Change::Leave { lost, .. } = &alone.pending[0].change else { panic!("{alone:?}") };
+    assert!(alone.is_leaving(NodeId(1)) && lost.is_empty());
     discovery.stop().await;
 }
 

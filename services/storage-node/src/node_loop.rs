@@ -401,7 +401,8 @@ impl NodeLoop {
         self.seed_ring();
     }
 
-    /// Tells discovery that this node is to leave; waits its turn while another change of the same arcs is under way.
+    /// Tells discovery that this node is to leave; waits its turn while another change of the same arcs is under way,
+    /// and for members who are away if the change could not end without them.
     fn ask_for_leave(&self) -> JoinHandle<bool> {
         let (consul, directory) = (self.parts.discovery.consul.clone(), self.parts.discovery.directory.clone());
         let (id, already) = (self.parts.id, self.is_leaving());
@@ -410,13 +411,18 @@ impl NodeLoop {
                 return true;
             }
             loop {
-                match ring_changes::change(&consul, |view| view.begin_leave(BTreeSet::from([id]), false)).await {
-                    Ok(view) => {
-                        tracing::info!(epoch = %view.epoch, "leaving the ring");
-                        directory.learn(view);
+                match ring_changes::leave(&consul, &BTreeSet::from([id]), false).await {
+                    Ok(leaving) => {
+                        tracing::info!(epoch = %leaving.view.epoch, "leaving the ring");
+                        directory.learn(leaving.view);
                         return true;
                     }
-                    Err(RingChangeError::Refused(wait @ ChangeError::Overlaps { .. })) => {
+                    // These pass: the other change ends, or the absent come back.
+                    Err(RingChangeError::Refused(
+                        wait @ (ChangeError::Overlaps { .. }
+                        | ChangeError::NoMajority { .. }
+                        | ChangeError::AwaitsAbsent { .. }),
+                    )) => {
                         tracing::info!(%wait, "waiting to leave the ring");
                     }
                     Err(RingChangeError::Refused(refusal)) => {

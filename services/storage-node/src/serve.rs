@@ -1,3 +1,4 @@
+use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -283,7 +284,8 @@ impl Node {
             Ended::Drained => Ok(Farewell::Drained),
             Ended::Retired => {
                 start::note_retired(&config)?;
-                println!("everring storage-node {} has left the ring", config.name);
+                // Who listened for the first line may have stopped listening; it is no reason to end badly.
+                let _ = writeln!(std::io::stdout(), "everring storage-node {} has left the ring", config.name);
                 Ok(Farewell::Retired)
             }
             Ended::Superseded(by) => Err(StartError::Superseded { by }),

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use client::consul::Consul;
-use client::ring_changes;
+use client::ring_changes::{self, Raise};
 use client::ring_forming::{self, EnterError, Newcomer};
 use membership::{ChangeError, ClusterId, FormError, KeyHasher, NodeId, View};
 use replication::LogPosition;
@@ -221,16 +221,21 @@ pub(crate) async fn enter(
         hash_fingerprint: KeyHasher::new(config.cluster_secret.as_bytes()).fingerprint(),
         replication: config.replication,
         forms_with: config.ring_size,
+        protocol: PROTOCOL,
         weight: config.weight,
         last_view: last_view.clone(),
         replaces: None,
     };
     let mut prng = Prng::from_seed(rand::random());
+    let mut awaited = Vec::new();
     let view = loop {
         match ring_forming::enter(consul, &newcomer, &mut prng).await {
             Ok(view) => break view,
             Err(EnterError::Discovery(error)) => match last_view {
                 Some(view) if view.member(newcomer.id).is_some() => {
+                    // What else must be in common the data directory was compared for already.
+                    let common = view.check_common(&newcomer.common(&view));
+                    common.map_err(|refusal| StartError::Enter(EnterError::Refused(refusal)))?;
                     tracing::warn!(%error, "discovery cannot be reached; starting with the last known view");
                     break view;
                 }
@@ -244,6 +249,9 @@ pub(crate) async fn enter(
                 let name = &config.name;
                 tracing::warn!(name, lost = %theirs, "the data of this name is lost; a new member replaces it");
                 newcomer.replaces = Some(theirs);
+            }
+            Err(EnterError::Refused(refusal @ FormError::OtherProtocol { .. })) => {
+                raise_protocol(config, consul, &newcomer, refusal, &mut awaited).await?;
             }
             Err(EnterError::Change(wait @ (ChangeError::Overlaps { .. } | ChangeError::TokenTaken(_)))) => {
                 tracing::info!(%wait, "waiting to enter the ring");
@@ -261,6 +269,42 @@ pub(crate) async fn enter(
         }),
         _ => Ok(view),
     }
+}
+
+/// Has the ring speak this program's protocol once none of its other members runs; waits for that.
+///
+/// Whoever is no member is refused instead, and so is an older program: it could not read what a later one wrote.
+async fn raise_protocol(
+    config: &Config,
+    consul: &Consul,
+    newcomer: &Newcomer,
+    refusal: FormError,
+    awaited: &mut Vec<String>,
+) -> Result<(), StartError> {
+    let refused = |refusal| Err(StartError::Enter(EnterError::Refused(refusal)));
+    let FormError::OtherProtocol { ours, theirs } = refusal else { return refused(refusal) };
+    if ours < theirs {
+        return refused(refusal);
+    }
+    match ring_changes::raise_protocol(consul, newcomer.id, ours).await {
+        Ok(Raise::Raised(view)) => {
+            tracing::warn!(protocol = view.protocol, from = theirs, "the ring speaks a later protocol from now on");
+        }
+        Ok(Raise::NotAMember) => return refused(refusal),
+        Ok(Raise::Awaits(names)) => {
+            if *awaited != names {
+                let (name, list) = (&config.name, names.join(", "));
+                eprintln!("{name}: waiting until {list} have stopped: they speak protocol {theirs}, and this {ours}");
+                *awaited = names;
+            }
+            tokio::time::sleep(TURN_AGAIN_AFTER).await;
+        }
+        Err(error) => {
+            tracing::warn!(error = stdx::error_chain(&error), "discovery was not told of the later protocol");
+            tokio::time::sleep(TURN_AGAIN_AFTER).await;
+        }
+    }
+    Ok(())
 }
 
 /// What discovery says to this start.

@@ -11,7 +11,7 @@ use membership::{BucketId, KeyHasher, NodeId};
 use replication::{Change, Condition, Effect, Operation, Outcome, RegisterKey, RequestId, Terms, Value, Write};
 use runtime::Peers;
 use stdx::TraceContext;
-use storage_node::{Config, Farewell, StartError};
+use storage_node::{Config, Farewell, Parting, StartError};
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use wire::node::{Hello, PROTOCOL, Sender};
@@ -186,18 +186,32 @@ impl TestFleet {
 
     /// Stops a node politely and waits until it is gone.
     async fn stop(&mut self, at: usize) {
-        let node = &mut self.nodes[at];
-        node.stop.take().expect("it runs").send(()).expect("it listens");
-        tokio::time::timeout(PATIENCE, &mut node.task).await.expect("it ends").expect("no panic").expect("no error");
+        self.tell_to_end(at);
+        self.end_of(at).await;
+    }
+
+    fn tell_to_end(&mut self, at: usize) {
+        self.nodes[at].stop.take().expect("it runs").send(()).expect("it listens");
+    }
+
+    /// How a node ends that ends well.
+    async fn end_of(&mut self, at: usize) -> Farewell {
+        let ended = tokio::time::timeout(PATIENCE, &mut self.nodes[at].task).await.expect("it ends");
+        ended.expect("no panic").expect("no error")
     }
 }
 
 fn spawn(config: Config) -> Node {
+    spawn_parting(config, Parting::Drain)
+}
+
+/// A node that ends in this way when it is told to end.
+fn spawn_parting(config: Config, parting: Parting) -> Node {
     let (stop, stopped) = oneshot::channel();
     let task = spawn_local(async move {
-        storage_node::run(config, async {
+        storage_node::run(config, async move {
             let _ = stopped.await;
-            storage_node::Parting::Drain
+            parting
         })
         .await
     });
@@ -380,6 +394,91 @@ async fn a_copied_data_directory_is_no_second_self() {
                 now.id != id && f.view.pending.is_empty() && f.nodes.len() == 3
             };
             fleet.until("the copy has become a new member", renewed).await;
+            assert_eq!(fleet.read("k").await.as_deref(), Some("v"));
+        })
+        .await;
+}
+
+/// A node that is told to leave does so when the change can end, and not before.
+#[tokio::test]
+async fn a_leave_waits_for_those_it_needs() {
+    LocalSet::new()
+        .run_until(async {
+            let mut fleet = TestFleet::start(5).await;
+            for at in 0..20 {
+                let put = fleet.put(&format!("k{at}"), &format!("v{at}"), Condition::Absent);
+                assert!(matches!(fleet.ask(put).await, Outcome::Done { effect: Effect::Created(_), .. }));
+            }
+            // Two nodes that leave when they are told to end: one has no time to wait for anybody.
+            for (at, within) in [(0, Duration::from_millis(1)), (1, PATIENCE)] {
+                fleet.stop(at).await;
+                fleet.nodes[at] = spawn_parting(fleet.config(at, 5), Parting::Leave(within));
+            }
+            fleet.until("both are back", |fleet| fleet.nodes.len() == 5).await;
+            let before = fleet.directory.current().view.clone();
+            let n2 = before.member_named("n2").expect("a member").id;
+            fleet.stop(3).await;
+            fleet.stop(4).await;
+
+            fleet.tell_to_end(1);
+            fleet.tell_to_end(0);
+            assert_eq!(fleet.end_of(0).await, Farewell::Drained, "it comes back");
+            let consul = Consul::new(&fleet.discovery).expect("an address");
+            assert_eq!(client::ring_changes::read(&consul).await.expect("it is there"), *before, "nothing has begun");
+
+            for at in [0, 3, 4] {
+                fleet.nodes[at] = spawn(fleet.config(at, 5));
+            }
+            assert_eq!(fleet.end_of(1).await, Farewell::Retired);
+            fleet.until("n2 is out", |f| f.view.member(n2).is_none() && f.nodes.len() == 4).await;
+            fleet.expect_all(20, "after n2 left").await;
+        })
+        .await;
+}
+
+/// Sets the protocol of the ring's view, as a fleet of other programs would have it.
+async fn speak(fleet: &TestFleet, protocol: u16) -> membership::View {
+    let consul = Consul::new(&fleet.discovery).expect("an address");
+    let set = client::ring_changes::change(&consul, |view| {
+        Ok(membership::View { epoch: membership::Epoch(view.epoch.0 + 1), protocol, ..view.clone() })
+    });
+    set.await.expect("discovery takes it")
+}
+
+/// A fleet goes on to another protocol when it is stopped as a whole and started again, and in no other way.
+#[tokio::test]
+async fn a_fleet_goes_on_to_another_protocol_together() {
+    LocalSet::new()
+        .run_until(async {
+            let mut fleet = TestFleet::start(3).await;
+            let put = fleet.put("k", "v", Condition::Absent);
+            assert!(matches!(fleet.ask(put).await, Outcome::Done { .. }));
+            let consul = Consul::new(&fleet.discovery).expect("an address");
+            let read = async || client::ring_changes::read(&consul).await.expect("it is there");
+
+            for (spoken, told) in [(PROTOCOL - 1, "stop all its storage nodes"), (PROTOCOL + 1, "start the version")] {
+                let view = speak(&fleet, spoken).await;
+                let newcomer = refused(fleet.config(3, 3)).await;
+                for part in [format!("protocol {PROTOCOL} "), format!("the ring protocol {spoken},"), told.to_owned()] {
+                    assert!(newcomer.contains(&part), "{part} is missing in: {newcomer}");
+                }
+                assert_eq!(read().await, view, "no epoch, no change");
+            }
+            // A member is refused too where the ring is further than its program.
+            fleet.stop(0).await;
+            let member = refused(fleet.config(0, 3)).await;
+            assert!(member.contains(&format!("the ring protocol {},", PROTOCOL + 1)), "{member}");
+
+            // Where it is behind, the member waits until nobody speaks the old one any more.
+            let view = speak(&fleet, PROTOCOL - 1).await;
+            fleet.nodes[0] = spawn(fleet.config(0, 3));
+            fleet.stop(1).await;
+            assert_eq!(read().await, view, "n3 is still at work");
+            fleet.stop(2).await;
+            for at in [1, 2] {
+                fleet.nodes[at] = spawn(fleet.config(at, 3));
+            }
+            fleet.until("all are back, in the new one", |f| f.view.protocol == PROTOCOL && f.nodes.len() == 3).await;
             assert_eq!(fleet.read("k").await.as_deref(), Some("v"));
         })
         .await;
