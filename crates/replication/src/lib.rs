@@ -8,10 +8,12 @@
 //! with an accept, a chosen state taught to those that lag) are argued where they stand.
 //!
 //! `confirm.rs` and `ledger.rs` add the level sequential: floors, confirmations of arcs, and reads without a message.
+//! `collect.rs` drops the registers of deleted keys.
 
 mod acceptor;
 mod apply;
 mod catch_up;
+mod collect;
 mod confirm;
 mod coordinator;
 mod io;
@@ -22,6 +24,7 @@ mod message;
 mod replica;
 mod round;
 mod rules;
+pub mod testing;
 mod transfer;
 mod types;
 mod view_change;

@@ -250,9 +250,9 @@ fn golden_bytes_of_control_frames() {
     check_golden("go away", Payload::GoAway, "");
     let hello = |sender| Payload::Hello(Hello { protocol: PROTOCOL, cluster: ClusterId(0xc1), sender });
     let node = Sender::Node { id: NodeId(0xa1), incarnation: 130, name: "n1".into() };
-    check_golden("hello of a node", hello(node), "05 c100000000000000 01 a100000000000000 8201 026e31");
+    check_golden("hello of a node", hello(node), "06 c100000000000000 01 a100000000000000 8201 026e31");
     let client = Sender::Client { name: "g".into() };
-    check_golden("hello of a client", hello(client), "05 c100000000000000 02 0167");
+    check_golden("hello of a client", hello(client), "06 c100000000000000 02 0167");
     let peer = chord::Peer { position: Position(7), node: NodeId(0xa1) };
     check_golden(
         "lookup",
@@ -320,6 +320,11 @@ fn golden_bytes_of_replica_messages() {
     let entries = vec![(key(), ballot(9), state())];
     check("fetched", Body::Fetched { round, entries }, &format!("12 06 01 {KEY} {ballot_9} {STATE}"));
     check("fenced", Body::Fenced { incarnation: 5 }, "13 05");
+    let (arc, keys) = (Position(7), vec![(key(), ballot(9))]);
+    let collect = Body::Collect { round, arc, up_to: 300, keys: keys.clone() };
+    check("collect", collect, &format!("14 06 {end} ac02 01 {KEY} {ballot_9}"));
+    check("collectable", Body::Collectable { round, refused: vec![0, 130], floor: 300 }, "15 06 02 00 8201 ac02");
+    check("collected", Body::Collected { arc, up_to: 300, keys }, &format!("16 {end} ac02 01 {KEY} {ballot_9}"));
 }
 
 #[test]
@@ -434,6 +439,9 @@ fn golden_bytes_of_outcomes_and_records() {
     );
     record(Record::Ceiling(300), "02 02 ac02");
     record(Record::Epoch(Epoch(3)), "02 03 03");
+    record(Record::Dropped { key: key(), ballot: ballot(9) }, &format!("02 04 {KEY} 09a100000000000000"));
+    let cleared = Record::Cleared { low: Position(7), high: Position(8) };
+    record(cleared, "02 05 0700000000000000 0800000000000000");
 }
 
 #[test]
