@@ -42,7 +42,7 @@ use crate::types::{Ballot, Operation, RegisterKey};
 /// Tombstones that are looked at in one pass.
 const LOOKED_AT_MAX: usize = 4_096;
 /// Rounds and queries that one pass begins.
-const BEGUN_AT_ONCE_MAX: usize = 64;
+const BEGUN_AT_ONCE_MAX: usize = 256;
 /// Tombstones of one arc that are agreed on together.
 pub(crate) const AGREED_AT_ONCE_MAX: usize = 256;
 /// A replica that is not an arc's first one looks at it in one pass of so many: for what the first one no longer holds

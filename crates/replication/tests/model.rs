@@ -1,8 +1,7 @@
 //! The model check: every way that a few operations on three replicas can go, with the production step functions.
 
-use replication::testing::Scope;
 use replication::testing::explore::explore;
-use replication::testing::scopes::{LONG, PLANTED, SHORT};
+use replication::testing::scopes::{FIRST_WAYS, PLANTED, Planted, SHORT};
 
 #[test]
 fn every_way_within_the_short_scopes_keeps_the_levels() {
@@ -24,8 +23,7 @@ fn every_way_within_the_short_scopes_keeps_the_levels() {
 /// Too many ways to go them all within a minute: as far as this goes, nothing is broken.
 #[test]
 fn the_first_ways_of_a_replacement_keep_the_levels() {
-    let named = LONG.iter().find(|named| named.name == "a replacement").expect("it is named so");
-    let found = explore(&Scope { states_max: 20_000, ..named.scope }, None);
+    let found = explore(&FIRST_WAYS.scope, None);
     println!("{} states, depth {}, {} after the change", found.states, found.depth, found.changed);
     assert_eq!(found.violation, None);
     assert!(found.changed > 0, "no change has ended");
@@ -34,18 +32,18 @@ fn the_first_ways_of_a_replacement_keep_the_levels() {
 #[test]
 fn each_planted_rule_is_found() {
     let mut missed = Vec::new();
-    for (rule, scope) in &PLANTED {
+    for Planted { name, rule, scope } in &PLANTED {
         let found = explore(scope, Some(*rule));
         match found.violation {
             Some((sentence, way)) => {
                 println!(
-                    "{rule:?}: {} states, depth {}: not so: {sentence}\n  {}",
+                    "{name}: {} states, depth {}: not so: {sentence}\n  {}",
                     found.states,
                     found.depth,
                     way.join("\n  ")
                 );
             }
-            None => missed.push(format!("{rule:?} ({} states, complete: {})", found.states, found.complete)),
+            None => missed.push(format!("{name} ({} states, complete: {})", found.states, found.complete)),
         }
     }
     assert!(missed.is_empty(), "not found: {missed:?}");

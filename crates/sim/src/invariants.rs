@@ -39,6 +39,8 @@ struct Register {
     /// By node, of the ballots that its disk holds and the arc epochs in which it accepted them, those after which it
     /// accepted no higher ballot in that epoch or an earlier one: so epochs grow with ballots.
     newest: BTreeMap<NodeId, BTreeMap<Ballot, Epoch>>,
+    /// Before which arc epoch a node that was to become a replica anew gave up what it had accepted.
+    given_up: BTreeMap<(Ballot, NodeId), Epoch>,
     /// The ballots at which something was chosen.
     chosen: BTreeSet<Ballot>,
     /// Up to where each coordinator has confirmed the register's arc.
@@ -88,7 +90,10 @@ impl Registers {
         (node, epoch): (NodeId, Epoch),
     ) -> Result<(), Violation> {
         let register = self.registers.entry(key.clone()).or_default();
-        register.since.entry((ballot, node)).or_insert(epoch);
+        match register.given_up.remove(&(ballot, node)) {
+            Some(_) => drop(register.since.insert((ballot, node), epoch)),
+            None => drop(register.since.entry((ballot, node)).or_insert(epoch)),
+        }
         match register.accepted.get(&ballot) {
             Some(other) => invariant_one_state_per_ballot(ballot, other, state),
             None => {
@@ -129,32 +134,30 @@ impl Registers {
     pub fn dropped(&mut self, key: &RegisterKey, ballot: Ballot, epoch: Epoch) -> Result<(), Violation> {
         let Some(register) = self.registers.get_mut(key) else { return Ok(()) };
         register.dropped = register.dropped.max((ballot, epoch));
+        if let Some(state) = register.accepted.get(&ballot) {
+            invariant_nothing_that_counts_is_dropped(ballot, state, self.wall_ms)?;
+        }
         let sets = register.history.iter().find(|(known, _)| *known == epoch).map(|(_, sets)| sets);
-        let held_by = |node: NodeId| register.durable.iter().rev().find(|(_, holders)| holders.contains(&node));
-        let held = sets.into_iter().flat_map(ReplicaSets::iter).filter_map(|node| Some((node, *held_by(node)?.0)));
+        let members = sets.into_iter().flat_map(ReplicaSets::iter);
+        let held = members.filter_map(|node| Some((node, register.newest_durable(node)?)));
         invariant_a_tombstone_goes_only_when_nobody_holds_older(ballot, held)
     }
 
-    /// Node `node` gave up what it had accepted.
-    pub fn taken_back(&mut self, node: NodeId, taken: &TakenBack) {
+    /// Node `node` gave up what it had accepted, before it acted in the arc epoch `epoch`.
+    pub fn taken_back(&mut self, node: NodeId, taken: &TakenBack, epoch: Epoch) {
         for (key, register) in &mut self.registers {
-            register.since.retain(|(ballot, holder), _| *holder != node || !taken.covers(key, *ballot));
-            if let Some(newest) = register.newest.get_mut(&node) {
-                newest.retain(|ballot, _| !taken.covers(key, *ballot));
-            }
-            for (ballot, holders) in &mut register.durable {
-                if taken.covers(key, *ballot) {
-                    holders.remove(&node);
-                }
+            match taken {
+                TakenBack::Register(dropped, up_to) if dropped == key => register.forget(node, *up_to),
+                TakenBack::Arc(low, high) if key.position.in_arc(*low, *high) => register.give_up(node, epoch),
+                TakenBack::Register(..) | TakenBack::Arc(..) => {}
             }
         }
     }
 
     /// Node `node` was started again, and its log gave back this as the newest of the register.
     pub fn remembered(&self, key: &RegisterKey, node: NodeId, held: Option<Ballot>) -> Result<(), Violation> {
-        let durable = self.registers.get(key).map(|register| &register.durable);
-        let newest = durable.into_iter().flatten().rev().find(|(_, nodes)| nodes.contains(&node));
-        invariant_a_restart_remembers_what_was_durable(key, newest.map(|(ballot, _)| *ballot), held)
+        let newest = self.registers.get(key).and_then(|register| register.newest_durable(node));
+        invariant_a_restart_remembers_what_was_durable(key, newest, held)
     }
 
     /// Node `node`'s disk says that it acts on the view `epoch`, and so on no earlier one.
@@ -208,7 +211,8 @@ impl Register {
             .map(|node| {
                 let acts_on = reached.get(node).copied().unwrap_or_default();
                 let newest = self.newer_since(ballot, *node).map_or(acts_on, |newer| newer.min(acts_on));
-                (*node, since(*node)..=newest)
+                let given_up = self.given_up.get(&(ballot, *node));
+                (*node, since(*node)..=given_up.map_or(newest, |before| newest.min(Epoch(before.0.saturating_sub(1)))))
             })
             .collect();
         self.history.iter().enumerate().filter(|(_, (epoch, _))| among.contains(epoch)).any(|(at, (epoch, sets))| {
@@ -228,8 +232,41 @@ impl Register {
         newer.map(|(_, epoch)| *epoch)
     }
 
+    /// The newest that the node's disk holds, and that it has not given up.
+    fn newest_durable(&self, node: NodeId) -> Option<Ballot> {
+        let holds = |ballot: &Ballot, holders: &BTreeSet<NodeId>| {
+            holders.contains(&node) && !self.given_up.contains_key(&(*ballot, node))
+        };
+        self.durable.iter().rev().find(|(ballot, holders)| holds(ballot, holders)).map(|(ballot, _)| *ballot)
+    }
+
+    /// The node dropped what it held up to this ballot.
+    fn forget(&mut self, node: NodeId, up_to: Ballot) {
+        self.since.retain(|(ballot, holder), _| *holder != node || *ballot > up_to);
+        if let Some(newest) = self.newest.get_mut(&node) {
+            newest.retain(|ballot, _| *ballot > up_to);
+        }
+        for holders in self.durable.range_mut(..=up_to).map(|(_, holders)| holders) {
+            holders.remove(&node);
+        }
+    }
+
+    /// The node gives up all that it holds before it acts in the arc epoch `epoch`. In earlier ones its votes stand.
+    fn give_up(&mut self, node: NodeId, epoch: Epoch) {
+        let held: Vec<Ballot> =
+            self.since.keys().filter(|(_, holder)| *holder == node).map(|(ballot, _)| *ballot).collect();
+        for ballot in held {
+            let newer = self.newer_since(ballot, node).map_or(epoch, |newer| epoch.min(Epoch(newer.0 + 1)));
+            self.given_up.entry((ballot, node)).or_insert(newer);
+        }
+        self.newest.remove(&node);
+    }
+
     fn note_newest(&mut self, ballot: Ballot, node: NodeId) {
         let Some(epoch) = self.since.get(&(ballot, node)).copied() else { return };
+        if self.given_up.contains_key(&(ballot, node)) {
+            return;
+        }
         if self.newer_since(ballot, node).is_some_and(|newer| newer <= epoch) {
             return;
         }
@@ -320,6 +357,18 @@ fn invariant_a_request_acts_once(state: &State) -> Result<(), Violation> {
             Err(Violation { invariant: "a_request_acts_once", found })
         }
     }
+}
+
+/// What is dropped holds no value, has seen no fencing token, and remembers no request that may still be sent again.
+fn invariant_nothing_that_counts_is_dropped(ballot: Ballot, state: &State, wall_ms: u64) -> Result<(), Violation> {
+    let young = |entry: &&Remembered| entry.first_sent_ms + REQUESTS_AGE_MAX_MS >= wall_ms;
+    let found = match state.requests.entries.iter().find(young) {
+        Some(entry) => format!("{ballot} is dropped, and remembers request {:x}", entry.request.0),
+        None if state.fence > 0 => format!("{ballot} is dropped, and has seen the token {}", state.fence),
+        None if state.value.is_some() => format!("{ballot} is dropped, and holds version {}", state.version),
+        None => return Ok(()),
+    };
+    Err(Violation { invariant: "nothing_that_counts_is_dropped", found })
 }
 
 /// When a tombstone is dropped, each replica of its arc has it, or something newer, or nothing on its disk.

@@ -93,6 +93,14 @@ impl TakenBack {
         }
     }
 
+    /// Where it takes something back.
+    pub fn position(&self) -> Position {
+        match self {
+            TakenBack::Register(key, _) => key.position,
+            TakenBack::Arc(_, high) => *high,
+        }
+    }
+
     /// Whether it takes back what was accepted of this register at this ballot.
     pub fn covers(&self, key: &RegisterKey, ballot: Ballot) -> bool {
         match self {

@@ -346,7 +346,7 @@ impl Swarm {
             locks: 0,
             lives: false,
             clocks_apart: Duration::ZERO,
-            collect_every: Some(Duration::from_secs(10)),
+            collect_every: Some(Duration::from_secs(5)),
             lull_after: 0,
             wall_speed: 1,
             echoes: 0.0,

@@ -102,6 +102,10 @@ fn what_was_found_stays_mended() {
         (3023, "rot before a last batch that ended with zeros was cut off as a torn tail"),
         (1256, "the same"),
         (2350, "the same, after a restart"),
+        (
+            1101,
+            "a vote of an abandoned change was not counted where a later change made its replica give up what it held",
+        ),
     ];
     for (seed, once) in found {
         let violation = run(seed, Options::default()).violation;

@@ -52,6 +52,7 @@ const AREA: Area = Area {
     parts: &[
         ("speed", simulated::speed),
         ("costs", simulated::costs),
+        ("model", simulated::model),
         ("litmus", simulated::litmus),
         ("planted", simulated::planted),
         ("schedules", simulated::schedules),

@@ -185,33 +185,53 @@ pub const SHORT: [Named; 10] = [
     Named { name: "a collection that a session sees", scope: COLLECTION_IN_SESSION },
 ];
 
-/// What takes longer, and may not be complete.
+/// A replacement has too many ways to go them all within a minute; so many of its states, breadth first, contain its
+/// end.
+pub const FIRST_WAYS: Named =
+    Named { name: "the first ways of a replacement", scope: Scope { states_max: 20_000, ..REPLACEMENT } };
+
+/// What takes longer. Most have more ways than can be gone: as far as [`STATES_LONG`] goes, which all together takes
+/// about two minutes.
 pub const LONG: [Named; 6] = [
-    Named { name: "store buffering", scope: Scope { states_max: 4_000_000, ..STORE_BUFFERING } },
+    Named { name: "store buffering", scope: Scope { states_max: STATES_LONG, ..STORE_BUFFERING } },
     Named {
         name: "a collection, single messages",
-        scope: Scope { clients: &[&[STRICT]], grain: Grain::Messages, states_max: 4_000_000, ..COLLECTION },
+        scope: Scope { clients: &[&[STRICT]], grain: Grain::Messages, states_max: STATES_LONG, ..COLLECTION },
     },
-    Named { name: "two creations and a crash", scope: Scope { crashes: 1, states_max: 4_000_000, ..CREATIONS } },
+    Named { name: "two creations and a crash", scope: Scope { crashes: 1, states_max: STATES_LONG, ..CREATIONS } },
     Named {
         name: "a collection, an echo and a crash",
-        scope: Scope { repeats: 1, crashes: 1, clients: &[&[STRICT]], states_max: 4_000_000, ..COLLECTION },
+        scope: Scope { repeats: 1, crashes: 1, clients: &[&[STRICT]], states_max: STATES_LONG, ..COLLECTION },
     },
-    Named { name: "a replacement", scope: Scope { states_max: 4_000_000, ..REPLACEMENT } },
+    Named { name: "a replacement", scope: Scope { states_max: STATES_LONG, ..REPLACEMENT } },
     Named {
         name: "a replacement, single messages",
-        scope: Scope { clients: &[&[STRICT]], grain: Grain::Messages, states_max: 4_000_000, ..REPLACEMENT },
+        scope: Scope { grain: Grain::Messages, states_max: STATES_LONG, ..REPLACEMENT },
     },
 ];
+/// So many states of each of them are explored, breadth first.
+const STATES_LONG: usize = 400_000;
 
-/// Rules that are broken, each with a scope in which that shows.
-pub const PLANTED: [(Rule, Scope); 8] = [
-    (Rule::KeepPromise, CREATIONS),
-    (Rule::BuildOnAccepted, CREATIONS),
-    (Rule::KeepCeiling, Scope { crashes: 1, ..CREATIONS }),
-    (Rule::KeepFloor, STORE_BUFFERING),
-    (Rule::CollectFromAll, COLLECTION_UNHEARD),
-    (Rule::FloorBeforeDrop, COLLECTION),
-    (Rule::AbsenceHasTime, COLLECTION_IN_SESSION),
-    (Rule::CopyBeforeSwitch, REPLACEMENT),
+/// A rule that is broken, with a scope in which that shows.
+#[derive(Clone, Copy, Debug)]
+pub struct Planted {
+    /// What it does then.
+    pub name: &'static str,
+    /// The rule.
+    pub rule: Rule,
+    /// The scope.
+    pub scope: Scope,
+}
+
+/// Rules that are broken, each with a scope in which that shows. Names are those of the simulator's planted bugs, where
+/// it has them.
+pub const PLANTED: [Planted; 8] = [
+    Planted { name: "promise-broken", rule: Rule::KeepPromise, scope: CREATIONS },
+    Planted { name: "accepted-ignored", rule: Rule::BuildOnAccepted, scope: CREATIONS },
+    Planted { name: "ceiling-forgotten", rule: Rule::KeepCeiling, scope: Scope { crashes: 1, ..CREATIONS } },
+    Planted { name: "no-floor", rule: Rule::KeepFloor, scope: STORE_BUFFERING },
+    Planted { name: "collected-by-majority", rule: Rule::CollectFromAll, scope: COLLECTION_UNHEARD },
+    Planted { name: "dropped-above-floor", rule: Rule::FloorBeforeDrop, scope: COLLECTION },
+    Planted { name: "absence-without-time", rule: Rule::AbsenceHasTime, scope: COLLECTION_IN_SESSION },
+    Planted { name: "switch-before-copy", rule: Rule::CopyBeforeSwitch, scope: REPLACEMENT },
 ];

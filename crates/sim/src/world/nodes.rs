@@ -353,10 +353,10 @@ impl<C: chord::Rules> World<C> {
                 self.note(checked);
             }
             if let Some(taken) = TakenBack::of(record) {
-                self.registers.taken_back(self.nodes[node].id, &taken);
-                if let Some(running) = self.nodes[node].running.as_mut() {
-                    running.unsynced.retain(|(_, durable)| !taken.takes(durable));
-                }
+                let running = self.nodes[node].running.as_ref();
+                let arc = running.and_then(|running| running.replica.arc_of(taken.position()));
+                let epoch = arc.map(|arc| arc.epoch).unwrap_or_default();
+                self.registers.taken_back(self.nodes[node].id, &taken, epoch);
             }
             if let Record::Accepted { key, ballot, state } = record {
                 let running = self.nodes[node].running.as_ref();
