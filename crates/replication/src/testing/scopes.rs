@@ -190,8 +190,7 @@ pub const SHORT: [Named; 10] = [
 pub const FIRST_WAYS: Named =
     Named { name: "the first ways of a replacement", scope: Scope { states_max: 20_000, ..REPLACEMENT } };
 
-/// What takes longer. Most have more ways than can be gone: as far as [`STATES_LONG`] goes, which all together takes
-/// about two minutes.
+/// What takes longer, most of it complete; all together some minutes on a quiet machine.
 pub const LONG: [Named; 6] = [
     Named { name: "store buffering", scope: Scope { states_max: STATES_LONG, ..STORE_BUFFERING } },
     Named {
@@ -209,7 +208,7 @@ pub const LONG: [Named; 6] = [
         scope: Scope { grain: Grain::Messages, states_max: STATES_LONG, ..REPLACEMENT },
     },
 ];
-/// So many states of each of them are explored, breadth first.
+/// So many states of each of them are explored at most, breadth first.
 const STATES_LONG: usize = 400_000;
 
 /// A rule that is broken, with a scope in which that shows.
