@@ -581,6 +581,15 @@ pub enum Contract {
     Available,
 }
 
+/// What the model check explores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ModelCore {
+    /// Small rings, by Chord.
+    Ring,
+    /// Three replicas of two keys: floors, deletion, a replaced replica.
+    Registers,
+}
+
 /// The kinds of simulation.
 #[derive(Debug, Subcommand)]
 pub enum SimCommand {
@@ -693,8 +702,12 @@ pub enum SimCommand {
         #[command(flatten)]
         output: OutputArgs,
     },
-    /// Explore every order of events in small rings, with Chord's own step functions.
+    /// Explore every order of events in small rings, and among three replicas of two keys, with the cores' own step
+    /// functions.
     Model {
+        /// Only this core.
+        #[arg(long, env = "EVERRING_OF", value_enum)]
+        of: Option<ModelCore>,
         /// Only the scopes that take seconds.
         #[arg(long, env = "EVERRING_SHORT", value_parser = BoolishValueParser::new())]
         short: bool,

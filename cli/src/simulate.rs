@@ -67,7 +67,7 @@ pub fn run(args: SimArgs) -> anyhow::Result<u8> {
         SimCommand::Lookups { write, power_max } => simulate_ring::lookups(write.as_deref(), power_max),
         SimCommand::Hops { power, output } => simulate_ring::hops(power, output.output),
         SimCommand::Balance { nodes, output } => simulate_ring::balance(nodes as usize, output.output),
-        SimCommand::Model { short, output } => simulate_ring::model(short, output.output),
+        SimCommand::Model { of, short, output } => simulate_ring::model(of, short, output.output),
     }
 }
 

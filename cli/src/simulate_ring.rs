@@ -1,4 +1,5 @@
-//! `everring sim ring|lookups|balance|model`: the ring by itself, measured in virtual time or explored exhaustively.
+//! `everring sim ring|lookups|balance|model`: the ring by itself, measured in virtual time; it and the registers
+//! explored exhaustively.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -7,9 +8,9 @@ use anyhow::Context;
 use serde_json::{Value, json};
 use sim::balance::{Balance, Changed, Ringful};
 use sim::large::{self, Churned, Plan, Row};
-use sim::model;
+use sim::model::{self, Core};
 
-use crate::args::SimRingArgs;
+use crate::args::{ModelCore, SimRingArgs};
 use crate::out::{self, Form};
 use crate::simulate::EXIT_VIOLATED;
 
@@ -193,47 +194,63 @@ fn balance_line(kind: &str, began_with: usize, changed: Option<&Changed>, balanc
 ///
 /// # Errors
 /// Standard output is closed.
-pub fn model(short: bool, form: Form) -> anyhow::Result<u8> {
-    let scopes = if short { model::SHORT.as_slice() } else { model::LONG.as_slice() };
-    let mut bad = false;
-    let mut explored = Vec::new();
-    for named in scopes {
-        let began = Instant::now();
-        let found = model::check(named);
-        bad |= found.violation.is_some();
-        explored.push(json!({
-            "scope": named.name,
-            "states": found.states,
-            "depth": found.depth,
-            "steps": found.steps,
-            "complete": found.complete,
-            "repaired": found.repaired,
-            "violation": violation_of(&found),
-            "wall_s": began.elapsed().as_secs_f64(),
-        }));
-        eprintln!("everring: {}: {} states, depth {}", named.name, found.states, found.depth);
+pub fn model(core: Option<ModelCore>, short: bool, form: Form) -> anyhow::Result<u8> {
+    let cores = match core {
+        Some(ModelCore::Ring) => vec![Core::Ring],
+        Some(ModelCore::Registers) => vec![Core::Registers],
+        None => vec![Core::Ring, Core::Registers],
+    };
+    let (mut explored, mut planted) = (Vec::new(), Vec::new());
+    for core in cores {
+        for named in model::scopes(core, short) {
+            explored.push(explored_line(core, &named));
+        }
+        for bug in model::planted(core) {
+            planted.push(planted_line(core, &bug));
+        }
     }
-    let planted: Vec<Value> = model::planted()
-        .into_iter()
-        .map(|(name, found)| {
-            bad |= found.violation.is_none();
-            let what = violation_of(&found);
-            json!({
-                "rules": name,
-                "found": !what.is_null(),
-                "states": found.states,
-                "depth": found.depth,
-                "violation": what,
-            })
-        })
-        .collect();
+    let broken = explored.iter().any(|scope| !scope["violation"].is_null());
+    let missed = planted.iter().any(|bug| bug["violation"].is_null());
     show(&json!({"explored": explored, "planted": planted}), form)?;
-    Ok(if bad { EXIT_VIOLATED } else { 0 })
+    Ok(if broken || missed { EXIT_VIOLATED } else { 0 })
+}
+
+fn explored_line(core: Core, named: &model::Named) -> Value {
+    let began = Instant::now();
+    let found = named.check();
+    eprintln!("everring: {}, {}: {} states, depth {}", core.name(), named.name, found.states, found.depth);
+    let mut line = json!({
+        "core": core.name(),
+        "scope": named.name,
+        "states": found.states,
+        "depth": found.depth,
+        "steps": found.steps,
+        "complete": found.complete,
+        "violation": violation_of(&found),
+        "wall_s": began.elapsed().as_secs_f64(),
+    });
+    for (name, count) in found.counts {
+        line[name] = json!(count);
+    }
+    line
+}
+
+fn planted_line(core: Core, bug: &model::Planted) -> Value {
+    let found = bug.find();
+    let what = violation_of(&found);
+    json!({
+        "core": core.name(),
+        "rules": bug.name,
+        "found": !what.is_null(),
+        "states": found.states,
+        "depth": found.depth,
+        "violation": what,
+    })
 }
 
 fn violation_of(found: &model::Explored) -> Value {
     match &found.violation {
-        Some((violation, way)) => json!({"what": violation.to_string(), "way": way}),
+        Some((what, way)) => json!({"what": what, "way": way}),
         None => Value::Null,
     }
 }

@@ -63,3 +63,42 @@ pub fn planted(everring: &Everring, seeds: u64) -> Result<Part> {
     let figures = vec![("planted_found", json!(found)), ("planted_total", json!(total))];
     Ok(Part { figures, details: Value::Object(by_name) })
 }
+
+/// What the model check of a core came to.
+pub struct Checked {
+    /// States of all scopes.
+    pub states: u64,
+    /// The most steps to any of them.
+    pub depth: u64,
+    /// Scopes that were not explored to their end, though nothing says that they are partial.
+    pub cut: usize,
+    /// Planted bugs that it found.
+    pub planted_found: usize,
+    /// Of so many.
+    pub planted_total: usize,
+    /// The whole report.
+    pub report: Value,
+}
+
+/// The model check of a core, `ring` or `registers`.
+///
+/// # Errors
+/// It cannot be run, or something can be broken.
+pub fn model(everring: &Everring, core: &str, quick: bool) -> Result<Checked> {
+    let mut args = vec!["sim", "model", "--of", core, "--output", "json"];
+    if quick {
+        args.push("--short");
+    }
+    let report = report(everring, &args)?;
+    let explored = report["explored"].as_array().context("the report has no scopes")?;
+    let states = explored.iter().filter_map(|scope| scope["states"].as_u64()).sum();
+    let broken = explored.iter().filter(|scope| !scope["violation"].is_null()).count();
+    if broken > 0 {
+        bail!("the model check broke what must hold in {broken} scopes: {}", report["explored"]);
+    }
+    let depth = explored.iter().filter_map(|scope| scope["depth"].as_u64()).max().unwrap_or(0);
+    let cut = explored.iter().filter(|scope| scope["complete"] != true).count();
+    let planted = report["planted"].as_array().context("the report has no planted bugs")?;
+    let planted_found = planted.iter().filter(|one| one["found"] == true).count();
+    Ok(Checked { states, depth, cut, planted_found, planted_total: planted.len(), report })
+}

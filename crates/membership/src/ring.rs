@@ -9,7 +9,7 @@ use crate::{Epoch, NodeId, Position};
 /// While a change of the arc is pending there are two sets, and a decision needs a majority of each (Lamport, Malkhi
 /// and Zhou, "Reconfiguring a state machine", 2010, call the overlap of configurations that; Raft's joint consensus is
 /// the same rule).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ReplicaSets {
     /// The set in charge, owner first.
     pub current: Shared<[NodeId]>,

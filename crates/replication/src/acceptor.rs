@@ -16,7 +16,7 @@ pub(crate) const CEILING_STEP: u64 = 1 << 16;
 const CEILING_MARGIN: u64 = CEILING_STEP / 2;
 
 /// A register as this replica holds it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Register {
     /// Nothing below this ballot is accepted. In memory only: after a restart the ceiling stands in for it.
     pub promised: Ballot,
@@ -46,13 +46,15 @@ pub(crate) enum Vote {
 }
 
 /// All registers of a node, its Lamport counter and its ceiling.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct Acceptor {
     pub(crate) registers: BTreeMap<RegisterKey, Register>,
     /// What cuts of arcs that are being taken want to be set aside.
     pub(crate) watches: Watches,
     /// Registers whose value ends some day, by that day.
     endings: BTreeSet<(u64, RegisterKey)>,
+    /// Registers without a value that may go some day.
+    tombstones: BTreeSet<RegisterKey>,
     counter: u64,
     /// Everything up to here is refused: what was promised before the restart is not known any more.
     floor: u64,
@@ -77,6 +79,7 @@ impl Acceptor {
             registers: BTreeMap::new(),
             watches: Watches::default(),
             endings: BTreeSet::new(),
+            tombstones: BTreeSet::new(),
             counter: 0,
             floor: 0,
             ceiling: 0,
@@ -101,6 +104,12 @@ impl Acceptor {
                 self.ceiling_durable = self.ceiling;
             }
             Record::Epoch(epoch) => self.epoch = self.epoch.max(epoch),
+            Record::Dropped { key, ballot } => {
+                if self.registers.get(&key).is_some_and(|register| register.accepted <= ballot) {
+                    self.forget(&key);
+                }
+            }
+            Record::Cleared { low, high } => self.forget_arc((low, high)),
             Record::Accepted { key, ballot, state } => {
                 let register = self.registers.entry(key.clone()).or_default();
                 // A cleaned log holds copies: the higher ballot is the newer, whatever the order.
@@ -108,6 +117,7 @@ impl Acceptor {
                     let before = if register.accepted == Ballot::ZERO { 0 } else { size_of(&key, &register.state) };
                     self.live_bytes = self.live_bytes - before + size_of(&key, &state);
                     note_ending(&mut self.endings, &key, &register.state, &state);
+                    note_tombstone(&mut self.tombstones, &key, &state);
                     *register = Register {
                         promised: ballot,
                         accepted: ballot,
@@ -293,6 +303,7 @@ impl Acceptor {
         assert!(ballot > register.accepted, "an accepted ballot only grows");
         register.accepted = ballot;
         note_ending(&mut self.endings, key, &register.state, state);
+        note_tombstone(&mut self.tombstones, key, state);
         register.state = state.clone();
         register.granted = None;
         self.live_bytes = self.live_bytes - before + size_of(key, state);
@@ -396,14 +407,74 @@ impl Acceptor {
         let more = if looked.len() == most { looked.last().cloned() } else { None };
         let mut gone = 0;
         for key in looked.iter().filter(|key| goes(key)) {
-            if let Some(register) = self.registers.remove(key) {
-                let bytes = if register.accepted == Ballot::ZERO { 0 } else { size_of(key, &register.state) };
-                self.live_bytes -= bytes;
-                note_ending(&mut self.endings, key, &register.state, &State::default());
-                gone += u64::from(register.accepted > Ballot::ZERO);
-            }
+            gone += u64::from(self.forget(key));
         }
         (gone, more)
+    }
+
+    /// Takes a register out of the books; whether it held something.
+    fn forget(&mut self, key: &RegisterKey) -> bool {
+        let Some(register) = self.registers.remove(key) else { return false };
+        let held = register.accepted > Ballot::ZERO;
+        self.live_bytes -= if held { size_of(key, &register.state) } else { 0 };
+        note_ending(&mut self.endings, key, &register.state, &State::default());
+        self.tombstones.remove(key);
+        held
+    }
+
+    fn forget_arc(&mut self, (low, high): (Position, Position)) {
+        let lowest = |position: u64| RegisterKey { position: Position(position), ..RegisterKey::FIRST };
+        for (start, end) in stretches(low, high).into_iter().flatten() {
+            let until = end.map_or(Bound::Unbounded, |end| Bound::Excluded(lowest(end)));
+            let range = self.registers.range((Bound::Included(lowest(start)), until));
+            for key in range.map(|(key, _)| key.clone()).collect::<Vec<_>>() {
+                self.forget(&key);
+            }
+        }
+    }
+
+    /// Gives up all registers of the arc (`low`, `high`], also those that only the log still holds.
+    pub fn clear_arc(&mut self, (low, high): (Position, Position), persist: &mut Vec<(LogPosition, Record)>) {
+        self.forget_arc((low, high));
+        self.append(Record::Cleared { low, high }, persist);
+    }
+
+    /// Whether nothing is accepted of the register here.
+    pub fn is_absent(&self, key: &RegisterKey) -> bool {
+        self.registers.get(key).is_none_or(|register| register.accepted == Ballot::ZERO)
+    }
+
+    /// Whether the register says nothing, by what was accepted at `ballot` or because nothing was, and no promise for a
+    /// ballot above `up_to` would be forgotten with it, nor that something newer is chosen.
+    pub fn is_at_rest(&self, rules: impl Rules, key: &RegisterKey, ballot: Ballot, up_to: u64) -> bool {
+        let Some(register) = self.registers.get(key) else { return true };
+        if register.promised.counter > up_to {
+            return false;
+        }
+        match register.accepted {
+            Ballot::ZERO => register.chosen.counter <= up_to,
+            accepted => accepted == ballot && register.state.says_nothing(rules) && register.chosen <= accepted,
+        }
+    }
+
+    /// Drops a register for good; whether it held something.
+    pub fn drop_register(&mut self, key: &RegisterKey, persist: &mut Vec<(LogPosition, Record)>) -> bool {
+        let ballot = self.registers.get(key).map_or(Ballot::ZERO, |register| register.accepted);
+        let held = self.forget(key);
+        if held {
+            self.append(Record::Dropped { key: key.clone(), ballot }, persist);
+        }
+        held
+    }
+
+    /// Registers without a value that may go some day.
+    pub fn tombstones(&self) -> &BTreeSet<RegisterKey> {
+        &self.tombstones
+    }
+
+    /// Those after `after`, in ring order.
+    pub fn tombstones_after(&self, after: Option<RegisterKey>) -> impl Iterator<Item = &RegisterKey> {
+        self.tombstones.range((after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded))
     }
 
     /// Registers after `after` in ring order.
@@ -434,6 +505,8 @@ impl Acceptor {
             Record::Accepted { key, ballot, .. } => {
                 self.registers.get(key).is_some_and(|register| register.accepted == *ballot)
             }
+            // What these take back stands before them in the log, and is gone when they are cleaned away themselves.
+            Record::Dropped { .. } | Record::Cleared { .. } => false,
             Record::Ceiling(_) | Record::Epoch(_) => false,
         }
     }
@@ -495,6 +568,15 @@ fn note_ending(endings: &mut BTreeSet<(u64, RegisterKey)>, key: &RegisterKey, be
     }
     if after.ends_ms != 0 {
         endings.insert((after.ends_ms, key.clone()));
+    }
+}
+
+/// Keeps the index of tombstones when a register's state changes.
+fn note_tombstone(tombstones: &mut BTreeSet<RegisterKey>, key: &RegisterKey, after: &State) {
+    if after.is_collectable() {
+        tombstones.insert(key.clone());
+    } else {
+        tombstones.remove(key);
     }
 }
 

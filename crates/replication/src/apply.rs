@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::lock;
-use crate::memory::Remembered;
+use crate::memory::{Remembered, RequestMemory};
 use crate::message::State;
 use crate::types::{Change, Condition, Effect, Outcome, Refusal, Value, Version, Write};
 
@@ -24,6 +24,14 @@ pub(crate) fn end_if_due(state: &mut State, version: Version, wall_ms: u64) {
     if state.is_due(wall_ms) {
         state.version = version;
         state.value = None;
+        state.ends_ms = 0;
+    }
+}
+
+/// Forgets what a tombstone remembers, if all of it is older than a retry may be.
+pub(crate) fn lapse_if_due(state: &mut State, wall_ms: u64) {
+    if state.has_lapsed(wall_ms) {
+        state.requests = RequestMemory::default();
         state.ends_ms = 0;
     }
 }

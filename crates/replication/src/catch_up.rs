@@ -33,7 +33,7 @@ const SCAN_PAUSE: Duration = Duration::from_secs(60);
 const SCAN_PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(200);
 
 /// Where the catch-up stands.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct CatchUp {
     /// The peers being asked; empty between scans.
     scans: BTreeMap<NodeId, Scan>,
@@ -51,7 +51,7 @@ pub(crate) struct CatchUp {
     timer_at: Option<Instant>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Scan {
     round: RoundId,
     after: Option<RegisterKey>,

@@ -49,7 +49,7 @@ const RESEND_AFTER: Duration = Duration::from_millis(30);
 pub(crate) const NOBODY: Ticket = Ticket(u64::MAX);
 
 /// One page of what a replica says to a confirmation.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct ReportPage {
     /// Registers with the ballot accepted here.
     pub entries: Vec<(RegisterKey, Ballot)>,
@@ -62,7 +62,7 @@ pub(crate) struct ReportPage {
 }
 
 /// A read that waits for a confirmation.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Patient {
     waiting: Waiting,
     /// Which confirmations are new enough: those that began after this many had.
@@ -70,7 +70,7 @@ struct Patient {
 }
 
 /// A confirmation under way.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Running {
     round: RoundId,
     up_to: u64,
@@ -90,7 +90,7 @@ struct Running {
     context: TraceContext,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 struct Report {
     position: Option<LedgerPosition>,
     after: Option<RegisterKey>,
@@ -98,7 +98,7 @@ struct Report {
 }
 
 /// What this coordinator knows of one arc.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 struct ArcView {
     /// From where each replica is asked on.
     positions: BTreeMap<NodeId, LedgerPosition>,
@@ -111,7 +111,7 @@ struct ArcView {
 }
 
 /// All that this coordinator has confirmed and is confirming; an arc is named by its upper end.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct Confirmations {
     arcs: BTreeMap<Position, ArcView>,
     /// Of each arc, the counter up to which our own rounds may have been cut short: what they had accepted is reported
@@ -255,7 +255,9 @@ impl<R: Rules> Replica<R> {
     pub(crate) fn time_of_read(&self, key: &RegisterKey, waiting: &Waiting, shown: Ballot) -> Ballot {
         let confirmed = self.confirmations.arcs.get(&self.arc_end(key)).and_then(|arc| arc.confirmed);
         let up_to = confirmed.map_or(0, |(up_to, _)| up_to);
-        if shown >= waiting.since { shown } else { Ballot::end_of(up_to.max(waiting.since.counter)) }
+        let time = if shown >= waiting.since { shown } else { Ballot::end_of(up_to.max(waiting.since.counter)) };
+        // What is absent may have been dropped: the read happened after that, and so does what the session does next.
+        if shown == Ballot::ZERO { time.max(self.floor_of_absence(key)) } else { time }
     }
 
     /// Whether a read that was answered by a query has a time: its session has seen nothing newer than what it shows,
@@ -374,7 +376,9 @@ impl<R: Rules> Replica<R> {
         let all: Box<dyn Iterator<Item = (RegisterKey, Ballot)> + '_> = match remembered {
             Some(registers) => {
                 let wanted = move |entry: &(RegisterKey, Ballot)| after.as_ref().is_none_or(|after| entry.0 > *after);
-                Box::new(registers.into_iter().filter(wanted))
+                // Of what was dropped since, all replicas held the tombstone, the asker too.
+                let held = |entry: &(RegisterKey, Ballot)| !self.acceptor.is_absent(&entry.0);
+                Box::new(registers.into_iter().filter(held).filter(wanted))
             }
             None => {
                 let held = self.acceptor.of_arc_by_key(ends, after.as_ref());
@@ -569,11 +573,45 @@ impl<R: Rules> Replica<R> {
     ) {
         let key = waiting.operation.key().clone();
         if waiting.ticket.is_some() && !self.has_time(&key, &waiting, shown) {
-            let arrived = self.confirmations.begun;
-            return self.serve(Patient { waiting, arrived }, out);
+            // Not to `serve`: what is held may be as new as the session and yet not be what a majority holds (say, a
+            // tombstone that the others have dropped), and then it would only ask again, and again.
+            let (arc, arrived) = (self.arc_end(&key), self.confirmations.begun);
+            self.confirmations.arcs.entry(arc).or_default().patient.push(Patient { waiting, arrived });
+            return self.begin_confirmation(arc, out);
         }
         let time = self.time_of_read(&key, &waiting, shown);
         self.end(waiting.ticket, outcome, Receipt { time, ..receipt }, out);
+    }
+}
+
+/// For the model check, in which a timer may run out at any moment and clocks stand still.
+impl Confirmations {
+    /// Puts all that is to happen at some time off to `far`.
+    pub(crate) fn stop_clocks(&mut self, far: Instant) {
+        for running in self.arcs.values_mut().filter_map(|arc| arc.running.as_mut()) {
+            (running.timer_at, running.grace_until) = (far, far);
+        }
+    }
+
+    /// Those who write have had their time to finish by themselves.
+    pub(crate) fn end_grace(&mut self, round: RoundId) {
+        let running =
+            self.rounds.get(&round).and_then(|arc| self.arcs.get_mut(arc)).and_then(|arc| arc.running.as_mut());
+        if let Some(running) = running {
+            running.grace_until = Instant::ZERO;
+        }
+    }
+
+    /// The arc that is being confirmed under this number.
+    pub(crate) fn arc_asked(&self, round: RoundId) -> Option<Position> {
+        self.rounds.get(&round).copied()
+    }
+
+    /// Whether `from`'s answer to this question is still waited for.
+    pub(crate) fn waits_for(&self, round: RoundId, from: NodeId) -> bool {
+        let running = self.rounds.get(&round).and_then(|arc| self.arcs.get(arc)).and_then(|arc| arc.running.as_ref());
+        let answered = |running: &Running| running.reports.get(&from).is_some_and(|report| report.complete);
+        running.is_some_and(|running| !answered(running))
     }
 }
 

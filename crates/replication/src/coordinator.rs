@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use membership::NodeId;
 
-use crate::apply::{Kept, apply, end_if_due};
+use crate::apply::{Kept, apply, end_if_due, lapse_if_due};
 use crate::io::{Event, Outbox, Ticket};
 use crate::message::{Body, LogPosition, RoundId, State};
 use crate::replica::{Replica, Timer};
@@ -77,7 +77,8 @@ impl<R: Rules> Replica<R> {
         // it.
         let ends =
             round.waiting.iter().any(|waiting| base.is_due(waiting.wall_ms)) && self.rules.keeps(Rule::AgreeOnEnd);
-        let writes = ends || round.waiting.iter().any(is_write);
+        let lapses = round.waiting.iter().any(|waiting| base.has_lapsed(waiting.wall_ms));
+        let writes = ends || lapses || round.waiting.iter().any(is_write);
         let counter = if writes { self.acceptor.tick(&mut out.persist) } else { 0 };
         let next = if writes { Ballot { counter, node: self.me } } else { Ballot::ZERO };
         let Some(round) = self.rounds.get_mut(&id) else { return };
@@ -89,6 +90,7 @@ impl<R: Rules> Replica<R> {
             if self.rules.keeps(Rule::AgreeOnEnd) {
                 end_if_due(&mut state, version, waiting.wall_ms);
             }
+            lapse_if_due(&mut state, waiting.wall_ms);
             let kept =
                 Kept { requests: self.rules.keeps(Rule::RememberRequests), fence: self.rules.keeps(Rule::KeepFence) };
             outcomes.push(match &waiting.operation {
@@ -325,10 +327,12 @@ impl<R: Rules> Replica<R> {
                 self.tell((*node, round.epoch), learn, LogPosition(0), round.context, out);
             }
         }
-        if !self.disk_full && ballot > Ballot::ZERO {
+        // A bare tombstone says no more than that nothing is held, and is about to be dropped by those who hold it.
+        let adds_nothing = self.acceptor.is_absent(&round.key) && state.is_bare();
+        if !self.disk_full && ballot > Ballot::ZERO && !adds_nothing {
             self.acceptor.learn(&round.key, ballot, &state, &mut out.persist);
         }
-        if ballot > Ballot::ZERO {
+        if ballot > Ballot::ZERO && !adds_nothing {
             self.note_chosen(&round.key, ballot);
         }
         let receipt = self.receipt(&voters, round.rounds);

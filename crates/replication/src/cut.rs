@@ -122,7 +122,7 @@ pub enum ScanOutcome {
 }
 
 /// What a register held when a cut's time had come, set aside before it was overwritten.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct Saved {
     /// The ballot of `state`.
     pub accepted: Ballot,
@@ -133,7 +133,7 @@ pub(crate) struct Saved {
 }
 
 /// Registers of an arc whose content at a counter is wanted.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct Watch {
     low: Position,
     high: Position,
@@ -142,11 +142,11 @@ pub(crate) struct Watch {
 }
 
 /// The watches of all cuts that are being taken, by the upper end of their arcs.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct Watches(BTreeMap<Position, Watch>);
 
 /// A scan that waits for its cut.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct WaitingScan {
     ticket: Ticket,
     scan: Scan,
@@ -157,7 +157,7 @@ struct WaitingScan {
 }
 
 /// A cut that is being taken.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct OpenCut {
     up_to: u64,
     /// The number of its confirmation.
@@ -172,7 +172,7 @@ struct OpenCut {
 }
 
 /// A cut with more pages to come.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct KeptCut {
     id: u64,
     time: u64,
@@ -183,7 +183,7 @@ struct KeptCut {
 }
 
 /// All cuts of this replica.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Cuts {
     waiting: Vec<WaitingScan>,
     open: BTreeMap<Position, OpenCut>,

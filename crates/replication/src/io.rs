@@ -66,6 +66,12 @@ pub enum Input {
         /// The clock.
         wall_ms: u64,
     },
+    /// Look for registers of deleted keys that can go; by the shell's wall clock, milliseconds of the Unix epoch. Each
+    /// such input is one pass, so the shell sets the pace.
+    Collect {
+        /// The clock.
+        wall_ms: u64,
+    },
     /// A timer may have run out.
     Tick,
     /// Finish what is in flight and take nothing new.
@@ -134,6 +140,11 @@ pub enum Event {
     },
     /// Registers of arcs that are not ours any more were dropped.
     Released {
+        /// How many.
+        registers: u64,
+    },
+    /// Registers of deleted keys were dropped for good.
+    Collected {
         /// How many.
         registers: u64,
     },

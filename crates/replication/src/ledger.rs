@@ -26,17 +26,19 @@ pub struct LedgerPosition {
 }
 
 /// A promised floor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Floor {
     up_to: u64,
     /// Ballots of the coordinator itself up to here are of an earlier start of it, which it has forgotten.
     since: u64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 struct ArcLedger {
     /// What was promised in earlier arc epochs, by this replica or by those that it copied the arc from.
     inherited: u64,
+    /// Up to where everybody is refused, for tombstones were collected.
+    collected: u64,
     floors: BTreeMap<NodeId, Floor>,
     acceptances: VecDeque<(RegisterKey, Ballot)>,
     /// How many acceptances were forgotten at the front.
@@ -44,7 +46,7 @@ struct ArcLedger {
 }
 
 /// What this replica promised and accepted, arc by arc; an arc is named by its upper end.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct Ledger(BTreeMap<Position, ArcLedger>);
 
 impl Ledger {
@@ -54,8 +56,20 @@ impl Ledger {
         let against = ledger.floors.iter().filter(|(owner, floor)| {
             ballot.counter <= floor.up_to && (**owner != ballot.node || ballot.counter <= floor.since)
         });
-        let inherited = (ballot.counter <= ledger.inherited).then_some(ledger.inherited);
-        against.map(|(_, floor)| floor.up_to).chain(inherited).max()
+        let all = ledger.against_all();
+        let against_all = (ballot.counter <= all).then_some(all);
+        against.map(|(_, floor)| floor.up_to).chain(against_all).max()
+    }
+
+    /// The floor of the arc that stands against everybody.
+    pub fn against_all(&self, arc: Position) -> u64 {
+        self.0.get(&arc).map_or(0, ArcLedger::against_all)
+    }
+
+    /// Promises to refuse everything up to here, whoever proposes it.
+    pub fn refuse_up_to(&mut self, arc: Position, floor: u64) {
+        let ledger = self.0.entry(arc).or_default();
+        ledger.collected = ledger.collected.max(floor);
     }
 
     /// The highest floor of the arc, whoever it was promised to.
@@ -135,7 +149,11 @@ impl Ledger {
 
 impl ArcLedger {
     fn highest(&self) -> u64 {
-        self.floors.values().map(|floor| floor.up_to).chain([self.inherited]).max().unwrap_or(0)
+        self.floors.values().map(|floor| floor.up_to).chain([self.against_all()]).max().unwrap_or(0)
+    }
+
+    fn against_all(&self) -> u64 {
+        self.inherited.max(self.collected)
     }
 }
 
@@ -168,6 +186,12 @@ mod tests {
         ledger.promise(ARC, NodeId(1), 8, 2);
         assert_eq!(ledger.bar(ARC, ballot(10, 2)), Some(10), "a late message lowers nothing");
         assert_eq!(ledger.highest(ARC), 10);
+        assert_eq!(ledger.against_all(ARC), 0);
+        ledger.refuse_up_to(ARC, 12);
+        ledger.refuse_up_to(ARC, 11);
+        assert_eq!(ledger.bar(ARC, ballot(12, 1)), Some(12), "what was collected below stands against the owner too");
+        assert_eq!(ledger.bar(ARC, ballot(13, 2)), None);
+        assert_eq!((ledger.highest(ARC), ledger.against_all(ARC)), (12, 12));
     }
 
     #[test]

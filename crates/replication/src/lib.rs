@@ -9,10 +9,12 @@
 //!
 //! `confirm.rs` and `ledger.rs` add the level sequential: floors, confirmations of arcs, and reads without a message.
 //! `cut.rs` shows a bucket's keys on an arc as they were at one point of the order of all operations.
+//! `collect.rs` drops the registers of deleted keys.
 
 mod acceptor;
 mod apply;
 mod catch_up;
+mod collect;
 mod confirm;
 mod coordinator;
 mod cut;
@@ -24,6 +26,7 @@ mod message;
 mod replica;
 mod round;
 mod rules;
+pub mod testing;
 mod transfer;
 mod types;
 mod view_change;

@@ -7,7 +7,7 @@
 use crate::types::{Effect, RequestId};
 
 /// One remembered request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Remembered {
     /// The request.
     pub request: RequestId,
@@ -18,7 +18,7 @@ pub struct Remembered {
 }
 
 /// The requests that a value contains, oldest applied first.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct RequestMemory {
     /// At most [`REQUESTS_MAX`] entries.
     pub entries: Vec<Remembered>,
@@ -41,6 +41,12 @@ impl RequestMemory {
     /// Whether a retry first sent at this time may have been forgotten.
     pub fn may_have_forgotten(&self, first_sent_ms: u64) -> bool {
         first_sent_ms <= self.horizon_ms
+    }
+
+    /// Whether all that is remembered is older than a retry may be, by a clock that shows `wall_ms`.
+    pub(crate) fn has_lapsed(&self, wall_ms: u64) -> bool {
+        let oldest_kept = wall_ms.saturating_sub(REQUESTS_AGE_MAX_MS);
+        self.horizon_ms < oldest_kept && self.entries.iter().all(|known| known.first_sent_ms < oldest_kept)
     }
 
     /// Adds a request that the value now contains, and forgets those older than ten minutes or too many.
@@ -81,6 +87,17 @@ mod tests {
         assert!(memory.may_have_forgotten(1_000), "the forgotten one is not told from a new one");
         assert!(!memory.may_have_forgotten(1_001));
         assert!(memory.find(RequestId(5)).is_some());
+    }
+
+    #[test]
+    fn a_memory_has_lapsed_when_its_newest_entry_and_its_horizon_have() {
+        let mut memory = RequestMemory::default();
+        memory.remember(entry(1, 1_000), 1_000);
+        memory.remember(entry(2, 5_000), 5_000);
+        assert!(!memory.has_lapsed(5_000 + REQUESTS_AGE_MAX_MS));
+        assert!(memory.has_lapsed(5_001 + REQUESTS_AGE_MAX_MS));
+        memory.horizon_ms = 7_000;
+        assert!(!memory.has_lapsed(5_001 + REQUESTS_AGE_MAX_MS), "what was pushed out may come again too");
     }
 
     #[test]

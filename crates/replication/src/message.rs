@@ -15,7 +15,7 @@ use crate::types::{Ballot, RegisterKey, Value, Version};
 pub struct RoundId(pub u64);
 
 /// What a register holds: the value with its version, and the request memory. This is what ballots agree on.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct State {
     /// The last applied write's version; zero when there was none.
     pub version: Version,
@@ -211,6 +211,35 @@ pub enum Body {
         /// Each register with what is accepted here.
         entries: Vec<(RegisterKey, Ballot, State)>,
     },
+    /// May these tombstones be dropped? Whoever agrees to one refuses everything of the arc up to `up_to` from then on.
+    Collect {
+        /// The asker's round.
+        round: RoundId,
+        /// The arc, by its upper end.
+        arc: Position,
+        /// The floor.
+        up_to: u64,
+        /// Registers, each with the ballot at which a state that says nothing is chosen.
+        keys: Vec<(RegisterKey, Ballot)>,
+    },
+    /// The answer. What it rests on is synced.
+    Collectable {
+        /// The round it answers.
+        round: RoundId,
+        /// Which of the registers must stay, by their places in the question.
+        refused: Vec<u32>,
+        /// The floor that this replica would need: at or below it lies all that it has promised or forgotten.
+        floor: u64,
+    },
+    /// All replicas of the arc agree: these may be dropped by whoever still holds them at these ballots. Not answered.
+    Collected {
+        /// The arc, by its upper end.
+        arc: Position,
+        /// The floor to which they agreed.
+        up_to: u64,
+        /// Registers with their ballots.
+        keys: Vec<(RegisterKey, Ballot)>,
+    },
     /// A later start of the receiver is known here, so its messages are not heeded any more: it has a twin.
     Fenced {
         /// The later start's number.
@@ -232,6 +261,20 @@ pub enum Record {
     },
     /// No counter above this one has been promised or used: after a restart everything up to it is refused.
     Ceiling(u64),
+    /// The register, of which this was accepted last, was dropped: what the log holds of it before this counts no more.
+    Dropped {
+        /// The register.
+        key: RegisterKey,
+        /// The ballot of what was dropped.
+        ballot: Ballot,
+    },
+    /// What the log holds of the registers on this arc before this record counts no more.
+    Cleared {
+        /// The arc's lower end, excluded.
+        low: Position,
+        /// Its upper end, included.
+        high: Position,
+    },
     /// The replica acts on the view of this epoch. After a restart it acts on no earlier one.
     Epoch(Epoch),
 }

@@ -8,6 +8,7 @@ use stdx::{Instant, Prng, TraceContext};
 
 use crate::acceptor::{Acceptor, Vote};
 use crate::catch_up::CatchUp;
+use crate::collect::Collections;
 use crate::confirm::{Confirmations, NOBODY, ReportPage};
 use crate::cut::Cuts;
 use crate::io::{Answer, Envelope, Input, Outbox, Ticket};
@@ -27,7 +28,7 @@ const ENDED_AT_ONCE_MAX: usize = 64;
 const DUE_LOOKED_AT_MAX: usize = 4_096;
 
 /// One node's part in all registers it replicates. See the crate's introduction.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Replica<R: Rules = Correct> {
     pub(crate) me: NodeId,
     pub(crate) view: View,
@@ -46,9 +47,10 @@ pub struct Replica<R: Rules = Correct> {
     pub(crate) cuts: Cuts,
     pub(crate) transfer: Transfer,
     pub(crate) membership: Membership,
-    round_last: RoundId,
-    open: BTreeMap<Ticket, (RegisterKey, Instant)>,
-    held: BTreeMap<LogPosition, Vec<Envelope>>,
+    pub(crate) collections: Collections,
+    pub(crate) round_last: RoundId,
+    pub(crate) open: BTreeMap<Ticket, (RegisterKey, Instant)>,
+    pub(crate) held: BTreeMap<LogPosition, Vec<Envelope>>,
     /// Messages to ourselves, handled before `handle` returns, so that nothing recurses.
     inbox: VecDeque<(Message, TraceContext)>,
     pub(crate) draining: bool,
@@ -56,7 +58,7 @@ pub struct Replica<R: Rules = Correct> {
 }
 
 /// What goes on at this coordinator on one register.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct Lane {
     /// Operations that wait for the round in progress to end.
     pub queue: VecDeque<Waiting>,
@@ -119,6 +121,7 @@ impl<R: Rules> Replica<R> {
             cuts: Cuts::default(),
             transfer: Transfer::default(),
             membership: Membership::default(),
+            collections: Collections::default(),
             round_last,
             open: BTreeMap::new(),
             held: BTreeMap::new(),
@@ -189,6 +192,7 @@ impl<R: Rules> Replica<R> {
                 self.handle_view(view, out);
             }
             Input::EndDue { wall_ms } => self.end_due(wall_ms, out),
+            Input::Collect { wall_ms } => self.collect(wall_ms, out),
             Input::Tick => {}
             Input::Drain => self.draining = true,
         }
@@ -361,7 +365,7 @@ impl<R: Rules> Replica<R> {
             Body::Nack { round, seen, disk_full } => self.handle_nack(from, round, seen, disk_full, out),
             Body::Report { round, ballot, state } => self.handle_report(from, round, ballot, state, out),
             Body::Learn { key, ballot, state } => {
-                if self.holds(&key) && !self.disk_full {
+                if self.holds(&key) && !self.disk_full && self.may_be_taught(&key, ballot, &state) {
                     self.acceptor.learn(&key, ballot, &state, &mut out.persist);
                     self.note_chosen(&key, ballot);
                 }
@@ -391,6 +395,16 @@ impl<R: Rules> Replica<R> {
                 self.handle_copy_page(from, round, Page { entries, more, held, floor }, out);
             }
             Body::Fetched { round, entries } => self.handle_fetched(from, round, entries, out),
+            Body::Collect { round, arc, up_to, keys } => {
+                if let Some((refused, floor, wait)) = self.agree_to_collect(arc, up_to, &keys) {
+                    let reply = Body::Collectable { round, refused, floor };
+                    self.tell((from, epoch), reply, wait, context, out);
+                }
+            }
+            Body::Collectable { round, refused, floor } => {
+                self.handle_collectable(from, round, (refused, floor), out);
+            }
+            Body::Collected { arc, up_to, keys } => self.drop_collected(arc, up_to, &keys, out),
             Body::Fenced { incarnation } => self.handle_fenced(incarnation, out),
         }
     }
@@ -487,7 +501,7 @@ impl<R: Rules> Replica<R> {
         }
     }
 
-    fn settle_inbox(&mut self, out: &mut Outbox) {
+    pub(crate) fn settle_inbox(&mut self, out: &mut Outbox) {
         while let Some((message, context)) = self.inbox.pop_front() {
             self.handle_message(self.me, message, context, out);
         }

@@ -11,7 +11,7 @@ use crate::rules::{Rule, Rules};
 use crate::types::{Ballot, Operation, Outcome, RegisterKey};
 
 /// An operation that waits for its answer.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct Waiting {
     /// Whom to answer; none for the replica's own repairs.
     pub ticket: Option<Ticket>,
@@ -41,7 +41,7 @@ impl Waiting {
 }
 
 /// Where a round stands.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) enum Phase {
     /// Asking for promises.
     Preparing {
@@ -71,7 +71,7 @@ pub(crate) enum Phase {
 }
 
 /// A round in progress.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct Round {
     /// The register.
     pub key: RegisterKey,
@@ -155,6 +155,11 @@ impl Round {
     /// Whether it can still be decided although the nodes for which `hopeless` holds will not say yes.
     pub fn may_be_decided(&self, rules: impl Rules, hopeless: impl Fn(NodeId) -> bool) -> bool {
         is_quorum(rules, &self.sets, |node| !hopeless(node))
+    }
+
+    /// Whether everybody has answered this phase.
+    pub fn has_all_answers(&self) -> bool {
+        self.sets.iter().all(|node| self.has_answered(node))
     }
 
     /// Whether `node` has answered this phase.

@@ -125,6 +125,26 @@ pub enum Rule {
     ///
     /// Broken: gives up a damaged part of the log, and with it what only that part held.
     RewriteLost,
+    /// A tombstone is dropped only when all replicas of its arc hold it, or nothing.
+    ///
+    /// Broken: drops a tombstone that only a majority holds.
+    CollectFromAll,
+    /// Before a tombstone is dropped, all replicas refuse everything up to a floor above it.
+    ///
+    /// Broken: drops a tombstone above every floor.
+    FloorBeforeDrop,
+    /// A tombstone's request memory is over when a round has agreed on that.
+    ///
+    /// Broken: drops a tombstone with what it remembers.
+    AgreeOnLapse,
+    /// A read that finds nothing happens after all that may have been there.
+    ///
+    /// Broken: gives a read of a dropped register the time before everything.
+    AbsenceHasTime,
+    /// A node that becomes a new replica of an arc gives up what it holds of it from an earlier membership.
+    ///
+    /// Broken: keeps what it holds of an arc that it left and comes to again.
+    ClearBeforeCopy,
 }
 
 /// Which of the safety rules the core keeps.

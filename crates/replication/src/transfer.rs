@@ -51,7 +51,7 @@ const ENTRY_BYTES: usize = 64;
 const WORK_BYTES: usize = 4 * 1024;
 
 /// All copying of this replica.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct Transfer {
     /// The arcs to be copied, by the token at their end.
     copies: BTreeMap<Position, ArcCopy>,
@@ -69,7 +69,7 @@ pub(crate) struct Transfer {
 }
 
 /// One arc's copying.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 struct ArcCopy {
     low: Position,
     epoch: Epoch,
@@ -91,7 +91,7 @@ struct ArcCopy {
 }
 
 /// A source that is being asked.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Asking {
     node: NodeId,
     round: RoundId,
@@ -450,8 +450,26 @@ impl<R: Rules> Replica<R> {
 }
 
 impl Transfer {
+    /// For the model check: what came in is paid for, and nothing is asked again.
+    pub(crate) fn stop_clocks(&mut self, far: Instant) {
+        self.paid_until = None;
+        self.timer_at = self.timer_at.map(|_| far);
+    }
+
+    /// Whether what came in is still being paid for.
+    pub(crate) fn owes(&self) -> bool {
+        self.paid_until.is_some()
+    }
+
+    /// What was asked is asked anew: it was refused by who did not know of the change yet.
+    pub(crate) fn ask_again(&mut self) {
+        for asking in self.copies.values_mut().filter_map(|copy| copy.asking.as_mut()) {
+            asking.heard_from();
+        }
+    }
+
     /// The arc for which `from` is being asked under this number.
-    fn asked(&self, from: NodeId, round: RoundId) -> Option<Position> {
+    pub(crate) fn asked(&self, from: NodeId, round: RoundId) -> Option<Position> {
         let asks = |copy: &ArcCopy| copy.asking.as_ref().is_some_and(|a| a.node == from && a.round == round);
         self.copies.iter().find(|(_, copy)| asks(copy)).map(|(high, _)| *high)
     }

@@ -44,7 +44,7 @@ pub struct Version {
 }
 
 /// A stored value.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Value {
     /// The bytes, exactly as they were put.
     pub body: Bytes,
@@ -57,7 +57,7 @@ pub struct Value {
 pub struct RequestId(pub u128);
 
 /// What a write demands of the value it replaces.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Condition {
     /// Nothing.
     Always,
@@ -70,7 +70,7 @@ pub enum Condition {
 }
 
 /// A function of a register's old value.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Change {
     /// Replace the value.
     Put(Value),
@@ -87,7 +87,7 @@ pub enum Change {
 }
 
 /// What a client asks of a lock. Times are durations in milliseconds.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum LockCall {
     /// Take the lock, or keep it if this owner has it, or wait for it.
     Acquire {
@@ -113,7 +113,7 @@ pub enum LockCall {
 }
 
 /// What a write says beside its condition and its change.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Terms {
     /// The fencing token of the lock under which it is made: it acts only if the register has seen none that is
     /// greater.
@@ -123,7 +123,7 @@ pub struct Terms {
 }
 
 /// A write as a coordinator receives it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Write {
     /// The register.
     pub key: RegisterKey,
@@ -144,7 +144,7 @@ pub struct Write {
 }
 
 /// An operation as a coordinator receives it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Operation {
     /// A strict read.
     Read {
@@ -201,7 +201,7 @@ impl Operation {
 }
 
 /// How a write acted. Remembered with its request id, so that a repeat gets the same answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Effect {
     /// There was no value; now there is.
     Created(Version),
@@ -236,7 +236,7 @@ pub enum Effect {
 }
 
 /// The end of an operation, as the coordinator answers it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// A read's answer: the value and its version, or none.
     Value(Option<(Version, Value)>),
@@ -256,7 +256,7 @@ pub enum Outcome {
 }
 
 /// Why an operation was surely not done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Refusal {
     /// This node is no replica of the key in its view: ask one that is. Its epoch says whose view is newer.
     NotReplica(Epoch),
@@ -275,7 +275,7 @@ pub enum Refusal {
 }
 
 /// What a coordinator tells about how an answer came about.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Receipt {
     /// The view's epoch in which the answer was agreed.
     pub epoch: Epoch,

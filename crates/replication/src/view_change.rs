@@ -23,7 +23,7 @@ const RELEASE_STEP: usize = 512;
 const RELEASE_PAUSE: Duration = Duration::from_millis(2);
 
 /// What a replica knows of its peers' views and starts.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct Membership {
     /// The number of this start; 0 when the shell did not say.
     incarnation: u64,
@@ -58,6 +58,7 @@ impl<R: Rules> Replica<R> {
         if self.awaits_newer_view() {
             self.ring = Ring::default();
         } else {
+            self.clear_awaited(out);
             self.acceptor.note_epoch(self.view.epoch, &mut out.persist);
             self.transfer_follow_view(out);
             self.release_start();
@@ -75,6 +76,8 @@ impl<R: Rules> Replica<R> {
         let first = !self.view.is_formed() || self.awaits_newer_view();
         let before = std::mem::replace(&mut self.ring, view.ring());
         self.view = view;
+        // Before the epoch: a log that says that it was acted on says what was given up for it.
+        self.clear_awaited(out);
         self.acceptor.note_epoch(self.view.epoch, &mut out.persist);
         // First, since what starts again looks at what is confirmed.
         self.follow_confirmations(&before, out);
@@ -139,9 +142,11 @@ impl<R: Rules> Replica<R> {
             | Body::Accept { key, .. }
             | Body::Query { key, .. }
             | Body::Learn { key, .. } => self.ring.arc_of(key.position),
-            Body::Copy { high, .. } | Body::Fetch { high, .. } | Body::Confirm { arc: high, .. } => {
-                self.ring.arc_of(*high).filter(|arc| arc.high == *high)
-            }
+            Body::Copy { high, .. }
+            | Body::Fetch { high, .. }
+            | Body::Confirm { arc: high, .. }
+            | Body::Collect { arc: high, .. }
+            | Body::Collected { arc: high, .. } => self.ring.arc_of(*high).filter(|arc| arc.high == *high),
             _ => return None,
         };
         Some(arc.map(|arc| arc.epoch))

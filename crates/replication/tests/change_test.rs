@@ -7,8 +7,8 @@ use bytes::Bytes;
 use membership::{BucketId, ClusterId, Epoch, Member, NodeId, Position, View};
 use replication::{
     AllBut, Ballot, Body, Change, Condition, Effects, Envelope, Event, Input, LogPosition, Message, Operation, Outbox,
-    Outcome, Receipt, Record, Refusal, RegisterKey, Replica, RequestId, RoundId, Rule, State, Terms, Ticket, Value,
-    Write,
+    Outcome, REQUESTS_AGE_MAX_MS, Receipt, Record, Refusal, RegisterKey, Replica, RequestId, RoundId, Rule, State,
+    Terms, Ticket, Value, Write,
 };
 use stdx::{Instant, Prng, TraceContext};
 
@@ -190,22 +190,38 @@ impl Ring {
     }
 
     fn put(&mut self, at: NodeId, number: u64, text: &str) -> Outcome {
-        self.tickets += 1;
-        let request = RequestId(u128::from(self.tickets));
         let value = Value { body: Bytes::from(text.to_owned()), content_type: Bytes::new() };
-        let (condition, change) = (Condition::Always, Change::Put(value));
-        self.ask(
-            at,
-            Operation::Write(Write {
-                key: key(number),
-                request,
-                first_sent_ms: 1,
-                retry: false,
-                condition,
-                change,
-                terms: Terms::default(),
-            }),
-        )
+        self.write(at, number, Change::Put(value), Terms::default())
+    }
+
+    fn delete(&mut self, at: NodeId, number: u64, fence: Option<u64>) -> Outcome {
+        self.write(at, number, Change::Delete, Terms { fence, ttl_ms: None })
+    }
+
+    fn write(&mut self, at: NodeId, number: u64, change: Change, terms: Terms) -> Outcome {
+        self.tickets += 1;
+        let (key, request) = (key(number), RequestId(u128::from(self.tickets)));
+        let (first_sent_ms, retry, condition) = (1, false, Condition::Always);
+        self.ask(at, Operation::Write(Write { key, request, first_sent_ms, retry, condition, change, terms }))
+    }
+
+    /// Everybody looks for tombstones, some times, long after all that was asked so far.
+    fn collect(&mut self) {
+        for _ in 0..6 {
+            for node in self.replicas.keys().copied().collect::<Vec<_>>() {
+                self.tell(node, Input::Collect { wall_ms: 1_000 + REQUESTS_AGE_MAX_MS });
+                self.settle();
+            }
+        }
+    }
+
+    fn held(&self) -> usize {
+        self.replicas.values().map(Replica::registers).sum()
+    }
+
+    /// Starts a node again on what its log holds.
+    fn restart(&mut self, node: NodeId) {
+        self.start(node, self.view.clone());
     }
 
     fn get(&mut self, at: NodeId, number: u64) -> Option<String> {
@@ -613,4 +629,85 @@ fn a_coordinator_begins_anew_in_the_arcs_next_epoch() {
     assert_eq!(shown_after_a_change(None).as_deref(), Some("b"));
     let shown = shown_after_a_change(Some(Rule::ConfirmationsEndWithEpoch));
     assert_eq!(shown.as_deref(), Some("a"), "the planted bug shows");
+}
+
+/// Of a deleted key nothing is left once its requests are long past: not in memory, and not after a restart.
+#[test]
+fn a_deleted_key_is_dropped_for_good() {
+    let mut ring = Ring::new(3);
+    ring.put(id(1), 0, "v0");
+    ring.put(id(1), 1, "v1");
+    assert!(matches!(ring.delete(id(2), 0, None), Outcome::Done { .. }));
+    assert_eq!((ring.held(), ring.replicas[&id(1)].tombstones()), (6, 1));
+    for node in 1..=3 {
+        ring.tell(id(node), Input::Collect { wall_ms: REQUESTS_AGE_MAX_MS });
+        ring.settle();
+    }
+    assert_eq!(ring.held(), 6, "as long as the delete may be sent again, it is remembered");
+    ring.collect();
+    assert_eq!(ring.held(), 3, "k1 on three nodes");
+    for node in 1..=3 {
+        assert_eq!(ring.replicas[&id(node)].tombstones_dropped(), 1);
+        ring.restart(id(node));
+    }
+    assert_eq!(ring.held(), 3, "the logs know that it was dropped");
+    assert_eq!((ring.get(id(3), 0), ring.get(id(3), 1).as_deref()), (None, Some("v1")));
+    assert!(matches!(ring.put(id(3), 0, "again"), Outcome::Done { .. }));
+    assert_eq!(ring.get(id(1), 0).as_deref(), Some("again"));
+}
+
+/// A token must never go back, so what has seen one stays.
+#[test]
+fn a_deleted_key_that_has_seen_a_fencing_token_stays() {
+    let mut ring = Ring::new(3);
+    ring.put(id(1), 0, "v0");
+    ring.delete(id(1), 0, Some(7));
+    ring.collect();
+    assert_eq!((ring.held(), ring.replicas[&id(1)].tombstones()), (3, 0));
+}
+
+/// Somebody who is away may hold what was deleted.
+#[test]
+fn nothing_is_dropped_while_a_replica_is_away() {
+    let check = |broken: Option<Rule>, comes_back: bool| {
+        let mut ring = Ring::under(AllBut(broken), 3);
+        ring.put(id(1), 0, "v0");
+        ring.away.insert(id(3));
+        ring.delete(id(1), 0, None);
+        ring.collect();
+        ring.away.clear();
+        // The two that have the deletion need not be those that answer.
+        ring.away.insert(id(2));
+        assert_eq!(ring.get(id(3), 0).is_some(), comes_back, "{broken:?}");
+        ring.away.clear();
+        ring.collect();
+        (ring.held(), ring.get(id(3), 0))
+    };
+    assert_eq!(check(None, false), (0, None));
+    assert_eq!(check(Some(Rule::CollectFromAll), true).1.as_deref(), Some("v0"));
+}
+
+/// Who left an arc, and comes to it again after a key was deleted and dropped there, must not bring it along. (What it
+/// dropped when it left, its log gives back after a restart.)
+#[test]
+fn a_node_that_comes_back_to_an_arc_brings_nothing_deleted_along() {
+    let check = |broken: Option<Rule>| {
+        let mut ring = Ring::under(AllBut(broken), 5);
+        ring.put(id(1), 0, "v0");
+        // k0 lies on n1, n2, n3; then on n1, n6, n2; and then on n1, n2, n3 again.
+        let joining = ring.view.begin_join(newcomer(6, 1500)).expect("it may join");
+        ring.start(id(6), joining.clone());
+        ring.publish(joining);
+        ring.complete();
+        ring.delete(id(1), 0, None);
+        ring.collect();
+        assert_eq!(ring.held(), 0, "{broken:?}");
+        ring.restart(id(3));
+        let leaving = ring.view.begin_leave_moving(BTreeSet::from([id(6)]), false, BTreeMap::new());
+        ring.publish(leaving.expect("six can spare one"));
+        ring.complete();
+        ring.get(id(1), 0)
+    };
+    assert_eq!(check(None), None);
+    assert_eq!(check(Some(Rule::ClearBeforeCopy)).as_deref(), Some("v0"));
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use membership::{BucketId, ClusterId, Epoch, Member, NodeId, Position, View};
 use replication::{
-    Ballot, Change, Condition, Correct, Envelope, Input, LogPosition, Operation, Outbox, Outcome, Receipt, Record,
-    RegisterKey, Replica, RequestId, Terms, Ticket, Value, Write,
+    Ballot, Body, Change, Condition, Correct, Envelope, Input, LogPosition, Operation, Outbox, Outcome, Receipt,
+    Record, RegisterKey, Replica, RequestId, Terms, Ticket, Value, Write,
 };
 use stdx::{Instant, Prng, TraceContext};
 
@@ -229,6 +229,38 @@ fn an_interrupted_write_is_finished_before_a_session_reads_past_it() {
     assert_eq!(found.text().as_deref(), Some("2"), "it was reported by B, and finished");
     assert!(found.receipt.time >= time);
     assert_eq!(trio.ask(B, read(found.receipt.time, "x", true)).text().as_deref(), Some("2"));
+}
+
+/// What the read's coordinator holds is as new as the session, and a majority holds something older: it must confirm
+/// the arc, and not ask for the key again and again.
+#[test]
+fn a_session_that_is_newer_than_what_a_majority_holds_is_answered() {
+    let mut trio = Trio::new();
+    trio.ask(C, put(Ballot::ZERO, "x", 1));
+    let time = trio.ask(A, put(Ballot::ZERO, "y", 2)).receipt.time;
+    // The accept of the next write is on one disk alone: its coordinator crashes before it has synced its own.
+    trio.submit(A, put(time, "x", 3));
+    let accepts = |(_, envelope): &(NodeId, Envelope)| matches!(envelope.message.body, Body::Accept { .. });
+    while !trio.network.iter().any(accepts) {
+        assert!(trio.deliver_one(), "it is on its way");
+    }
+    trio.network.retain(|said| accepts(said) && said.1.to == B);
+    trio.deliver_one();
+    trio.network.clear();
+    let log = trio.logs.get_mut(&A).expect("it has written");
+    assert!(matches!(log.pop(), Some((_, Record::Accepted { .. }))));
+    trio.start(A);
+    // Nothing of what it has missed.
+    trio.network.clear();
+    let ticket = trio.submit(B, read(time, "x", true));
+    for _ in 0..100 {
+        trio.deliver_one();
+    }
+    trio.wait(Duration::from_millis(50));
+    let (outcome, receipt) = trio.answers.remove(&ticket).expect("it is answered");
+    let Outcome::Value(Some((_, value))) = outcome else { panic!("{outcome:?}") };
+    assert!(matches!(&*value.body, b"1" | b"3"), "{value:?}");
+    assert!(receipt.time >= time, "{} and {time}", receipt.time);
 }
 
 #[test]

@@ -69,6 +69,8 @@ pub(crate) struct Load {
     pub lives: bool,
     /// The one kind of operation that they do, if they do not do all kinds.
     pub only: Option<Only>,
+    /// Whether they delete more than usual.
+    pub deletes: bool,
 }
 
 /// An operation that was drawn.
@@ -179,7 +181,7 @@ impl Client {
         register: &RegisterKey,
         load: Load,
     ) -> Drawn {
-        let Load { wall_ms, sessions, lives, only } = load;
+        let Load { wall_ms, sessions, lives, only, deletes } = load;
         let request = RequestId((u128::from(serial) << 64) | (u128::from(self.process) + 1));
         // Half of what may live for a time does; most of it runs out while others look.
         let ttl_ms = if lives && prng.one_in(2) { 1 + prng.below(400) } else { 0 };
@@ -196,7 +198,8 @@ impl Client {
             Some(Only::Writes | Only::SessionWrites) => CHOICE_PUT,
             Some(Only::StrictReads | Only::SequentialReads) => CHOICE_READ,
             None if sessions && prng.one_in(3) => CHOICE_READ,
-            None => prng.below(if sessions { 18 } else { 20 }),
+            None if sessions => prng.below(18),
+            None => prng.below(if deletes { 26 } else { 20 }),
         };
         let (operation, function, input) = match kind {
             _ if choice < CHOICE_PUT => read,

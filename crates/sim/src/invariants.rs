@@ -5,7 +5,9 @@ use std::fmt;
 use std::ops::{Bound, RangeBounds as _, RangeInclusive};
 
 use membership::{Arc, Epoch, NodeId, ReplicaSets, View};
-use replication::{Ballot, RegisterKey, RequestId, State};
+use replication::{Ballot, REQUESTS_AGE_MAX_MS, RegisterKey, Remembered, RequestId, State};
+
+use crate::node::TakenBack;
 
 /// A broken invariant: its name, and both sides of the contradiction.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,10 +39,14 @@ struct Register {
     /// By node, of the ballots that its disk holds and the arc epochs in which it accepted them, those after which it
     /// accepted no higher ballot in that epoch or an earlier one: so epochs grow with ballots.
     newest: BTreeMap<NodeId, BTreeMap<Ballot, Epoch>>,
+    /// Before which arc epoch a node that was to become a replica anew gave up what it had accepted.
+    given_up: BTreeMap<(Ballot, NodeId), Epoch>,
     /// The ballots at which something was chosen.
     chosen: BTreeSet<Ballot>,
     /// Up to where each coordinator has confirmed the register's arc.
     confirmed: BTreeMap<NodeId, u64>,
+    /// The highest ballot of a tombstone that was dropped, and the arc epoch in which it was.
+    dropped: (Ballot, Epoch),
 }
 
 /// A range of arc epochs.
@@ -52,6 +58,8 @@ pub(crate) struct Registers {
     registers: BTreeMap<RegisterKey, Register>,
     /// The newest view that each node's disk says it acts on.
     reached: BTreeMap<NodeId, Epoch>,
+    /// The clock that is furthest ahead, in milliseconds: what is remembered lapses by it.
+    pub wall_ms: u64,
 }
 
 impl Registers {
@@ -82,11 +90,18 @@ impl Registers {
         (node, epoch): (NodeId, Epoch),
     ) -> Result<(), Violation> {
         let register = self.registers.entry(key.clone()).or_default();
-        register.since.entry((ballot, node)).or_insert(epoch);
+        match register.given_up.remove(&(ballot, node)) {
+            Some(_) => drop(register.since.insert((ballot, node), epoch)),
+            None => drop(register.since.entry((ballot, node)).or_insert(epoch)),
+        }
         match register.accepted.get(&ballot) {
             Some(other) => invariant_one_state_per_ballot(ballot, other, state),
             None => {
                 invariant_a_request_acts_once(state)?;
+                if let Some(before) = register.chosen.range(..ballot).next_back() {
+                    let older = (*before, &register.accepted[before]);
+                    invariant_a_deleted_value_never_comes_back(older, (ballot, state))?;
+                }
                 register.accepted.insert(ballot, state.clone());
                 Ok(())
             }
@@ -98,14 +113,51 @@ impl Registers {
         let register = self.registers.entry(key.clone()).or_default();
         register.durable.entry(ballot).or_default().insert(node);
         register.note_newest(ballot, node);
-        register.note_chosen(ballot, &self.reached, (Bound::Unbounded, Bound::Unbounded))
+        register.note_chosen(ballot, &self.reached, (Bound::Unbounded, Bound::Unbounded), self.wall_ms)
+    }
+
+    /// A replica of the register's arc accepted (or learned, or copied) `state`, in the arc epoch `epoch`.
+    pub fn taken_by_replica(
+        &self,
+        key: &RegisterKey,
+        (ballot, state): (Ballot, &State),
+        epoch: Epoch,
+    ) -> Result<(), Violation> {
+        let dropped = self.registers.get(key).map(|register| register.dropped).unwrap_or_default();
+        match epoch >= dropped.1 && !state.is_bare() {
+            true => invariant_nothing_below_a_dropped_tombstone_is_taken(ballot, dropped.0),
+            false => Ok(()),
+        }
+    }
+
+    /// A node dropped the tombstone that it held at `ballot`, in the arc epoch `epoch`.
+    pub fn dropped(&mut self, key: &RegisterKey, ballot: Ballot, epoch: Epoch) -> Result<(), Violation> {
+        let Some(register) = self.registers.get_mut(key) else { return Ok(()) };
+        register.dropped = register.dropped.max((ballot, epoch));
+        if let Some(state) = register.accepted.get(&ballot) {
+            invariant_nothing_that_counts_is_dropped(ballot, state, self.wall_ms)?;
+        }
+        let sets = register.history.iter().find(|(known, _)| *known == epoch).map(|(_, sets)| sets);
+        let members = sets.into_iter().flat_map(ReplicaSets::iter);
+        let held = members.filter_map(|node| Some((node, register.newest_durable(node)?)));
+        invariant_a_tombstone_goes_only_when_nobody_holds_older(ballot, held)
+    }
+
+    /// Node `node` gave up what it had accepted, before it acted in the arc epoch `epoch`.
+    pub fn taken_back(&mut self, node: NodeId, taken: &TakenBack, epoch: Epoch) {
+        for (key, register) in &mut self.registers {
+            match taken {
+                TakenBack::Register(dropped, up_to) if dropped == key => register.forget(node, *up_to),
+                TakenBack::Arc(low, high) if key.position.in_arc(*low, *high) => register.give_up(node, epoch),
+                TakenBack::Register(..) | TakenBack::Arc(..) => {}
+            }
+        }
     }
 
     /// Node `node` was started again, and its log gave back this as the newest of the register.
     pub fn remembered(&self, key: &RegisterKey, node: NodeId, held: Option<Ballot>) -> Result<(), Violation> {
-        let durable = self.registers.get(key).map(|register| &register.durable);
-        let newest = durable.into_iter().flatten().rev().find(|(_, nodes)| nodes.contains(&node));
-        invariant_a_restart_remembers_what_was_durable(key, newest.map(|(ballot, _)| *ballot), held)
+        let newest = self.registers.get(key).and_then(|register| register.newest_durable(node));
+        invariant_a_restart_remembers_what_was_durable(key, newest, held)
     }
 
     /// Node `node`'s disk says that it acts on the view `epoch`, and so on no earlier one.
@@ -125,7 +177,7 @@ impl Registers {
             let held: Vec<Ballot> =
                 register.durable.iter().filter(|(_, nodes)| nodes.contains(&node)).map(|(ballot, _)| *ballot).collect();
             for ballot in held {
-                register.note_chosen(ballot, &self.reached, met)?;
+                register.note_chosen(ballot, &self.reached, met, self.wall_ms)?;
             }
         }
         Ok(())
@@ -159,7 +211,8 @@ impl Register {
             .map(|node| {
                 let acts_on = reached.get(node).copied().unwrap_or_default();
                 let newest = self.newer_since(ballot, *node).map_or(acts_on, |newer| newer.min(acts_on));
-                (*node, since(*node)..=newest)
+                let given_up = self.given_up.get(&(ballot, *node));
+                (*node, since(*node)..=given_up.map_or(newest, |before| newest.min(Epoch(before.0.saturating_sub(1)))))
             })
             .collect();
         self.history.iter().enumerate().filter(|(_, (epoch, _))| among.contains(epoch)).any(|(at, (epoch, sets))| {
@@ -179,8 +232,41 @@ impl Register {
         newer.map(|(_, epoch)| *epoch)
     }
 
+    /// The newest that the node's disk holds, and that it has not given up.
+    fn newest_durable(&self, node: NodeId) -> Option<Ballot> {
+        let holds = |ballot: &Ballot, holders: &BTreeSet<NodeId>| {
+            holders.contains(&node) && !self.given_up.contains_key(&(*ballot, node))
+        };
+        self.durable.iter().rev().find(|(ballot, holders)| holds(ballot, holders)).map(|(ballot, _)| *ballot)
+    }
+
+    /// The node dropped what it held up to this ballot.
+    fn forget(&mut self, node: NodeId, up_to: Ballot) {
+        self.since.retain(|(ballot, holder), _| *holder != node || *ballot > up_to);
+        if let Some(newest) = self.newest.get_mut(&node) {
+            newest.retain(|ballot, _| *ballot > up_to);
+        }
+        for holders in self.durable.range_mut(..=up_to).map(|(_, holders)| holders) {
+            holders.remove(&node);
+        }
+    }
+
+    /// The node gives up all that it holds before it acts in the arc epoch `epoch`. In earlier ones its votes stand.
+    fn give_up(&mut self, node: NodeId, epoch: Epoch) {
+        let held: Vec<Ballot> =
+            self.since.keys().filter(|(_, holder)| *holder == node).map(|(ballot, _)| *ballot).collect();
+        for ballot in held {
+            let newer = self.newer_since(ballot, node).map_or(epoch, |newer| epoch.min(Epoch(newer.0 + 1)));
+            self.given_up.entry((ballot, node)).or_insert(newer);
+        }
+        self.newest.remove(&node);
+    }
+
     fn note_newest(&mut self, ballot: Ballot, node: NodeId) {
         let Some(epoch) = self.since.get(&(ballot, node)).copied() else { return };
+        if self.given_up.contains_key(&(ballot, node)) {
+            return;
+        }
         if self.newer_since(ballot, node).is_some_and(|newer| newer <= epoch) {
             return;
         }
@@ -194,6 +280,7 @@ impl Register {
         ballot: Ballot,
         reached: &BTreeMap<NodeId, Epoch>,
         among: Epochs,
+        wall_ms: u64,
     ) -> Result<(), Violation> {
         if self.chosen.contains(&ballot) || !self.is_chosen(ballot, reached, among) {
             return Ok(());
@@ -201,10 +288,11 @@ impl Register {
         // To extend each other is transitive, so the neighbours stand for all.
         let state = &self.accepted[&ballot];
         if let Some(before) = self.chosen.range(..ballot).next_back() {
-            invariant_chosen_states_extend_each_other(&self.accepted[before], state)?;
+            invariant_chosen_states_extend_each_other(&self.accepted[before], state, wall_ms)?;
+            invariant_a_deleted_value_never_comes_back((*before, &self.accepted[before]), (ballot, state))?;
         }
         match self.chosen.range(ballot..).next() {
-            Some(after) => invariant_chosen_states_extend_each_other(state, &self.accepted[after])?,
+            Some(after) => invariant_chosen_states_extend_each_other(state, &self.accepted[after], wall_ms)?,
             // Below another chosen ballot nobody can see it as the last word.
             None => invariant_nothing_new_is_chosen_below_a_confirmation(ballot, &self.confirmed)?,
         }
@@ -271,19 +359,68 @@ fn invariant_a_request_acts_once(state: &State) -> Result<(), Violation> {
     }
 }
 
+/// What is dropped holds no value, has seen no fencing token, and remembers no request that may still be sent again.
+fn invariant_nothing_that_counts_is_dropped(ballot: Ballot, state: &State, wall_ms: u64) -> Result<(), Violation> {
+    let young = |entry: &&Remembered| entry.first_sent_ms + REQUESTS_AGE_MAX_MS >= wall_ms;
+    let found = match state.requests.entries.iter().find(young) {
+        Some(entry) => format!("{ballot} is dropped, and remembers request {:x}", entry.request.0),
+        None if state.fence > 0 => format!("{ballot} is dropped, and has seen the token {}", state.fence),
+        None if state.value.is_some() => format!("{ballot} is dropped, and holds version {}", state.version),
+        None => return Ok(()),
+    };
+    Err(Violation { invariant: "nothing_that_counts_is_dropped", found })
+}
+
+/// When a tombstone is dropped, each replica of its arc has it, or something newer, or nothing on its disk.
+fn invariant_a_tombstone_goes_only_when_nobody_holds_older(
+    dropped: Ballot,
+    mut held: impl Iterator<Item = (NodeId, Ballot)>,
+) -> Result<(), Violation> {
+    let Some((node, ballot)) = held.find(|(_, ballot)| *ballot < dropped) else { return Ok(()) };
+    let found = format!("a tombstone of {dropped} is dropped, and {node} holds what was accepted at {ballot}");
+    Err(Violation { invariant: "a_tombstone_goes_only_when_nobody_holds_older", found })
+}
+
+/// Where a tombstone was dropped, nothing older is accepted any more.
+fn invariant_nothing_below_a_dropped_tombstone_is_taken(ballot: Ballot, dropped: Ballot) -> Result<(), Violation> {
+    if ballot >= dropped {
+        return Ok(());
+    }
+    let found = format!("{ballot} is taken, though a tombstone of {dropped} was dropped");
+    Err(Violation { invariant: "nothing_below_a_dropped_tombstone_is_taken", found })
+}
+
+/// Once a deletion is chosen, no state of a higher ballot holds a value that was written before.
+fn invariant_a_deleted_value_never_comes_back(
+    (deleted, older): (Ballot, &State),
+    (ballot, newer): (Ballot, &State),
+) -> Result<(), Violation> {
+    if older.value.is_some() || newer.value.is_none() || newer.version.ballot > deleted {
+        return Ok(());
+    }
+    let found = format!("version {} was deleted at {deleted}, and is back at {ballot}", newer.version);
+    Err(Violation { invariant: "a_deleted_value_never_comes_back", found })
+}
+
 /// Of two chosen states, the one with the higher ballot contains every request of the other, in the same order and with
-/// the same effect.
-fn invariant_chosen_states_extend_each_other(older: &State, newer: &State) -> Result<(), Violation> {
+/// the same effect; but for those that are older than a retry may be.
+fn invariant_chosen_states_extend_each_other(older: &State, newer: &State, wall_ms: u64) -> Result<(), Violation> {
     if newer.fence < older.fence {
         let found = format!("the greatest token was {}, and is {} at a higher ballot", older.fence, newer.fence);
         return Err(Violation { invariant: "a_fence_never_shrinks", found });
     }
     let (before, after) = (&older.requests.entries, &newer.requests.entries);
     // What was pushed out of the memory cannot be compared; runs stay below its bound.
-    if newer.requests.horizon_ms > 0 || after.starts_with(before) {
+    if newer.requests.horizon_ms > 0 {
         return Ok(());
     }
-    let missing = before.iter().find(|entry| !after.contains(entry)).map_or(0, |entry| entry.request.0);
+    let (kept, gone): (Vec<&Remembered>, Vec<&Remembered>) = before.iter().partition(|entry| after.contains(entry));
+    let in_order = after.iter().zip(&kept).all(|(after, before)| after == *before);
+    let early = gone.iter().find(|entry| entry.first_sent_ms + REQUESTS_AGE_MAX_MS >= wall_ms);
+    if in_order && early.is_none() {
+        return Ok(());
+    }
+    let missing = early.map_or(0, |entry| entry.request.0);
     let found =
         format!("version {} was chosen, then version {} without request {missing:x}", older.version, newer.version);
     Err(Violation { invariant: "chosen_states_extend_each_other", found })

@@ -1,61 +1,174 @@
-//! The model check of Chord's core, as the command line runs it: which scopes, and what they came to.
+//! The model checks of the cores, as the command line runs them: which scopes, and what they came to.
 
 use chord::rules;
-pub use chord::testing::explore::Explored;
-use chord::testing::explore::{Grain, Scope, explore, find_bug};
+use chord::testing::explore as ring;
+use replication::Rule;
+use replication::testing::explore as registers;
+use replication::testing::scopes;
+
+/// Which core is explored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Core {
+    /// Chord: the ring that keeps itself.
+    Ring,
+    /// The registers: rounds, floors, collected tombstones and a changed replica set.
+    Registers,
+}
+
+impl Core {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Core::Ring => "ring",
+            Core::Registers => "registers",
+        }
+    }
+}
 
 /// A scope with its name.
 #[derive(Clone, Copy, Debug)]
 pub struct Named {
     /// What it explores.
     pub name: &'static str,
-    /// The scope.
-    pub scope: Scope,
+    scope: Scope,
 }
 
-const OPERATIONS: Scope = Scope {
+#[derive(Clone, Copy, Debug)]
+enum Scope {
+    Ring(ring::Scope),
+    Registers(scopes::Scope),
+}
+
+/// A protocol with a planted bug.
+#[derive(Clone, Copy, Debug)]
+pub struct Planted {
+    /// Its name.
+    pub name: &'static str,
+    bug: Bug,
+}
+
+/// Explores small rings until a bug is found.
+type Find = fn() -> ring::Explored;
+
+#[derive(Clone, Copy, Debug)]
+enum Bug {
+    Ring(Find),
+    Registers(Rule, scopes::Scope),
+}
+
+/// What was found.
+#[derive(Clone, Debug)]
+pub struct Explored {
+    /// Different states.
+    pub states: usize,
+    /// Steps taken, also those that led to a known state.
+    pub steps: u64,
+    /// The longest of the shortest ways to a state.
+    pub depth: u32,
+    /// Whether every state in scope was reached.
+    pub complete: bool,
+    /// What shows that the scope is worth something, by name: states from which repair was followed, histories that
+    /// were judged, and the like.
+    pub counts: Vec<(&'static str, u64)>,
+    /// What is broken first, with the steps that lead to it.
+    pub violation: Option<(String, Vec<String>)>,
+}
+
+const OPERATIONS: ring::Scope = ring::Scope {
     successors: 2,
     founders: 4,
     newcomers: 1,
     crashes: 1,
-    grain: Grain::Operations,
+    grain: ring::Grain::Operations,
     states_max: 4_000_000,
     repair_one_in: 64,
 };
 
-/// The scopes that take seconds.
-pub const SHORT: [Named; 2] = [
-    Named { name: "4 members and a newcomer, one death", scope: OPERATIONS },
-    Named {
-        name: "3 members and a newcomer, single messages",
-        scope: Scope { founders: 3, crashes: 0, grain: Grain::Messages, ..OPERATIONS },
-    },
+/// The ring's scopes that take seconds.
+const RING_SHORT: [(&str, ring::Scope); 2] = [
+    ("4 members and a newcomer, one death", OPERATIONS),
+    (
+        "3 members and a newcomer, single messages",
+        ring::Scope { founders: 3, crashes: 0, grain: ring::Grain::Messages, ..OPERATIONS },
+    ),
 ];
 
-/// The scopes that take minutes.
-pub const LONG: [Named; 5] = [
-    SHORT[0],
-    SHORT[1],
-    Named { name: "4 members and 2 newcomers, one death", scope: Scope { newcomers: 2, ..OPERATIONS } },
-    Named { name: "5 members and a newcomer, 2 deaths", scope: Scope { founders: 5, crashes: 2, ..OPERATIONS } },
-    Named {
-        name: "4 members and a newcomer, one death, single messages",
-        scope: Scope { grain: Grain::Messages, ..OPERATIONS },
-    },
+/// Those that take minutes.
+const RING_LONG: [(&str, ring::Scope); 3] = [
+    ("4 members and 2 newcomers, one death", ring::Scope { newcomers: 2, ..OPERATIONS }),
+    ("5 members and a newcomer, 2 deaths", ring::Scope { founders: 5, crashes: 2, ..OPERATIONS }),
+    (
+        "4 members and a newcomer, one death, single messages",
+        ring::Scope { grain: ring::Grain::Messages, ..OPERATIONS },
+    ),
 ];
 
-/// Explores a scope under the protocol as it is.
-pub fn check(named: &Named) -> Explored {
-    explore::<rules::Correct>(&named.scope)
+/// The scopes of a core: those that take seconds, and unless it shall be short, those that take minutes.
+pub fn scopes(core: Core, short: bool) -> Vec<Named> {
+    match core {
+        Core::Ring => {
+            let more: &[(&str, ring::Scope)] = if short { &[] } else { &RING_LONG };
+            let all = RING_SHORT.iter().chain(more);
+            all.map(|(name, scope)| Named { name, scope: Scope::Ring(*scope) }).collect()
+        }
+        Core::Registers => {
+            let more: &[scopes::Named] = if short { &[scopes::FIRST_WAYS] } else { &scopes::LONG };
+            let all = scopes::SHORT.iter().chain(more);
+            all.map(|named| Named { name: named.name, scope: Scope::Registers(named.scope) }).collect()
+        }
+    }
 }
 
-/// Explores small rings under each protocol with a planted bug, until it is found.
-pub fn planted() -> Vec<(&'static str, Explored)> {
-    vec![
-        ("published-2001", find_bug::<rules::Published2001>()),
-        ("no-liveness-on-stabilize", find_bug::<rules::NoLivenessOnStabilize>()),
-        ("no-liveness-on-rectify", find_bug::<rules::NoLivenessOnRectify>()),
-        ("no-pull-on-join", find_bug::<rules::NoPullOnJoin>()),
-        ("self-in-list", find_bug::<rules::SelfInList>()),
-    ]
+/// The planted bugs that the model check of a core finds.
+pub fn planted(core: Core) -> Vec<Planted> {
+    match core {
+        Core::Ring => {
+            let bugs: [(_, Find); 5] = [
+                ("published-2001", ring::find_bug::<rules::Published2001>),
+                ("no-liveness-on-stabilize", ring::find_bug::<rules::NoLivenessOnStabilize>),
+                ("no-liveness-on-rectify", ring::find_bug::<rules::NoLivenessOnRectify>),
+                ("no-pull-on-join", ring::find_bug::<rules::NoPullOnJoin>),
+                ("self-in-list", ring::find_bug::<rules::SelfInList>),
+            ];
+            bugs.into_iter().map(|(name, find)| Planted { name, bug: Bug::Ring(find) }).collect()
+        }
+        Core::Registers => scopes::PLANTED
+            .iter()
+            .map(|planted| Planted { name: planted.name, bug: Bug::Registers(planted.rule, planted.scope) })
+            .collect(),
+    }
+}
+
+impl Named {
+    /// Explores the scope under the protocol as it is.
+    pub fn check(&self) -> Explored {
+        match &self.scope {
+            Scope::Ring(scope) => of_ring(ring::explore::<rules::Correct>(scope)),
+            Scope::Registers(scope) => of_registers(registers::explore(scope, None)),
+        }
+    }
+}
+
+impl Planted {
+    /// Explores until the bug is found, or nothing is left.
+    pub fn find(&self) -> Explored {
+        match &self.bug {
+            Bug::Ring(find) => of_ring(find()),
+            Bug::Registers(rule, scope) => of_registers(registers::explore(scope, Some(*rule))),
+        }
+    }
+}
+
+fn of_ring(found: ring::Explored) -> Explored {
+    let ring::Explored { states, steps, depth, complete, repaired, violation } = found;
+    let violation = violation.map(|(violation, way)| (violation.to_string(), way));
+    Explored { states, steps, depth, complete, counts: vec![("repaired", repaired)], violation }
+}
+
+fn of_registers(found: registers::Explored) -> Explored {
+    let registers::Explored { states, steps, depth, complete, histories, dropped, changed, violation } = found;
+    let counts =
+        vec![("histories", histories as u64), ("states_after_a_drop", dropped), ("states_after_a_change", changed)];
+    let violation = violation.map(|(sentence, way)| (format!("not so: {sentence}"), way));
+    Explored { states, steps, depth, complete, counts, violation }
 }

@@ -5,6 +5,11 @@ use stdx::Prng;
 
 use crate::swarm::Swarm;
 
+/// The soonest that a message comes again as an echo.
+const ECHO_MIN: Duration = Duration::from_millis(500);
+/// How much later it may be, in milliseconds: long past whatever was under way with it.
+const ECHO_MORE_MS: u64 = 9_000;
+
 /// Where a message comes from or goes to: a storage node by its index, or the clients.
 ///
 /// Clients reach every node; only nodes are cut off from each other, and from the clients by crashing.
@@ -91,6 +96,9 @@ impl Network {
         let between_nodes = matches!((from, to), (Place::Node(_), Place::Node(_)));
         if self.prng.chance(swarm.duplication) && between_nodes {
             fates.push(self.delay(swarm));
+        }
+        if swarm.echoes > 0.0 && between_nodes && self.prng.chance(swarm.echoes) {
+            fates.push(ECHO_MIN + Duration::from_millis(self.prng.below(ECHO_MORE_MS)));
         }
         fates
     }

@@ -75,12 +75,52 @@ pub(crate) enum Durable {
     Acting(Epoch),
 }
 
+/// What a record takes back of what stands before it in the log.
+#[derive(Clone, Debug)]
+pub(crate) enum TakenBack {
+    /// A register, up to this ballot.
+    Register(RegisterKey, Ballot),
+    /// All registers after the first position and up to the second.
+    Arc(Position, Position),
+}
+
+impl TakenBack {
+    pub fn of(record: &Record) -> Option<TakenBack> {
+        match record {
+            Record::Dropped { key, ballot } => Some(TakenBack::Register(key.clone(), *ballot)),
+            Record::Cleared { low, high } => Some(TakenBack::Arc(*low, *high)),
+            Record::Accepted { .. } | Record::Epoch(_) | Record::Ceiling(_) => None,
+        }
+    }
+
+    /// Where it takes something back.
+    pub fn position(&self) -> Position {
+        match self {
+            TakenBack::Register(key, _) => key.position,
+            TakenBack::Arc(_, high) => *high,
+        }
+    }
+
+    /// Whether it takes back what was accepted of this register at this ballot.
+    pub fn covers(&self, key: &RegisterKey, ballot: Ballot) -> bool {
+        match self {
+            TakenBack::Register(dropped, up_to) => dropped == key && ballot <= *up_to,
+            TakenBack::Arc(low, high) => key.position.in_arc(*low, *high),
+        }
+    }
+
+    /// Whether it takes back what this made durable.
+    pub fn takes(&self, durable: &Durable) -> bool {
+        matches!(durable, Durable::Accepted(key, ballot) if self.covers(key, *ballot))
+    }
+}
+
 impl Durable {
     pub fn of(record: &Record) -> Option<Durable> {
         match record {
             Record::Accepted { key, ballot, .. } => Some(Durable::Accepted(key.clone(), *ballot)),
             Record::Epoch(epoch) => Some(Durable::Acting(*epoch)),
-            Record::Ceiling(_) => None,
+            Record::Ceiling(_) | Record::Dropped { .. } | Record::Cleared { .. } => None,
         }
     }
 }
@@ -149,6 +189,9 @@ impl<C: chord::Rules> SimNode<C> {
         self.tokens = view.member(self.id).map(|member| member.tokens.clone()).unwrap_or_default();
         let mut held = Vec::new();
         for (sequence, record) in restored {
+            if let Some(taken) = TakenBack::of(&record) {
+                held.retain(|durable| !taken.takes(durable));
+            }
             held.extend(Durable::of(&record));
             replica.restore(LogPosition(sequence), record);
         }

@@ -60,6 +60,12 @@ pub enum Planted {
     DamageDropped,
     /// Takes damage in the middle of its log for a torn tail, and votes as if what followed had never been.
     DamageCut,
+    /// Drops a tombstone that only a majority holds.
+    CollectedByMajority,
+    /// Drops a tombstone above every floor.
+    DroppedAboveFloor,
+    /// Drops a tombstone with what it remembers.
+    MemoryDropped,
     /// Keeps the ring by the Chord protocol as it was published in 2001.
     PublishedChord,
 }
@@ -79,7 +85,7 @@ pub struct UnknownPlanted {
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Planted; 27] = [
+    pub const ALL: [Planted; 30] = [
         Planted::AckBeforeSync,
         Planted::MinorityRead,
         Planted::RetryTwice,
@@ -106,6 +112,9 @@ impl Planted {
         Planted::FloorsDropped,
         Planted::DamageDropped,
         Planted::DamageCut,
+        Planted::CollectedByMajority,
+        Planted::DroppedAboveFloor,
+        Planted::MemoryDropped,
         Planted::PublishedChord,
     ];
 
@@ -138,6 +147,9 @@ impl Planted {
             Planted::FloorsDropped => "floors-dropped",
             Planted::DamageDropped => "damage-dropped",
             Planted::DamageCut => "damage-cut",
+            Planted::CollectedByMajority => "collected-by-majority",
+            Planted::DroppedAboveFloor => "dropped-above-floor",
+            Planted::MemoryDropped => "memory-dropped",
             Planted::PublishedChord => "published-chord",
         }
     }
@@ -169,6 +181,9 @@ impl Planted {
             Planted::ConfirmationKept => Rule::ConfirmationsEndWithEpoch,
             Planted::FloorsDropped => Rule::FloorsOutliveEpoch,
             Planted::DamageDropped => Rule::RewriteLost,
+            Planted::CollectedByMajority => Rule::CollectFromAll,
+            Planted::DroppedAboveFloor => Rule::FloorBeforeDrop,
+            Planted::MemoryDropped => Rule::AgreeOnLapse,
             Planted::Amnesia | Planted::DamageCut | Planted::PublishedChord => return None,
         })
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use history::{Event, EventKind, Function, History, Outcome, Pairing, Process, Value};
-use replication::{Effect, Write};
+use replication::{Effect, REQUESTS_AGE_MAX_MS, Write};
 
 use crate::client::{Drawn, End, applied, lock_output};
 use crate::invariants::Violation;
@@ -63,9 +63,13 @@ impl Recorder {
     ///
     /// What it says is held to: a write that is remembered took effect before the answer; one that is not had no effect
     /// when it was asked, though it may have one later. And it must not change its mind.
-    pub fn learn(&mut self, of_line: u64, asked: u64, effect: Option<Effect>) -> Result<(), Violation> {
+    pub fn learn(&mut self, of_line: u64, asked: u64, effect: Option<Effect>, wall_ms: u64) -> Result<(), Violation> {
         let answered = self.next_line();
         let Some(unknown) = self.unknown.get_mut(&of_line) else { return Ok(()) };
+        if effect.is_none() && wall_ms > unknown.write.first_sent_ms + REQUESTS_AGE_MAX_MS {
+            // It may be remembered no longer, and that tells nothing.
+            return Ok(());
+        }
         match (unknown.done, effect) {
             (None, Some(effect)) => unknown.done = Some((answered, effect)),
             (None, None) => unknown.not_before = Some(asked),

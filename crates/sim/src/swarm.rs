@@ -31,6 +31,14 @@ pub struct Swarm {
     pub lives: bool,
     /// How far the nodes' clocks are apart at most.
     pub clocks_apart: Duration,
+    /// How often a node looks for tombstones that can go; none for never.
+    pub collect_every: Option<Duration>,
+    /// After so many operations, clients rest for [`LULL`], and what was deleted before becomes old; 0 for never.
+    pub lull_after: usize,
+    /// How many times as fast as time all wall clocks go: what must be ten minutes old is so within seconds.
+    pub wall_speed: u64,
+    /// The share of messages between nodes that come a second time, after seconds.
+    pub echoes: f64,
     /// Operations in all.
     pub operations: usize,
     /// How long a client pauses between two of them at most.
@@ -105,6 +113,11 @@ pub enum Only {
     SequentialReads,
 }
 
+/// How long a lull is: longer than what a register remembers, as its clock has it.
+pub(crate) const LULL: Duration = Duration::from_secs(4);
+/// How fast clocks go where tombstones are collected: ten minutes are 2.4 s. No request is under way for so long there.
+const WALL_SPEED: u64 = 250;
+
 /// Away so shortly that what was under way to the node before still arrives.
 const DOWNTIME_SHORT: Duration = Duration::from_millis(4);
 
@@ -165,6 +178,10 @@ impl Swarm {
             locks: 0,
             lives: false,
             clocks_apart: Duration::ZERO,
+            collect_every: None,
+            lull_after: 0,
+            wall_speed: 1,
+            echoes: 0.0,
         };
         if swarm.sessions {
             swarm.draw_sessions(prng);
@@ -181,6 +198,9 @@ impl Swarm {
             self.make_storm(prng);
         } else if prng.one_in(5) {
             self.make_churn(prng);
+        } else if prng.clone().fork().fork().one_in(5) {
+            // From a generator of its own, so that other seeds keep the meaning that they had before.
+            self.make_graveyard(prng);
         } else if !self.sessions {
             self.draw_times(prng);
         }
@@ -223,6 +243,7 @@ impl Swarm {
         self.clients = sessions;
         (self.counters, self.journals, self.locks) = (0, 0, 0);
         self.lives = false;
+        (self.collect_every, self.lull_after, self.wall_speed, self.echoes) = (None, 0, 1, 0.0);
         self.registers = crate::litmus::ROUNDS * crate::litmus::VARIABLES;
         self.sessions = true;
         // Sessions wander, some replicas lag, and arcs are few, so that most are confirmed already: else nothing is
@@ -250,6 +271,35 @@ impl Swarm {
         self.loss = self.loss.max(0.05 + prng.unit() * 0.10);
         self.straggling = self.straggling.max(0.05);
         self.hedge = Duration::from_millis(5 + prng.below(15));
+    }
+
+    /// Keys that are deleted, forgotten and written again, with messages from long ago under way: where it matters who
+    /// drops a tombstone, and when.
+    fn make_graveyard(&mut self, prng: &mut Prng) {
+        self.sessions = false;
+        self.tokens = 1;
+        self.registers = 4 + prng.index(5);
+        (self.counters, self.journals) = (0, 0);
+        self.operations = 240;
+        self.collect_every = Some(Duration::from_millis(40 + prng.below(400)));
+        self.lull_after = 30;
+        self.wall_speed = WALL_SPEED;
+        self.echoes = 0.02;
+        self.loss = self.loss.max(0.05 + prng.unit() * 0.15);
+        self.competing = true;
+        // Nobody stands still for so long that a request becomes too old on the way.
+        self.pause_every = None;
+        // Tombstones are collected when all are there.
+        let rarely = |prng: &mut Prng| Duration::from_millis(1_000 + prng.below(5_000));
+        self.crash_every = prng.one_in(2).then(|| rarely(prng));
+        if prng.one_in(2) {
+            // Some are away while a key is deleted and forgotten.
+            self.downtime_max = Duration::from_millis(500 + prng.below(6_000));
+        }
+        self.partition_every = prng.one_in(3).then(|| rarely(prng));
+        self.power_cut_every = None;
+        self.changes_every = prng.one_in(2).then(|| rarely(prng));
+        self.clean_every = self.clean_every.or(Some(Duration::from_millis(100)));
     }
 
     /// Many restarts among competing coordinators of one key, with messages from before them under way: where promises
@@ -296,6 +346,10 @@ impl Swarm {
             locks: 0,
             lives: false,
             clocks_apart: Duration::ZERO,
+            collect_every: Some(Duration::from_secs(5)),
+            lull_after: 0,
+            wall_speed: 1,
+            echoes: 0.0,
             operations: (f64::from(per_second) * steady.length.as_secs_f64()) as usize,
             // On average half of it; what an operation takes is little beside it.
             pause_max: Duration::from_secs(2 * clients as u64) / per_second,
@@ -338,6 +392,14 @@ impl fmt::Display for Swarm {
         writeln!(f, "clients={} operations={} hedge={:?}", self.clients, self.operations, self.hedge)?;
         writeln!(f, "registers={} counters={} journals={}", self.registers, self.counters, self.journals)?;
         writeln!(f, "locks={} lives={} clocks_apart={:?}", self.locks, self.lives, self.clocks_apart)?;
+        writeln!(
+            f,
+            "collecting {} lull_after={} wall_speed={} echoes={:.3}",
+            every(&self.collect_every),
+            self.lull_after,
+            self.wall_speed,
+            self.echoes
+        )?;
         writeln!(f, "loss={:.3} duplication={:.3} straggling={:.3}", self.loss, self.duplication, self.straggling)?;
         writeln!(f, "delay_max={:?} sync_max={:?}", self.delay_max, self.sync_max)?;
         writeln!(f, "crash {} (away up to {:?})", every(&self.crash_every), self.downtime_max)?;

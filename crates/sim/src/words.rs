@@ -68,7 +68,26 @@ impl fmt::Display for Words<'_> {
                     .try_for_each(|(key, ballot, state)| write!(f, " {} b{ballot} {}", text(&key.key), Held(state)))
             }
             Body::Fenced { incarnation } => write!(f, "fenced by {incarnation}"),
+            collecting => collecting_words(collecting, f),
         }
+    }
+}
+
+/// What is said before tombstones are dropped.
+fn collecting_words(body: &Body, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    match body {
+        Body::Collect { round, up_to, keys, .. } => {
+            write!(f, "collect r{} up to {up_to}", round.0 % 1_000_000)?;
+            keys.iter().try_for_each(|(key, ballot)| write!(f, " {} b{ballot}", text(&key.key)))
+        }
+        Body::Collectable { round, refused, floor } => {
+            write!(f, "collectable r{} but {refused:?}, floor {floor}", round.0 % 1_000_000)
+        }
+        Body::Collected { up_to, keys, .. } => {
+            write!(f, "collected up to {up_to}")?;
+            keys.iter().try_for_each(|(key, ballot)| write!(f, " {} b{ballot}", text(&key.key)))
+        }
+        other => unreachable!("has its own words: {other:?}"),
     }
 }
 

@@ -64,6 +64,8 @@ enum Happening {
     Look { node: usize, incarnation: u64 },
     /// A node looks whether its log is worth cleaning.
     Clean { node: usize, incarnation: u64 },
+    /// A node looks for tombstones that can go.
+    Collect { node: usize, incarnation: u64 },
     /// Discovery tells a node who belongs to the ring.
     Seeds { node: usize, incarnation: u64 },
     /// A node notices that its connection to another broke.
@@ -168,6 +170,8 @@ pub struct Counts {
     pub messages: u64,
     /// Syncs of disks that ended.
     pub syncs: u64,
+    /// Tombstones that were dropped for good.
+    pub collected: u64,
     /// Events simulated.
     pub events: u64,
     /// Virtual time that passed, in milliseconds.
@@ -197,6 +201,7 @@ impl Counts {
         self.released += other.released;
         self.messages += other.messages;
         self.syncs += other.syncs;
+        self.collected += other.collected;
         self.events += other.events;
         self.simulated_ms += other.simulated_ms;
     }
@@ -239,6 +244,9 @@ pub(crate) struct World<C: chord::Rules> {
     /// The litmus test that the clients run, if they do not draw what they do.
     litmus: Option<Running>,
     calm: bool,
+    /// Lulls so far, and when the last one ends.
+    lulls: u64,
+    lull_until: Instant,
     /// By how much each node's clock is ahead, in milliseconds.
     ahead_ms: Vec<u64>,
 }
@@ -298,6 +306,8 @@ impl<C: chord::Rules> World<C> {
             rotten: None,
             litmus,
             calm: true,
+            lulls: 0,
+            lull_until: Instant::ZERO,
             ahead_ms,
             prng,
             swarm,
@@ -381,6 +391,7 @@ impl<C: chord::Rules> World<C> {
             self.now = at;
             self.log.note(at, planned);
             self.counts.events += 1;
+            self.registers.wall_ms = self.wall_ms() + self.swarm.clocks_apart.as_millis() as u64;
             self.happen(happening);
             if let Some(violation) = self.violation.take() {
                 return Err(violation);
@@ -401,6 +412,7 @@ impl<C: chord::Rules> World<C> {
             Happening::Synced { node, incarnation } => self.synced(node, incarnation),
             Happening::Look { node, incarnation } => self.look_for_room(node, incarnation),
             Happening::Clean { node, incarnation } => self.clean(node, incarnation),
+            Happening::Collect { node, incarnation } => self.collect(node, incarnation),
             Happening::Seeds { node, incarnation } => self.tell_seeds(node, incarnation),
             Happening::PeerLost { node, lost, incarnation } => self.peer_lost(node, lost, incarnation),
             Happening::PeerFound { node, found } => self.peer_found(node, found),
@@ -455,7 +467,7 @@ impl<C: chord::Rules> World<C> {
     }
 
     fn wall_ms(&self) -> u64 {
-        WALL_START_MS + self.now.as_millis()
+        WALL_START_MS + self.now.as_millis() * self.swarm.wall_speed
     }
 
     /// What a node's own clock shows.

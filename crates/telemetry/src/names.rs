@@ -159,6 +159,10 @@ names! {
         HTTP_SERVER_REQUEST_DURATION = "http_server_request_duration", "histogram, seconds";
         /// Registers that a storage node holds, deletions included.
         NODE_REGISTERS = "everring_node_registers", "gauge, registers";
+        /// Deletions that a storage node holds until all replicas agree that they can go.
+        NODE_TOMBSTONES = "everring_node_tombstones", "gauge, registers";
+        /// Deletions that a storage node has dropped for good since it started.
+        NODE_TOMBSTONES_DROPPED = "everring_node_tombstones_dropped", "gauge, registers";
         /// Bytes of the current records of a storage node.
         NODE_LIVE_BYTES = "everring_node_live_bytes", "gauge, bytes";
         /// Bytes that the log of a storage node takes on the disk.

@@ -11,7 +11,8 @@ use crate::http::Durability;
 /// The protocol's number, told in every [`Hello`]. Two ends with different numbers do not talk. 2 brought sessions:
 /// confirmations of arcs, operations with a time, receipts with a time. 3 brought changes of membership: epochs of
 /// arcs, copying, views among nodes. 4 brought tokens that move when a member leaves, and lookups by neighbours alone.
-/// 5 brought available buckets. 6 brought scans and listings, and fingerprints of copied arcs.
+/// 5 brought available buckets. 6 brought scans and listings, fingerprints of copied arcs, and the collection of
+/// tombstones.
 pub const PROTOCOL: u16 = 6;
 
 /// The first frame in both directions of every connection.

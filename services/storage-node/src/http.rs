@@ -61,6 +61,8 @@ impl Collector for StatusMetrics {
         let (disk, memory) = (status.available.disk, status.available.memory);
         let gauges = [
             (names::NODE_REGISTERS, "Registers held, deletions included", status.registers as i64),
+            (names::NODE_TOMBSTONES, "Deletions that wait to be dropped", status.tombstones as i64),
+            (names::NODE_TOMBSTONES_DROPPED, "Deletions dropped since the start", status.tombstones_dropped as i64),
             (names::NODE_LIVE_BYTES, "Bytes of current records", status.live_bytes as i64),
             (names::NODE_LOG_BYTES, "Bytes that the log takes on the disk", status.log_bytes as i64),
             (names::NODE_LAGGING, "Registers known to lag", status.catch_up_remaining as i64),

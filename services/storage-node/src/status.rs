@@ -77,6 +77,11 @@ pub struct Status {
     pub state: State,
     /// Registers held, deletions included.
     pub registers: usize,
+    /// Of these, deletions that will be dropped once all replicas agree that they can. (Those that hold a fencing token
+    /// stay, and are not counted.)
+    pub tombstones: usize,
+    /// Deletions that were dropped since the start.
+    pub tombstones_dropped: u64,
     /// Bytes of current records.
     pub live_bytes: usize,
     /// Bytes that the log takes on the disk.

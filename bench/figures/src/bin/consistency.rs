@@ -54,6 +54,7 @@ const AREA: Area = Area {
     parts: &[
         ("speed", simulated::speed),
         ("costs", simulated::costs),
+        ("model", simulated::model),
         ("litmus", simulated::litmus),
         ("reconcile", simulated::reconcile),
         ("planted", simulated::planted),

@@ -1,6 +1,6 @@
 //! What is measured without processes: in virtual time.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value, json};
 
 use crate::everring::Everring;
@@ -48,6 +48,15 @@ pub fn costs(everring: &Everring, _quick: bool) -> Result<Part> {
     }
     let figures = vec![("messages", Value::Object(messages)), ("syncs", Value::Object(syncs))];
     Ok(Part { figures, details: counted })
+}
+
+/// The model check of the registers.
+pub fn model(everring: &Everring, quick: bool) -> Result<Part> {
+    let checked = reports::model(everring, "registers", quick)?;
+    if checked.planted_found < checked.planted_total {
+        bail!("the model check found {} of {} planted bugs", checked.planted_found, checked.planted_total);
+    }
+    Ok(Part { figures: vec![("model_states", json!(checked.states))], details: checked.report })
 }
 
 /// The litmus tests at every level, under faults.

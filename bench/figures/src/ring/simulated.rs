@@ -1,6 +1,6 @@
 //! What is measured without a fleet: in virtual time, or by exploring.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 
 use crate::everring::Everring;
@@ -39,29 +39,15 @@ pub fn balance(everring: &Everring, quick: bool) -> Result<Part> {
 
 /// The model check of small rings.
 pub fn model(everring: &Everring, quick: bool) -> Result<Part> {
-    let mut args = vec!["sim", "model", "--output", "json"];
-    if quick {
-        args.push("--short");
-    }
-    let report = report(everring, &args)?;
-    let explored = report["explored"].as_array().context("the report has no scopes")?;
-    let states: u64 = explored.iter().filter_map(|scope| scope["states"].as_u64()).sum();
-    let broken = explored.iter().filter(|scope| !scope["violation"].is_null()).count();
-    if broken > 0 {
-        bail!("the model check broke an invariant in {broken} scopes: {}", report["explored"]);
-    }
-    let cut = explored.iter().filter(|scope| scope["complete"] != true).count();
-    let depth = explored.iter().filter_map(|scope| scope["depth"].as_u64()).max();
-    let planted = report["planted"].as_array().context("the report has no planted bugs")?;
-    let found = planted.iter().filter(|one| one["found"] == true).count();
+    let checked = reports::model(everring, "ring", quick)?;
     let figures = vec![
-        ("model_states", json!(states)),
-        ("model_depth", json!(depth)),
-        ("model_scopes_cut", json!(cut)),
-        ("model_planted_found", json!(found)),
-        ("model_planted_total", json!(planted.len())),
+        ("model_states", json!(checked.states)),
+        ("model_depth", json!(checked.depth)),
+        ("model_scopes_cut", json!(checked.cut)),
+        ("model_planted_found", json!(checked.planted_found)),
+        ("model_planted_total", json!(checked.planted_total)),
     ];
-    Ok(Part { figures, details: report })
+    Ok(Part { figures, details: checked.report })
 }
 
 /// Mean hops by finger tables on rings at rest, from the simulator's own lookups.

@@ -239,6 +239,10 @@ impl<C: chord::Rules> World<C> {
                 self.counts.released += registers;
                 self.log.push(self.now, format_args!("node {} drops {registers}", node + 1));
             }
+            Event::Collected { registers } => {
+                self.counts.collected += registers;
+                self.log.push(self.now, format_args!("node {} drops {registers} tombstones", node + 1));
+            }
             Event::Superseded { by } => {
                 self.log.push(self.now, format_args!("node {} has a twin, start {by}", node + 1));
                 self.retire(node);

@@ -16,7 +16,7 @@ use super::{Call, Happening, World};
 use crate::client::{Current, Drawn, End, KeyKind, Load, Purpose};
 use crate::litmus::ReadLevel;
 use crate::network::Place;
-use crate::swarm::Swarm;
+use crate::swarm::{LULL, Swarm};
 
 /// Most frames are no longer.
 const FRAME_USUAL_BYTES: usize = 512;
@@ -40,8 +40,8 @@ impl<C: chord::Rules> World<C> {
             let keys = (lock, &self.keys[lock].0, &self.keys[lock + 1].0);
             self.clients[client].draw_lock(&mut self.prng, serial, keys, wall_ms)
         } else {
-            let Swarm { sessions, lives, only, .. } = self.swarm;
-            let load = Load { wall_ms, sessions, lives, only };
+            let Swarm { sessions, lives, only, lull_after, .. } = self.swarm;
+            let load = Load { wall_ms, sessions, lives, only, deletes: lull_after > 0 };
             self.clients[client].draw(&mut self.prng, serial, (key, kind), &register, load)
         };
         self.begin_operation(client, drawn);
@@ -264,12 +264,18 @@ impl<C: chord::Rules> World<C> {
             Purpose::Outcome { of_line } => {
                 if let End::Remembered(effect) = end {
                     self.counts.answered += 1;
-                    let learned = self.recorder.learn(of_line, current.line, effect);
+                    let learned = self.recorder.learn(of_line, current.line, effect, self.wall_ms());
                     self.note(learned);
                 }
             }
         }
+        let rests = self.swarm.lull_after > 0 && self.serial_last / self.swarm.lull_after as u64 > self.lulls;
+        if rests {
+            self.lulls += 1;
+            self.lull_until = self.now + LULL;
+        }
         let pause = Duration::from_micros(self.prng.below(self.swarm.pause_max.as_micros() as u64));
+        let pause = self.lull_until.since(now) + pause;
         self.at(pause, Happening::Next { client });
     }
 

@@ -12,7 +12,7 @@ use super::clients::{decoded, encoded};
 use super::{Happening, World};
 use crate::invariants::Violation;
 use crate::network::Place;
-use crate::node::{DiskFailed, Durable, StartFailed};
+use crate::node::{DiskFailed, Durable, StartFailed, TakenBack};
 use crate::planted::Planted;
 use crate::ring_host::RingEffects;
 use crate::words::{RingWords, Words};
@@ -62,6 +62,9 @@ impl<C: chord::Rules> World<C> {
         }
         if self.swarm.rot_every.is_some() {
             self.at(self.swarm.scrub_every, Happening::Scrub { node, incarnation });
+        }
+        if let Some(every) = self.swarm.collect_every {
+            self.at(every, Happening::Collect { node, incarnation });
         }
         for other in (0..self.nodes.len()).filter(|other| *other != node) {
             let after = Duration::from_micros(100 + self.prng.below(3_000));
@@ -270,6 +273,17 @@ impl<C: chord::Rules> World<C> {
         }
     }
 
+    pub(super) fn collect(&mut self, node: usize, incarnation: u64) {
+        if self.set_aside_own(node, incarnation, Happening::Collect { node, incarnation }) {
+            return;
+        }
+        if let Some(every) = self.swarm.collect_every {
+            self.at(every, Happening::Collect { node, incarnation });
+        }
+        let wall_ms = self.wall_ms_of(node);
+        self.handle(node, Input::Collect { wall_ms });
+    }
+
     pub(super) fn handle(&mut self, node: usize, input: Input) {
         let now = self.now;
         let acting = self.nodes[node].acting_epoch();
@@ -332,10 +346,27 @@ impl<C: chord::Rules> World<C> {
             return;
         }
         for (_, record) in &records {
+            if let Record::Dropped { key, ballot } = record {
+                let running = self.nodes[node].running.as_ref();
+                let epoch = running.and_then(|running| running.replica.arc_of(key.position)).map(|arc| arc.epoch);
+                let checked = self.registers.dropped(key, *ballot, epoch.unwrap_or_default());
+                self.note(checked);
+            }
+            if let Some(taken) = TakenBack::of(record) {
+                let running = self.nodes[node].running.as_ref();
+                let arc = running.and_then(|running| running.replica.arc_of(taken.position()));
+                let epoch = arc.map(|arc| arc.epoch).unwrap_or_default();
+                self.registers.taken_back(self.nodes[node].id, &taken, epoch);
+            }
             if let Record::Accepted { key, ballot, state } = record {
                 let running = self.nodes[node].running.as_ref();
                 let arc = running.and_then(|running| running.replica.arc_of(key.position));
                 let by = (self.nodes[node].id, arc.map(|arc| arc.epoch).unwrap_or_default());
+                let replica = arc.filter(|arc| arc.is_held_by(by.0)).map(|arc| arc.epoch);
+                if let Some(epoch) = replica {
+                    let checked = self.registers.taken_by_replica(key, (*ballot, state), epoch);
+                    self.note(checked);
+                }
                 let checked = self.registers.accepted(key, (*ballot, state), by);
                 self.note(checked);
             }

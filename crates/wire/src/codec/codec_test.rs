@@ -323,6 +323,11 @@ fn golden_bytes_of_replica_messages() {
     let entries = vec![(key(), ballot(9), state())];
     check("fetched", Body::Fetched { round, entries }, &format!("12 06 01 {KEY} {ballot_9} {STATE}"));
     check("fenced", Body::Fenced { incarnation: 5 }, "13 05");
+    let (arc, keys) = (Position(7), vec![(key(), ballot(9))]);
+    let collect = Body::Collect { round, arc, up_to: 300, keys: keys.clone() };
+    check("collect", collect, &format!("14 06 {end} ac02 01 {KEY} {ballot_9}"));
+    check("collectable", Body::Collectable { round, refused: vec![0, 130], floor: 300 }, "15 06 02 00 8201 ac02");
+    check("collected", Body::Collected { arc, up_to: 300, keys }, &format!("16 {end} ac02 01 {KEY} {ballot_9}"));
 }
 
 #[test]
@@ -437,6 +442,9 @@ fn golden_bytes_of_outcomes_and_records() {
     );
     record(Record::Ceiling(300), "02 02 ac02");
     record(Record::Epoch(Epoch(3)), "02 03 03");
+    record(Record::Dropped { key: key(), ballot: ballot(9) }, &format!("02 04 {KEY} 09a100000000000000"));
+    let cleared = Record::Cleared { low: Position(7), high: Position(8) };
+    record(cleared, "02 05 0700000000000000 0800000000000000");
 }
 
 #[test]

@@ -80,6 +80,7 @@ pub(super) fn write_message(w: &mut Writer<'_>, message: &Message) {
             w.varint(*incarnation);
         }
         Body::Confirm { .. } | Body::Confirmed { .. } => write_confirming(w, &message.body),
+        Body::Collect { .. } | Body::Collectable { .. } | Body::Collected { .. } => write_collecting(w, &message.body),
         copying => write_copying(w, copying),
     }
 }
@@ -102,6 +103,52 @@ fn write_confirming(w: &mut Writer<'_>, body: &Body) {
         }
         other => unreachable!("not of a confirmation: {other:?}"),
     }
+}
+
+/// What is said before the registers of deleted keys are dropped.
+fn write_collecting(w: &mut Writer<'_>, body: &Body) {
+    match body {
+        Body::Collect { round, arc, up_to, keys } => {
+            begin(w, 20, *round);
+            write_floor_and_keys(w, *arc, *up_to, keys);
+        }
+        Body::Collectable { round, refused, floor } => {
+            begin(w, 21, *round);
+            w.list(refused, |w, place| w.varint(u64::from(*place)));
+            w.varint(*floor);
+        }
+        Body::Collected { arc, up_to, keys } => {
+            w.u8(22);
+            write_floor_and_keys(w, *arc, *up_to, keys);
+        }
+        other => unreachable!("not of a collection: {other:?}"),
+    }
+}
+
+fn write_floor_and_keys(w: &mut Writer<'_>, arc: Position, up_to: u64, keys: &[(RegisterKey, Ballot)]) {
+    w.fixed_u64(arc.0);
+    w.varint(up_to);
+    w.list(keys, |w, (key, ballot)| {
+        write_key(w, key);
+        write_ballot(w, ballot);
+    });
+}
+
+fn read_collecting(r: &mut Reader, tag: u8) -> Result<Body, CodecError> {
+    Ok(match tag {
+        20 => Body::Collect {
+            round: read_round(r)?,
+            arc: Position(r.fixed_u64()?),
+            up_to: r.varint()?,
+            keys: r.list(DIGEST_ENTRY_BYTES_MIN, |r| Ok((read_key(r)?, read_ballot(r)?)))?,
+        },
+        21 => Body::Collectable { round: read_round(r)?, refused: r.list(1, Reader::varint_u32)?, floor: r.varint()? },
+        _ => Body::Collected {
+            arc: Position(r.fixed_u64()?),
+            up_to: r.varint()?,
+            keys: r.list(DIGEST_ENTRY_BYTES_MIN, |r| Ok((read_key(r)?, read_ballot(r)?)))?,
+        },
+    })
 }
 
 /// The tag of a message that belongs to a round, and the round.
@@ -160,6 +207,7 @@ pub(super) fn read_message(r: &mut Reader) -> Result<Message, CodecError> {
         14 => Body::OtherEpoch { view: Some(read_view(r)?) },
         tag @ 15..=18 => read_copying(r, tag)?,
         19 => Body::Fenced { incarnation: r.varint()? },
+        tag @ 20..=22 => read_collecting(r, tag)?,
         tag => return Err(CodecError::UnknownTag { noun: "replica message", tag }),
     };
     Ok(Message { epoch, counter, body })
@@ -242,6 +290,16 @@ pub(super) fn write_record(w: &mut Writer<'_>, record: &Record) {
             w.u8(3);
             w.varint(epoch.0);
         }
+        Record::Dropped { key, ballot } => {
+            w.u8(4);
+            write_key(w, key);
+            write_ballot(w, ballot);
+        }
+        Record::Cleared { low, high } => {
+            w.u8(5);
+            w.fixed_u64(low.0);
+            w.fixed_u64(high.0);
+        }
     }
 }
 
@@ -250,6 +308,8 @@ pub(super) fn read_record(r: &mut Reader) -> Result<Record, CodecError> {
         1 => Ok(Record::Accepted { key: read_key(r)?, ballot: read_ballot(r)?, state: read_state(r)? }),
         2 => r.varint().map(Record::Ceiling),
         3 => r.varint().map(|epoch| Record::Epoch(Epoch(epoch))),
+        4 => Ok(Record::Dropped { key: read_key(r)?, ballot: read_ballot(r)? }),
+        5 => Ok(Record::Cleared { low: Position(r.fixed_u64()?), high: Position(r.fixed_u64()?) }),
         tag => Err(CodecError::UnknownTag { noun: "log record", tag }),
     }
 }

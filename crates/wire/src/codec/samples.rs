@@ -150,6 +150,18 @@ pub(super) fn message() -> impl Strategy<Value = Message> {
         }),
         (round(), vec((key(), ballot(), state()), 0..4)).prop_map(|(round, entries)| Body::Fetched { round, entries }),
         number().prop_map(|incarnation| Body::Fenced { incarnation }),
+        (round(), any::<u64>(), number(), vec((key(), ballot()), 0..4))
+            .prop_map(|(round, arc, up_to, keys)| { Body::Collect { round, arc: Position(arc), up_to, keys } }),
+        (round(), vec(any::<u32>(), 0..4), number()).prop_map(|(round, refused, floor)| Body::Collectable {
+            round,
+            refused,
+            floor
+        }),
+        (any::<u64>(), number(), vec((key(), ballot()), 0..4)).prop_map(|(arc, up_to, keys)| Body::Collected {
+            arc: Position(arc),
+            up_to,
+            keys
+        }),
     ];
     (number(), number(), body).prop_map(|(epoch, counter, body)| Message { epoch: Epoch(epoch), counter, body })
 }
@@ -183,6 +195,9 @@ pub(super) fn record() -> impl Strategy<Value = Record> {
         (key(), ballot(), state()).prop_map(|(key, ballot, state)| Record::Accepted { key, ballot, state }),
         number().prop_map(Record::Ceiling),
         number().prop_map(|epoch| Record::Epoch(Epoch(epoch))),
+        (key(), ballot()).prop_map(|(key, ballot)| Record::Dropped { key, ballot }),
+        (any::<u64>(), any::<u64>())
+            .prop_map(|(low, high)| Record::Cleared { low: Position(low), high: Position(high) }),
     ]
 }
 
