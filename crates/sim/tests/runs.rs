@@ -5,10 +5,6 @@ use sim::{Options, Planted, run};
 
 /// Seeds that each planted bug is given to be found.
 const SEEDS_MAX: u64 = 1_000;
-/// The same for the rarest: it takes a write that was on its way while its arc was confirmed, and sessions that see
-/// both.
-const SEEDS_MAX_NO_FLOOR: u64 = 2_000;
-
 fn seeds(otherwise: u64) -> u64 {
     std::env::var("EVERRING_SIM_SEEDS").ok().and_then(|count| count.parse().ok()).unwrap_or(otherwise)
 }
@@ -66,8 +62,7 @@ fn quiet_runs_prove_nothing(summary: &Summary) {
 fn each_planted_bug_is_found() {
     let mut missed = Vec::new();
     for planted in Planted::ALL {
-        let seeds_max = if planted == Planted::NoFloor { SEEDS_MAX_NO_FLOOR } else { SEEDS_MAX };
-        match run_until_found(0, seeds_max, Some(planted), 1).first_violation {
+        match run_until_found(0, SEEDS_MAX, Some(planted), 1).first_violation {
             Some((seed, violation)) => println!("{planted}: seed {seed}: {violation}"),
             None => missed.push(planted.name()),
         }

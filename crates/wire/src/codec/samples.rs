@@ -133,6 +133,27 @@ pub(super) fn message() -> impl Strategy<Value = Message> {
         (round(), ledger_position(), vec((key(), ballot()), 0..4), any::<bool>())
             .prop_map(|(round, position, entries, more)| Body::Confirmed { round, position, entries, more },),
         option::of(view()).prop_map(|view| Body::OtherEpoch { view: view.map(std::sync::Arc::new) }),
+        copying(),
+        number().prop_map(|incarnation| Body::Fenced { incarnation }),
+        (round(), any::<u64>(), number(), vec((key(), ballot()), 0..4))
+            .prop_map(|(round, arc, up_to, keys)| { Body::Collect { round, arc: Position(arc), up_to, keys } }),
+        (round(), vec(any::<u32>(), 0..4), number()).prop_map(|(round, refused, floor)| Body::Collectable {
+            round,
+            refused,
+            floor
+        }),
+        (any::<u64>(), number(), vec((key(), ballot()), 0..4)).prop_map(|(arc, up_to, keys)| Body::Collected {
+            arc: Position(arc),
+            up_to,
+            keys
+        }),
+    ];
+    (number(), number(), body).prop_map(|(epoch, counter, body)| Message { epoch: Epoch(epoch), counter, body })
+}
+
+/// Questions and answers of a copy.
+fn copying() -> impl Strategy<Value = Body> {
+    prop_oneof![
         (round(), any::<u64>(), option::of(key())).prop_map(|(round, high, after)| Body::Copy {
             round,
             high: Position(high),
@@ -149,21 +170,7 @@ pub(super) fn message() -> impl Strategy<Value = Message> {
             keys
         }),
         (round(), vec((key(), ballot(), state()), 0..4)).prop_map(|(round, entries)| Body::Fetched { round, entries }),
-        number().prop_map(|incarnation| Body::Fenced { incarnation }),
-        (round(), any::<u64>(), number(), vec((key(), ballot()), 0..4))
-            .prop_map(|(round, arc, up_to, keys)| { Body::Collect { round, arc: Position(arc), up_to, keys } }),
-        (round(), vec(any::<u32>(), 0..4), number()).prop_map(|(round, refused, floor)| Body::Collectable {
-            round,
-            refused,
-            floor
-        }),
-        (any::<u64>(), number(), vec((key(), ballot()), 0..4)).prop_map(|(arc, up_to, keys)| Body::Collected {
-            arc: Position(arc),
-            up_to,
-            keys
-        }),
-    ];
-    (number(), number(), body).prop_map(|(epoch, counter, body)| Message { epoch: Epoch(epoch), counter, body })
+    ]
 }
 
 fn ledger_position() -> impl Strategy<Value = LedgerPosition> {
