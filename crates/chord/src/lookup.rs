@@ -65,7 +65,7 @@ impl<R: Rules> Chord<R> {
             self.fingers.cut(0);
             return;
         };
-        if self.calls.any(|purpose| matches!(purpose, Purpose::Finger { .. })) {
+        if !R::FIX_FINGERS || self.calls.any(|purpose| matches!(purpose, Purpose::Finger { .. })) {
             return;
         }
         let first = self.fingers.last_index_of(*head) + 1;

@@ -62,6 +62,8 @@ pub enum Planted {
     DamageCut,
     /// Keeps the ring by the Chord protocol as it was published in 2001.
     PublishedChord,
+    /// Never looks for whom its fingers should lead to.
+    FingersNeverFixed,
 }
 
 /// The names of all planted bugs, those of available keys included.
@@ -79,7 +81,7 @@ pub struct UnknownPlanted {
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Planted; 27] = [
+    pub const ALL: [Planted; 28] = [
         Planted::AckBeforeSync,
         Planted::MinorityRead,
         Planted::RetryTwice,
@@ -107,6 +109,7 @@ impl Planted {
         Planted::DamageDropped,
         Planted::DamageCut,
         Planted::PublishedChord,
+        Planted::FingersNeverFixed,
     ];
 
     /// Its name.
@@ -139,6 +142,7 @@ impl Planted {
             Planted::DamageDropped => "damage-dropped",
             Planted::DamageCut => "damage-cut",
             Planted::PublishedChord => "published-chord",
+            Planted::FingersNeverFixed => "fingers-never-fixed",
         }
     }
 
@@ -169,7 +173,8 @@ impl Planted {
             Planted::ConfirmationKept => Rule::ConfirmationsEndWithEpoch,
             Planted::FloorsDropped => Rule::FloorsOutliveEpoch,
             Planted::DamageDropped => Rule::RewriteLost,
-            Planted::Amnesia | Planted::DamageCut | Planted::PublishedChord => return None,
+            Planted::Amnesia | Planted::DamageCut => return None,
+            Planted::PublishedChord | Planted::FingersNeverFixed => return None,
         })
     }
 }

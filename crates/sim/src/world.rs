@@ -148,6 +148,8 @@ pub struct Counts {
     pub disks_full: u64,
     /// Checks of the ring's invariants.
     pub ring_checks: u64,
+    /// Inputs that members took while the ring was at rest, with its successors still right afterwards.
+    pub ring_checks_at_rest: u64,
     /// Times at which the ring was found ideal, after it had been broken.
     pub rings_healed: u64,
     /// Times at which a member began a ring of its own beside a living one.
@@ -187,6 +189,7 @@ impl Counts {
         self.segments_cleaned += other.segments_cleaned;
         self.disks_full += other.disks_full;
         self.ring_checks += other.ring_checks;
+        self.ring_checks_at_rest += other.ring_checks_at_rest;
         self.rings_healed += other.rings_healed;
         self.second_rings += other.second_rings;
         self.changes_begun += other.changes_begun;
@@ -308,6 +311,7 @@ impl<C: chord::Rules> World<C> {
     pub fn run(&mut self) -> Result<History, Violation> {
         let ended = self.run_phases();
         self.counts.ring_checks = self.watch.checks;
+        self.counts.ring_checks_at_rest = self.watch.checks_at_rest;
         self.counts.rings_healed = self.watch.sound_times;
         self.counts.second_rings = self.watch.second_rings;
         self.counts.simulated_ms = self.now.as_millis();
@@ -349,8 +353,10 @@ impl<C: chord::Rules> World<C> {
         self.expect_changes_complete()?;
         self.expect_ideal_ring("the ring has not healed")?;
         self.look_up_everything()?;
+        self.expect_joined_well()?;
         self.ask_for_unknown_ends()?;
         self.read_everything()?;
+        self.expect_keys_at_successor()?;
         self.run_out_of_room()
     }
 

@@ -46,6 +46,7 @@ fn quiet_runs_prove_nothing(summary: &Summary) {
     assert!(*answered >= 150 * schedules, "only {answered} operations were answered in {schedules} runs");
     assert!(*faults >= 2 * schedules, "only {faults} faults in {schedules} runs");
     assert!(counts.ring_checks >= *schedules, "the ring was checked only {} times", counts.ring_checks);
+    assert!(counts.ring_checks_at_rest >= *schedules, "a ring at rest only {} times", counts.ring_checks_at_rest);
     assert!(counts.rings_healed > *schedules, "rings were never broken: {}", counts.rings_healed);
     assert!(10 * counts.unknown >= *schedules, "only {} unknown ends", counts.unknown);
     assert!(10 * counts.disks_full >= *schedules, "only {} full disks", counts.disks_full);
@@ -72,6 +73,14 @@ fn each_planted_bug_is_found() {
         }
     }
     assert!(missed.is_empty(), "not found in their seeds: {missed:?}");
+}
+
+/// Lookups end at the owner by way of the lists alone, and nothing is lost: but a join must leave right fingers behind.
+#[test]
+fn what_only_the_invariants_of_joins_can_find_is_found_by_them() {
+    let found = run_until_found(0, 3, Some(Planted::FingersNeverFixed), 1).first_violation;
+    let (seed, violation) = found.expect("fingers that nobody looks for are missing at the end of each run");
+    assert_eq!((seed, violation.invariant), (0, "join_invariant_full_fingers"), "{violation}");
 }
 
 #[test]

@@ -270,10 +270,9 @@ impl<R: Rules> State<R> {
     /// All safety invariants, and where the ring began with enough members Zave's inductive one.
     fn safe(&self, scope: &Scope) -> Result<(), Violation> {
         let views = self.views();
-        invariants::check(&views)?;
         match scope.founders > scope.successors {
-            true => invariants::invariant_sufficient_principals(&views, scope.successors),
-            false => Ok(()),
+            true => invariants::check_with_principals(&views, scope.successors),
+            false => invariants::check(&views),
         }
     }
 
