@@ -154,6 +154,10 @@ pub struct Counts {
     pub rings_healed: u64,
     /// Times at which a member began a ring of its own beside a living one.
     pub second_rings: u64,
+    /// Later starts of a node on a copy of its disk, while the older one still ran.
+    pub twins: u64,
+    /// Of these older ones, how many were fenced off under load.
+    pub twins_fenced: u64,
     /// Changes of membership that were begun.
     pub changes_begun: u64,
     /// Of these, how many were completed.
@@ -192,6 +196,8 @@ impl Counts {
         self.ring_checks_at_rest += other.ring_checks_at_rest;
         self.rings_healed += other.rings_healed;
         self.second_rings += other.second_rings;
+        self.twins += other.twins;
+        self.twins_fenced += other.twins_fenced;
         self.changes_begun += other.changes_begun;
         self.changes_done += other.changes_done;
         self.tokens_moved += other.tokens_moved;
@@ -470,9 +476,12 @@ impl<C: chord::Rules> World<C> {
         self.wall_ms() + self.ahead_ms.get(node).copied().unwrap_or(0)
     }
 
-    /// The process of an identity. If it has two (which a planted bug allows), now one and now the other.
+    /// The process of an identity. If it has two, now one and now the other.
     fn index_of(&self, id: NodeId) -> usize {
-        let mut processes = (0..self.nodes.len()).filter(|node| self.nodes[*node].id == id);
+        let of_id = |node: &usize| self.nodes[*node].id == id;
+        let stay = |node: &usize| of_id(node) && !self.nodes[*node].gone;
+        let gone = !(0..self.nodes.len()).any(|node| stay(&node));
+        let mut processes = (0..self.nodes.len()).filter(|node| stay(node) || gone && of_id(node));
         let first = processes.next().expect("only nodes that exist are spoken of");
         let turn = (self.order % 2) as usize;
         processes.next().filter(|_| turn == 1).unwrap_or(first)

@@ -51,6 +51,7 @@ fn quiet_runs_prove_nothing(summary: &Summary) {
     assert!(10 * counts.unknown >= *schedules, "only {} unknown ends", counts.unknown);
     assert!(10 * counts.disks_full >= *schedules, "only {} full disks", counts.disks_full);
     assert!(10 * counts.disk_refusals >= *schedules, "only {} writes met one", counts.disk_refusals);
+    assert!(counts.twins_fenced > 0, "of {} nodes that ran twice no older one was fenced off", counts.twins);
     assert!(2 * counts.changes_begun >= *schedules, "only {} changes of membership", counts.changes_begun);
     assert!(counts.changes_done == counts.changes_begun, "{} of them ended", counts.changes_done);
     assert!(10 * counts.tokens_moved >= *schedules, "only {} tokens moved", counts.tokens_moved);
