@@ -189,7 +189,8 @@ fn balance_line(kind: &str, began_with: usize, changed: Option<&Changed>, balanc
     })
 }
 
-/// `everring sim model`: exit status 1 when an invariant can be broken, or a planted bug was not found.
+/// `everring sim model`: exit status 1 when an invariant can be broken, a scope was cut that was to be explored whole, or
+/// a planted bug was not found.
 ///
 /// # Errors
 /// Standard output is closed.
@@ -200,18 +201,25 @@ pub fn model(short: bool, form: Form) -> anyhow::Result<u8> {
     for named in scopes {
         let began = Instant::now();
         let found = model::check(named);
-        bad |= found.violation.is_some();
+        bad |= !named.is_shown_by(&found);
         explored.push(json!({
             "scope": named.name,
             "states": found.states,
             "depth": found.depth,
             "steps": found.steps,
             "complete": found.complete,
+            "shown": named.is_shown_by(&found),
             "repaired": found.repaired,
             "violation": violation_of(&found),
             "wall_s": began.elapsed().as_secs_f64(),
         }));
-        eprintln!("everring: {}: {} states, depth {}", named.name, found.states, found.depth);
+        let end = match (found.violation.is_some(), found.complete, named.is_partial()) {
+            (true, ..) => "VIOLATED",
+            (_, true, _) => "complete",
+            (_, _, true) => "cut at its cap, as its name says",
+            _ => "NOT SHOWN: cut at its cap before every state was reached",
+        };
+        eprintln!("everring: {}: {} states, depth {}, {end}", named.name, found.states, found.depth);
     }
     let planted: Vec<Value> = model::planted()
         .into_iter()

@@ -50,7 +50,7 @@ pub fn model(everring: &Everring, quick: bool) -> Result<Part> {
     if broken > 0 {
         bail!("the model check broke an invariant in {broken} scopes: {}", report["explored"]);
     }
-    let cut = explored.iter().filter(|scope| scope["complete"] != true).count();
+    let cut = explored.iter().filter(|scope| scope["shown"] != true).count();
     let depth = explored.iter().filter_map(|scope| scope["depth"].as_u64()).max();
     let planted = report["planted"].as_array().context("the report has no planted bugs")?;
     let found = planted.iter().filter(|one| one["found"] == true).count();
