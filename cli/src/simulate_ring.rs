@@ -190,7 +190,8 @@ fn balance_line(kind: &str, began_with: usize, changed: Option<&Changed>, balanc
     })
 }
 
-/// `everring sim model`: exit status 1 when an invariant can be broken, or a planted bug was not found.
+/// `everring sim model`: exit status 1 when an invariant can be broken, a scope was cut that was to be explored whole,
+/// or a planted bug was not found.
 ///
 /// # Errors
 /// Standard output is closed.
@@ -209,7 +210,7 @@ pub fn model(core: Option<ModelCore>, short: bool, form: Form) -> anyhow::Result
             planted.push(planted_line(core, &bug));
         }
     }
-    let broken = explored.iter().any(|scope| !scope["violation"].is_null());
+    let broken = explored.iter().any(|scope| scope["shown"] != true);
     let missed = planted.iter().any(|bug| bug["violation"].is_null());
     show(&json!({"explored": explored, "planted": planted}), form)?;
     Ok(if broken || missed { EXIT_VIOLATED } else { 0 })
@@ -218,7 +219,13 @@ pub fn model(core: Option<ModelCore>, short: bool, form: Form) -> anyhow::Result
 fn explored_line(core: Core, named: &model::Named) -> Value {
     let began = Instant::now();
     let found = named.check();
-    eprintln!("everring: {}, {}: {} states, depth {}", core.name(), named.name, found.states, found.depth);
+    let end = match (found.violation.is_some(), found.complete, named.is_partial()) {
+        (true, ..) => "VIOLATED",
+        (_, true, _) => "complete",
+        (_, _, true) => "cut at its cap, as its name says",
+        _ => "NOT SHOWN: cut at its cap before every state was reached",
+    };
+    eprintln!("everring: {}, {}: {} states, depth {}, {end}", core.name(), named.name, found.states, found.depth);
     let mut line = json!({
         "core": core.name(),
         "scope": named.name,
@@ -226,6 +233,7 @@ fn explored_line(core: Core, named: &model::Named) -> Value {
         "depth": found.depth,
         "steps": found.steps,
         "complete": found.complete,
+        "shown": named.is_shown_by(&found),
         "violation": violation_of(&found),
         "wall_s": began.elapsed().as_secs_f64(),
     });

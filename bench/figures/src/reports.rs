@@ -97,7 +97,7 @@ pub fn model(everring: &Everring, core: &str, quick: bool) -> Result<Checked> {
         bail!("the model check broke what must hold in {broken} scopes: {}", report["explored"]);
     }
     let depth = explored.iter().filter_map(|scope| scope["depth"].as_u64()).max().unwrap_or(0);
-    let cut = explored.iter().filter(|scope| scope["complete"] != true).count();
+    let cut = explored.iter().filter(|scope| scope["shown"] != true).count();
     let planted = report["planted"].as_array().context("the report has no planted bugs")?;
     let planted_found = planted.iter().filter(|one| one["found"] == true).count();
     Ok(Checked { states, depth, cut, planted_found, planted_total: planted.len(), report })

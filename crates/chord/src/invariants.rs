@@ -49,6 +49,13 @@ pub fn check(members: &[MemberView]) -> Result<(), Violation> {
     invariant_no_lost_appendage(members)
 }
 
+/// All safety invariants and Zave's inductive one, for lists of `length` (r): what must hold at every moment of a ring
+/// that began with r + 1 members, as long as nobody alive is taken for dead.
+pub fn check_with_principals(members: &[MemberView], length: usize) -> Result<(), Violation> {
+    check(members)?;
+    invariant_sufficient_principals(members, length)
+}
+
 /// The safety invariants by name, each with what it says of the ring: what a live fleet reports.
 pub fn by_name(members: &[MemberView]) -> [(&'static str, Result<(), Violation>); 8] {
     // r is not written down in a ring; the longest list tells it.
@@ -245,6 +252,25 @@ pub fn join_invariant_right_fingers(tables: &[(Position, Vec<Position>)]) -> Res
     Ok(())
 }
 
+/// The other half of the third: no finger is missing. For each power of two that leads beyond the member's successor,
+/// the first member at or after that point is in the table, unless that is the member itself or its successor.
+pub fn join_invariant_full_fingers(tables: &[(Position, Vec<Position>)]) -> Result<(), Violation> {
+    let ring: BTreeSet<Position> = tables.iter().map(|(me, _)| *me).collect();
+    for (me, fingers) in tables {
+        let Some(next) = next_of(&ring, Position(me.0.wrapping_add(1))).filter(|next| next != me) else { continue };
+        for index in me.distance_to(next).max(1).ilog2() + 1..u64::BITS {
+            let start = Position(me.0.wrapping_add(1 << index));
+            let right = next_of(&ring, start).filter(|right| me.distance_to(*right) >= 1 << index);
+            if let Some(right) = right.filter(|right| !fingers.contains(right)) {
+                return violated("join_invariant_full_fingers", || {
+                    format!("{me}'s finger for {start} should be {right}, and it has none there")
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
 /// The point that a finger of `me` is for, and who of `ring` should be it.
 pub fn right_finger(ring: &BTreeSet<Position>, me: Position, finger: Position) -> (Position, Option<Position>) {
     let start = Position(me.0.wrapping_add(1 << me.distance_to(finger).max(1).ilog2()));
@@ -398,6 +424,10 @@ mod tests {
         let tables = |of_1: &[u64]| vec![(Position(1), at(of_1)), (Position(4), at(&[7])), (Position(7), at(&[1]))];
         assert_eq!(join_invariant_right_fingers(&tables(&[4, 7])), Ok(()));
         let broken = join_invariant_right_fingers(&tables(&[5])).expect_err("5 is nobody").sentence;
+        assert!(broken.contains("finger for 0000000000000005 should be 0000000000000007"), "{broken}");
+        assert_eq!(join_invariant_full_fingers(&tables(&[7])), Ok(()), "4 is the successor, and need not be there");
+        assert_eq!(join_invariant_right_fingers(&tables(&[])), Ok(()), "what is missing is not wrong");
+        let broken = join_invariant_full_fingers(&tables(&[])).expect_err("nobody from 5 on").sentence;
         assert!(broken.contains("finger for 0000000000000005 should be 0000000000000007"), "{broken}");
     }
 

@@ -65,9 +65,12 @@ impl<R: Rules> Chord<R> {
             self.fingers.cut(0);
             return;
         };
-        if self.calls.any(|purpose| matches!(purpose, Purpose::Finger { .. })) {
+        if !R::FIX_FINGERS || self.calls.any(|purpose| matches!(purpose, Purpose::Finger { .. })) {
             return;
         }
+        // All entries up to the head's are the head. Whoever was thought to be one of them is never asked for again, so
+        // it would stay for ever, dead or passed by.
+        self.fingers.set(0, *head);
         let first = self.fingers.last_index_of(*head) + 1;
         let index = if self.finger_next < 64 { self.finger_next.max(first) } else { first };
         if index >= 64 {

@@ -15,6 +15,8 @@ pub trait Rules: fmt::Debug + Clone {
     const CUT_AT_SELF: bool = true;
     /// Take better successors also from seeds and from a neighbour's list, so that split and twisted rings heal.
     const HEAL_FROM_LISTS: bool = true;
+    /// Look from time to time for whom each finger should lead to.
+    const FIX_FINGERS: bool = true;
 }
 
 /// Zave's corrected protocol, with our healing.
@@ -74,4 +76,12 @@ pub struct SelfInList;
 
 impl Rules for SelfInList {
     const CUT_AT_SELF: bool = false;
+}
+
+/// Planted: fingers are never looked for. Lookups still end at the owner, by way of the lists alone.
+#[derive(Clone, Debug)]
+pub struct FingersNeverFixed;
+
+impl Rules for FingersNeverFixed {
+    const FIX_FINGERS: bool = false;
 }

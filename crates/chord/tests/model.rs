@@ -8,6 +8,8 @@ const SMALL: Scope = Scope {
     founders: 4,
     newcomers: 1,
     crashes: 1,
+    leaves: 0,
+    seeds: 0,
     grain: Grain::Operations,
     states_max: 400_000,
     repair_one_in: 16,
@@ -37,6 +39,21 @@ fn every_order_of_messages_keeps_the_invariants() {
     let scope = Scope { founders: 3, newcomers: 1, crashes: 0, grain: Grain::Messages, ..SMALL };
     let found = holds("four members, single messages", &scope);
     assert!(found.complete && found.states > 10_000 && found.repaired > 500, "{found:?}");
+}
+
+#[test]
+fn leaving_and_being_told_who_lives_keep_the_invariants() {
+    let scope = Scope { crashes: 0, leaves: 1, seeds: 1, ..SMALL };
+    let found = holds("five members, one leaves", &scope);
+    assert!(found.complete && found.states > 1_000 && found.repaired > 50, "{found:?}");
+    let without = explore::<Correct>(&Scope { leaves: 0, seeds: 0, ..scope });
+    assert!(without.states < found.states / 2, "{} states without: nobody left or was told", without.states);
+}
+
+#[test]
+fn a_scope_that_is_cut_is_not_complete() {
+    let found = explore::<Correct>(&Scope { states_max: 100, ..SMALL });
+    assert!(!found.complete && found.violation.is_none(), "{found:?}");
 }
 
 #[test]

@@ -189,6 +189,19 @@ impl Registers {
         *confirmed = (*confirmed).max(up_to);
     }
 
+    /// The nodes whose members claim the register, and what each node holds of it.
+    pub fn at_successor(
+        &self,
+        key: &RegisterKey,
+        sets: &ReplicaSets,
+        claimed: &[NodeId],
+        held: &BTreeMap<NodeId, Ballot>,
+    ) -> Result<(), Violation> {
+        let chosen = self.registers.get(key).and_then(|register| register.chosen.last().copied()).unwrap_or_default();
+        let holds = |node: NodeId| held.get(&node).is_some_and(|held| *held >= chosen);
+        invariant_every_key_is_at_its_successor(key, claimed, sets, holds)
+    }
+
     /// A client was told that its write is done.
     pub fn acknowledged(&self, key: &RegisterKey, request: RequestId) -> Result<(), Violation> {
         let register = self.registers.get(key);
@@ -308,6 +321,25 @@ fn invariant_one_owner_set_per_arc_epoch(key: &RegisterKey, arc: &Arc, known: &R
     }
     let found = format!("epoch {} of {} has the sets {:?} and {known:?}", arc.epoch, key.position, arc.sets());
     Err(Violation { invariant: "one_owner_set_per_arc_epoch", found })
+}
+
+/// One node claims a key, that one is a replica of it, and a quorum of the replicas holds its last chosen state.
+///
+/// The successor itself may lag until it is asked: a quorum is what every answer is made of.
+fn invariant_every_key_is_at_its_successor(
+    key: &RegisterKey,
+    claimed: &[NodeId],
+    sets: &ReplicaSets,
+    holds: impl Fn(NodeId) -> bool,
+) -> Result<(), Violation> {
+    match claimed {
+        [successor] if sets.contains(*successor) && sets.is_quorum(&holds) => Ok(()),
+        claimed => {
+            let held = if sets.is_quorum(holds) { "held by a quorum" } else { "not held by a quorum" };
+            let found = format!("{} is claimed by {claimed:?}, and {held} of {sets:?}", key.position);
+            Err(Violation { invariant: "every_key_is_at_its_successor", found })
+        }
+    }
 }
 
 /// What a node's disk has held, its next start under the same identity finds.

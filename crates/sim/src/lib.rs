@@ -76,6 +76,7 @@ pub struct Report {
 pub fn run(seed: u64, options: Options) -> Report {
     match options.planted {
         Some(Planted::PublishedChord) => run_with::<chord::rules::Published2001>(seed, options),
+        Some(Planted::FingersNeverFixed) => run_with::<chord::rules::FingersNeverFixed>(seed, options),
         _ => run_with::<chord::Correct>(seed, options),
     }
 }

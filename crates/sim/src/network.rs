@@ -117,6 +117,11 @@ impl Network {
         self.links.partition(&mut self.prng, swarm.one_way, nodes)
     }
 
+    /// Cuts these links.
+    pub fn cut(&mut self, links: &[(usize, usize)]) {
+        self.links.cut.extend(links);
+    }
+
     /// Joins links again.
     pub fn heal(&mut self, links: &[(usize, usize)]) {
         self.links.heal(links);

@@ -68,6 +68,8 @@ pub enum Planted {
     MemoryDropped,
     /// Keeps the ring by the Chord protocol as it was published in 2001.
     PublishedChord,
+    /// Never looks for whom its fingers should lead to.
+    FingersNeverFixed,
 }
 
 /// The names of all planted bugs, those of available keys included.
@@ -85,7 +87,7 @@ pub struct UnknownPlanted {
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Planted; 30] = [
+    pub const ALL: [Planted; 31] = [
         Planted::AckBeforeSync,
         Planted::MinorityRead,
         Planted::RetryTwice,
@@ -116,6 +118,7 @@ impl Planted {
         Planted::DroppedAboveFloor,
         Planted::MemoryDropped,
         Planted::PublishedChord,
+        Planted::FingersNeverFixed,
     ];
 
     /// Its name.
@@ -151,6 +154,7 @@ impl Planted {
             Planted::DroppedAboveFloor => "dropped-above-floor",
             Planted::MemoryDropped => "memory-dropped",
             Planted::PublishedChord => "published-chord",
+            Planted::FingersNeverFixed => "fingers-never-fixed",
         }
     }
 
@@ -184,7 +188,8 @@ impl Planted {
             Planted::CollectedByMajority => Rule::CollectFromAll,
             Planted::DroppedAboveFloor => Rule::FloorBeforeDrop,
             Planted::MemoryDropped => Rule::AgreeOnLapse,
-            Planted::Amnesia | Planted::DamageCut | Planted::PublishedChord => return None,
+            Planted::Amnesia | Planted::DamageCut => return None,
+            Planted::PublishedChord | Planted::FingersNeverFixed => return None,
         })
     }
 }

@@ -4,11 +4,15 @@
 //! loses its whole list at once, and more than r members remain that no list passes over. A fleet under faults breaks
 //! these assumptions now and then: a pause longer than the patience of questions, a partition, a power cut. So the
 //! observer follows the assumptions too. The ring is *sound* from the moment at which it is ideal until one of them is
-//! broken; while it is sound, every invariant must hold after every event. In the end only the ideal ring will do.
+//! broken; while it is sound, every invariant must hold after every event, Zave's inductive one among them. In the end
+//! only the ideal ring will do, and right fingers.
+//!
+//! What joins must leave behind cannot hold while one is under way. But from the moment at which the ring is ideal
+//! until somebody comes, goes or is taken for dead it is *at rest*, and there each member's successor must stay right.
 //!
 //! What is under way counts as well. Zave's operations read another member's list in one step; here the list travels,
 //! and its reader takes it over though its writer died meanwhile. So a member has lost its whole list, too, when all
-//! entries of a list that it is about to take over are dead.
+//! entries of a list that it is about to take over are dead; and who is passed over by such a list is passed over.
 
 use std::collections::BTreeMap;
 
@@ -38,10 +42,16 @@ pub(crate) struct RingWatch {
     /// Questions whose silence means death to the asker, by asker.
     open: BTreeMap<(Position, CallId), Question>,
     sound: bool,
+    at_rest: bool,
+    /// Whether some node runs twice: then two members share a place, and nothing can be asked of the ring.
+    pub twins: bool,
     /// How often the ring became sound.
     pub sound_times: u64,
     /// How often the invariants were checked.
     pub checks: u64,
+    /// How often a member took an input while the ring was at rest: each time all pointers were what they were, or the
+    /// invariants of joins were held against them anew.
+    pub checks_at_rest: u64,
     /// How often a member began a ring of its own beside a living one.
     pub second_rings: u64,
 }
@@ -53,8 +63,11 @@ impl RingWatch {
             views: BTreeMap::new(),
             open: BTreeMap::new(),
             sound: false,
+            at_rest: false,
+            twins: false,
             sound_times: 0,
             checks: 0,
+            checks_at_rest: 0,
             second_rings: 0,
         }
     }
@@ -116,6 +129,13 @@ impl RingWatch {
         !created.is_empty() && others && self.break_soundness()
     }
 
+    /// A node is about to run twice: two members will share each of its places. The ring is not sound any more, and
+    /// nothing is asked of it until one of the two is gone.
+    pub fn twins(&mut self) {
+        self.twins = true;
+        self.break_soundness();
+    }
+
     /// A node died with all its members. True: the ring is not sound any more, for too many are dead.
     pub fn crashed(&mut self, node: NodeId) -> bool {
         let gone: Vec<Position> = self.views.values().filter(|v| v.me.node == node).map(|v| v.me.position).collect();
@@ -125,10 +145,11 @@ impl RingWatch {
     /// Members are in the ring no more, and nobody was told. True: the ring is not sound any more, for too many are
     /// gone.
     pub fn left(&mut self, gone: &[Position]) -> bool {
+        self.at_rest = false;
         self.views.retain(|position, _| !gone.contains(position));
         self.open.retain(|(asker, _), _| !gone.contains(asker));
         let views = self.snapshot();
-        let too_few = invariants::principals(&views).len() <= self.config.successors;
+        let too_few = invariants::principals(&self.with_under_way()).len() <= self.config.successors;
         let cut_off = invariants::invariant_one_live_successor(&views).is_err();
         let mut under_way = self.open.values().flat_map(|question| &question.under_way);
         let will_be_cut_off = under_way.any(|list| !list.iter().any(|entry| self.views.contains_key(entry)));
@@ -137,6 +158,7 @@ impl RingWatch {
 
     /// A node's members took an input. Checks what must hold.
     pub fn touched<'a, C: Rules + 'a>(&mut self, members: impl Iterator<Item = &'a Chord<C>>) -> Result<(), Violation> {
+        self.checks_at_rest += u64::from(self.at_rest);
         let mut changed = false;
         for member in members {
             let position = member.me().position;
@@ -144,23 +166,32 @@ impl RingWatch {
                 view.predecessor == member.predecessor() && view.successors.as_slice() == member.successors()
             });
             if let Some(view) = member.view().filter(|_| !same) {
-                self.views.insert(position, view);
+                let known = self.views.insert(position, view).is_some();
+                self.at_rest &= known;
                 changed = true;
             }
         }
         if !changed {
             return Ok(());
         }
-        let views = self.snapshot();
+        self.check().map_err(|violation| violation_of(&violation))
+    }
+
+    fn check(&mut self) -> Result<(), invariants::Violation> {
+        let (views, length) = (self.snapshot(), self.config.successors);
+        if self.twins {
+            return Ok(());
+        }
         if self.sound {
             self.checks += 1;
-            return invariants::check(&views).map_err(|violation| violation_of(&violation));
+            invariants::check_with_principals(&views, length)?;
         }
-        let enough = views.len() > self.config.successors;
-        if enough && invariants::is_ideal(&views, self.config.successors).is_ok() {
+        if self.at_rest {
+            invariants::join_invariant_right_successors(&views)?;
+        } else if views.len() > length && invariants::is_ideal(&views, length).is_ok() {
+            self.at_rest = true;
+            self.sound_times += u64::from(!self.sound);
             self.sound = true;
-            self.sound_times += 1;
-            return joined_well(&views).map_err(|violation| violation_of(&violation));
         }
         Ok(())
     }
@@ -179,7 +210,24 @@ impl RingWatch {
         self.views.values().cloned().collect()
     }
 
+    /// What the members hold, and what each would hold if an answer that is on its way arrived: a list that is taken
+    /// over may pass over who came since it was read.
+    fn with_under_way(&self) -> Vec<MemberView> {
+        let mut views = self.snapshot();
+        for ((asker, _), question) in &self.open {
+            let Some(view) = self.views.get(asker) else { continue };
+            // A list is judged by its positions.
+            let to_be = |list: &Vec<Position>| MemberView {
+                successors: list.iter().map(|position| Peer { position: *position, node: view.me.node }).collect(),
+                ..view.clone()
+            };
+            views.extend(question.under_way.iter().map(to_be));
+        }
+        views
+    }
+
     fn break_soundness(&mut self) -> bool {
+        self.at_rest = false;
         std::mem::replace(&mut self.sound, false)
     }
 }
@@ -195,12 +243,21 @@ fn list_to_be(asker: Peer, head: Peer, rest: &[Peer], length: usize) -> Vec<Posi
     onward.take(length).collect()
 }
 
-/// Whether the ring is as joins must leave it: successors, and each key at its owner, tried at the arcs' ends.
-fn joined_well(views: &[MemberView]) -> Result<(), invariants::Violation> {
-    let ends = views.iter().map(|view| view.me.position);
-    let keys: Vec<Position> = ends.flat_map(|end| [end, Position(end.0.wrapping_add(1))]).collect();
-    invariants::join_invariant_right_successors(views)?;
-    invariants::join_invariant_keys_at_successor(views, &keys)
+/// What an ideal ring owes to everybody: each key is claimed by its successor alone, and fingers are right and all
+/// there.
+pub(crate) fn joined_well<'a, C: Rules + 'a>(
+    members: impl Iterator<Item = &'a Chord<C>>,
+    keys: &[Position],
+) -> Result<(), Violation> {
+    let members: Vec<&Chord<C>> = members.filter(|member| member.is_member()).collect();
+    let views: Vec<MemberView> = members.iter().filter_map(|member| member.view()).collect();
+    let fingers_of = |member: &&Chord<C>| member.fingers().iter().map(|peer| peer.position).collect();
+    let tables: Vec<(Position, Vec<Position>)> = members.iter().map(|m| (m.me().position, fingers_of(m))).collect();
+    invariants::join_invariant_right_successors(&views)
+        .and_then(|()| invariants::join_invariant_keys_at_successor(&views, keys))
+        .and_then(|()| invariants::join_invariant_right_fingers(&tables))
+        .and_then(|()| invariants::join_invariant_full_fingers(&tables))
+        .map_err(|violation| violation_of(&violation))
 }
 
 fn violation_of(violation: &invariants::Violation) -> Violation {

@@ -150,10 +150,16 @@ pub struct Counts {
     pub disks_full: u64,
     /// Checks of the ring's invariants.
     pub ring_checks: u64,
+    /// Inputs that members took while the ring was at rest, with its successors still right afterwards.
+    pub ring_checks_at_rest: u64,
     /// Times at which the ring was found ideal, after it had been broken.
     pub rings_healed: u64,
     /// Times at which a member began a ring of its own beside a living one.
     pub second_rings: u64,
+    /// Later starts of a node on a copy of its disk, while the older one still ran.
+    pub twins: u64,
+    /// Of these older ones, how many were fenced off under load.
+    pub twins_fenced: u64,
     /// Changes of membership that were begun.
     pub changes_begun: u64,
     /// Of these, how many were completed.
@@ -191,8 +197,11 @@ impl Counts {
         self.segments_cleaned += other.segments_cleaned;
         self.disks_full += other.disks_full;
         self.ring_checks += other.ring_checks;
+        self.ring_checks_at_rest += other.ring_checks_at_rest;
         self.rings_healed += other.rings_healed;
         self.second_rings += other.second_rings;
+        self.twins += other.twins;
+        self.twins_fenced += other.twins_fenced;
         self.changes_begun += other.changes_begun;
         self.changes_done += other.changes_done;
         self.tokens_moved += other.tokens_moved;
@@ -318,6 +327,7 @@ impl<C: chord::Rules> World<C> {
     pub fn run(&mut self) -> Result<History, Violation> {
         let ended = self.run_phases();
         self.counts.ring_checks = self.watch.checks;
+        self.counts.ring_checks_at_rest = self.watch.checks_at_rest;
         self.counts.rings_healed = self.watch.sound_times;
         self.counts.second_rings = self.watch.second_rings;
         self.counts.simulated_ms = self.now.as_millis();
@@ -359,8 +369,10 @@ impl<C: chord::Rules> World<C> {
         self.expect_changes_complete()?;
         self.expect_ideal_ring("the ring has not healed")?;
         self.look_up_everything()?;
+        self.expect_joined_well()?;
         self.ask_for_unknown_ends()?;
         self.read_everything()?;
+        self.expect_keys_at_successor()?;
         self.run_out_of_room()
     }
 
@@ -476,9 +488,12 @@ impl<C: chord::Rules> World<C> {
         self.wall_ms() + self.ahead_ms.get(node).copied().unwrap_or(0)
     }
 
-    /// The process of an identity. If it has two (which a planted bug allows), now one and now the other.
+    /// The process of an identity. If it has two, now one and now the other.
     fn index_of(&self, id: NodeId) -> usize {
-        let mut processes = (0..self.nodes.len()).filter(|node| self.nodes[*node].id == id);
+        let of_id = |node: &usize| self.nodes[*node].id == id;
+        let stay = |node: &usize| of_id(node) && !self.nodes[*node].gone;
+        let gone = !(0..self.nodes.len()).any(|node| stay(&node));
+        let mut processes = (0..self.nodes.len()).filter(|node| stay(node) || gone && of_id(node));
         let first = processes.next().expect("only nodes that exist are spoken of");
         let turn = (self.order % 2) as usize;
         processes.next().filter(|_| turn == 1).unwrap_or(first)

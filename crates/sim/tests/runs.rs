@@ -5,6 +5,7 @@ use sim::{Options, Planted, run};
 
 /// Seeds that each planted bug is given to be found.
 const SEEDS_MAX: u64 = 1_000;
+
 fn seeds(otherwise: u64) -> u64 {
     std::env::var("EVERRING_SIM_SEEDS").ok().and_then(|count| count.parse().ok()).unwrap_or(otherwise)
 }
@@ -42,10 +43,12 @@ fn quiet_runs_prove_nothing(summary: &Summary) {
     assert!(*answered >= 150 * schedules, "only {answered} operations were answered in {schedules} runs");
     assert!(*faults >= 2 * schedules, "only {faults} faults in {schedules} runs");
     assert!(counts.ring_checks >= *schedules, "the ring was checked only {} times", counts.ring_checks);
+    assert!(counts.ring_checks_at_rest >= *schedules, "a ring at rest only {} times", counts.ring_checks_at_rest);
     assert!(counts.rings_healed > *schedules, "rings were never broken: {}", counts.rings_healed);
     assert!(10 * counts.unknown >= *schedules, "only {} unknown ends", counts.unknown);
     assert!(10 * counts.disks_full >= *schedules, "only {} full disks", counts.disks_full);
     assert!(10 * counts.disk_refusals >= *schedules, "only {} writes met one", counts.disk_refusals);
+    assert!(counts.twins_fenced > 0, "of {} nodes that ran twice no older one was fenced off", counts.twins);
     assert!(2 * counts.changes_begun >= *schedules, "only {} changes of membership", counts.changes_begun);
     assert!(counts.changes_done == counts.changes_begun, "{} of them ended", counts.changes_done);
     assert!(10 * counts.tokens_moved >= *schedules, "only {} tokens moved", counts.tokens_moved);
@@ -68,6 +71,14 @@ fn each_planted_bug_is_found() {
         }
     }
     assert!(missed.is_empty(), "not found in their seeds: {missed:?}");
+}
+
+/// Lookups end at the owner by way of the lists alone, and nothing is lost: but a join must leave right fingers behind.
+#[test]
+fn what_only_the_invariants_of_joins_can_find_is_found_by_them() {
+    let found = run_until_found(0, 3, Some(Planted::FingersNeverFixed), 1).first_violation;
+    let (seed, violation) = found.expect("fingers that nobody looks for are missing at the end of each run");
+    assert_eq!((seed, violation.invariant), (0, "join_invariant_full_fingers"), "{violation}");
 }
 
 #[test]
@@ -101,6 +112,7 @@ fn what_was_found_stays_mended() {
             1071,
             "the end did not wait for the one who replaces a node that finds its damage only then: the judge's fault",
         ),
+        (1503, "a list on its way passed over members that were still counted as principals: the observer's fault"),
         (
             1101,
             "a vote of an abandoned change was not counted where a later change made its replica give up what it held",

@@ -5,10 +5,11 @@
 //! moment, which covers every speed; each member's clock stands still.
 //!
 //! What can happen in a state: a message that is under way arrives (in any order, so all reordering is covered), or is
-//! overtaken for ever; a member stabilizes; a newcomer starts at any contact; a member dies; silence or the late notice
-//! of a broken connection tells a member of a death. Deaths keep the assumptions of Zave's proof, as long as
-//! [`Scope::crashes`] lasts: no member's list dies as a whole, be it a list that is still on its way, and more than r
-//! members remain that no list passes over. Nobody alive is ever taken for dead.
+//! overtaken for ever; a member stabilizes; a newcomer starts at any contact; a member dies, or leaves; discovery tells
+//! a member who lives; silence or the late notice of a broken connection tells a member of a death. Deaths keep the
+//! assumptions of Zave's proof, as long as [`Scope::crashes`] lasts (and a leave is a death to all others): no member's
+//! list dies as a whole, be it a list that is still on its way, and more than r members remain that no list passes
+//! over. Nobody alive is ever taken for dead.
 //!
 //! Two grains. [`Grain::Messages`] interleaves single messages. [`Grain::Operations`] lets a question, its way and its
 //! answer happen in one step, as Zave's own model does, and so reaches larger rings.
@@ -50,6 +51,11 @@ pub struct Scope {
     pub newcomers: usize,
     /// Deaths at most.
     pub crashes: usize,
+    /// Members that leave at most.
+    pub leaves: usize,
+    /// Times at most that discovery tells a member who lives. Not those that are still joining: whom they would ask is
+    /// drawn by chance, and chance is no part of a state.
+    pub seeds: usize,
     /// How finely steps are interleaved.
     pub grain: Grain,
     /// States after which exploring stops, unfinished.
@@ -86,6 +92,8 @@ enum Step {
     },
     JoinAgain(u8),
     Crash(u8),
+    Leave(u8),
+    Seeds(u8),
     /// Silence: one question is given up.
     Silence {
         member: u8,
@@ -104,6 +112,8 @@ struct State<R: Rules> {
     members: Vec<Option<Rc<Chord<R>>>>,
     started: u8,
     crashed: u8,
+    left: u8,
+    seeded: u8,
     under_way: Vec<Rc<Envelope>>,
 }
 
@@ -161,6 +171,8 @@ const BUGS_SHOW_IN: [Scope; 3] = [
         founders: 3,
         newcomers: 0,
         crashes: 0,
+        leaves: 0,
+        seeds: 0,
         grain: Grain::Operations,
         states_max: 100_000,
         repair_one_in: 1,
@@ -171,6 +183,8 @@ const BUGS_SHOW_IN: [Scope; 3] = [
         founders: 4,
         newcomers: 2,
         crashes: 2,
+        leaves: 0,
+        seeds: 0,
         grain: Grain::Operations,
         states_max: 300_000,
         repair_one_in: 1,
@@ -181,6 +195,8 @@ const BUGS_SHOW_IN: [Scope; 3] = [
         founders: 5,
         newcomers: 0,
         crashes: 2,
+        leaves: 0,
+        seeds: 0,
         grain: Grain::Messages,
         states_max: 2_000_000,
         repair_one_in: 64,
@@ -258,7 +274,7 @@ impl<R: Rules> State<R> {
         };
         let mut members: Vec<Option<Rc<Chord<R>>>> = (0..scope.founders).map(member).collect();
         members.extend((0..scope.newcomers).map(|_| None));
-        State { members, started: 0, crashed: 0, under_way: Vec::new() }
+        State { members, started: 0, crashed: 0, left: 0, seeded: 0, under_way: Vec::new() }
     }
 
     fn views(&self) -> Vec<MemberView> {
@@ -270,10 +286,9 @@ impl<R: Rules> State<R> {
     /// All safety invariants, and where the ring began with enough members Zave's inductive one.
     fn safe(&self, scope: &Scope) -> Result<(), Violation> {
         let views = self.views();
-        invariants::check(&views)?;
         match scope.founders > scope.successors {
-            true => invariants::invariant_sufficient_principals(&views, scope.successors),
-            false => Ok(()),
+            true => invariants::check_with_principals(&views, scope.successors),
+            false => invariants::check(&views),
         }
     }
 
@@ -302,14 +317,12 @@ impl<R: Rules> State<R> {
                 let lost = matches!(call.body, Body::FindSuccessor { .. }) && !self.is_under_way(member.me, id);
                 if lost || !self.answers(call.to) {
                     steps.push(Step::Silence { member: index, call: id });
-                    if self.at(call.to).is_none() {
+                    if self.is_gone(call.to) {
                         steps.push(Step::Notice { member: index, dead: (call.to.node.0 - 1) as u8 });
                     }
                 }
             }
-            if member.is_member() && usize::from(self.crashed) < scope.crashes && self.may_crash(index, scope) {
-                steps.push(Step::Crash(index));
-            }
+            steps.extend(self.ends_of(index, member, scope));
         }
         if usize::from(self.started) < scope.newcomers {
             let contacts = self.members.iter().enumerate().filter(|(_, m)| m.as_ref().is_some_and(|m| m.is_member()));
@@ -317,6 +330,25 @@ impl<R: Rules> State<R> {
             steps.extend(contacts.map(|(contact, _)| Step::Start { newcomer, contact: contact as u8 }));
         }
         steps
+    }
+
+    /// How it may end for a member, and what discovery may tell it.
+    fn ends_of(&self, index: u8, member: &Chord<R>, scope: &Scope) -> impl Iterator<Item = Step> {
+        let [dies, leaves] = [(self.crashed, scope.crashes), (self.left, scope.leaves)]
+            .map(|(so_far, at_most)| member.is_member() && usize::from(so_far) < at_most);
+        let may_end = (dies || leaves) && self.may_crash(index, scope);
+        let told = member.is_member() && usize::from(self.seeded) < scope.seeds;
+        let steps = [
+            (dies && may_end, Step::Crash(index)),
+            (leaves && may_end, Step::Leave(index)),
+            (told, Step::Seeds(index)),
+        ];
+        steps.into_iter().filter_map(|(can, step)| can.then_some(step))
+    }
+
+    /// Whether it has died or left, so that its connections are broken.
+    fn is_gone(&self, peer: Peer) -> bool {
+        self.at(peer).is_none_or(|member| member.phase == Phase::Left)
     }
 
     /// Whether any message belongs to this question.
@@ -365,6 +397,15 @@ impl<R: Rules> State<R> {
             Step::Crash(member) => {
                 self.members[usize::from(member)] = None;
                 self.crashed += 1;
+            }
+            Step::Leave(member) => {
+                self.with(member, |chord| chord.handle(NOW, Input::Leave, &mut out));
+                self.left += 1;
+            }
+            Step::Seeds(member) => {
+                let live = self.views().iter().map(|view| view.me).collect();
+                self.with(member, |chord| chord.handle(NOW, Input::Seeds(live), &mut out));
+                self.seeded += 1;
             }
             Step::Silence { member, call } => self.with(member, |chord| {
                 if let Some(call) = chord.calls.take(call) {
@@ -438,18 +479,23 @@ impl<R: Rules> State<R> {
     /// Two states with one fingerprint can do the same. Time, chance and the numbers of questions are no part of it.
     fn fingerprint(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
-        (self.started, self.crashed).hash(&mut hasher);
+        (self.started, self.crashed, self.left, self.seeded).hash(&mut hasher);
         for member in &self.members {
             let Some(member) = member else {
                 0u8.hash(&mut hasher);
                 continue;
             };
             match member.phase {
-                Phase::Idle | Phase::Left => 1u8.hash(&mut hasher),
+                // What it once held has no effect any more.
+                Phase::Left => {
+                    4u8.hash(&mut hasher);
+                    continue;
+                }
+                Phase::Idle => 1u8.hash(&mut hasher),
                 Phase::Joining { contact, .. } => (2u8, contact).hash(&mut hasher),
                 Phase::Member => 3u8.hash(&mut hasher),
             }
-            (member.predecessor, &member.successors).hash(&mut hasher);
+            (member.predecessor, &member.successors, &member.seeds).hash(&mut hasher);
             let mut calls: Vec<(u8, Peer, Option<Peer>, u32)> = Vec::new();
             for (_, call) in member.calls.iter() {
                 let (other, walked) = match call.purpose {
@@ -482,7 +528,7 @@ impl<R: Rules> State<R> {
             // What is under way arrives first: where everybody waits for an answer, nobody begins a round.
             self.hear_all(scope)?;
             let views = self.views();
-            let joining = self.members.iter().flatten().any(|member| !member.is_member());
+            let joining = self.members.iter().flatten().any(|member| matches!(member.phase, Phase::Joining { .. }));
             let ideal = invariants::is_ideal(&views, scope.successors);
             if ideal.is_ok() && (!joining || self.stranded()) {
                 return Ok(());
@@ -534,6 +580,8 @@ impl<R: Rules> State<R> {
             Step::Start { newcomer, contact } => format!("newcomer {} joins by {}", newcomer + 1, name(contact)),
             Step::JoinAgain(member) => format!("{} tries to join again", name(member)),
             Step::Crash(member) => format!("{} dies", name(member)),
+            Step::Leave(member) => format!("{} leaves", name(member)),
+            Step::Seeds(member) => format!("{} is told who lives", name(member)),
             Step::Silence { member, .. } => format!("{} waits no longer for an answer", name(member)),
             Step::Notice { member, dead } => format!("{} is told of the death of {}", name(member), name(dead)),
         }

@@ -188,7 +188,7 @@ pub const SHORT: [Named; 10] = [
 /// A replacement has too many ways to go them all within a minute; so many of its states, breadth first, contain its
 /// end.
 pub const FIRST_WAYS: Named =
-    Named { name: "the first ways of a replacement", scope: Scope { states_max: 20_000, ..REPLACEMENT } };
+    Named { name: "a replacement, in part", scope: Scope { states_max: 20_000, ..REPLACEMENT } };
 
 /// What takes longer, most of it complete; all together some minutes on a quiet machine.
 pub const LONG: [Named; 6] = [
@@ -204,7 +204,7 @@ pub const LONG: [Named; 6] = [
     },
     Named { name: "a replacement", scope: Scope { states_max: STATES_LONG, ..REPLACEMENT } },
     Named {
-        name: "a replacement, single messages",
+        name: "a replacement, single messages, in part",
         scope: Scope { grain: Grain::Messages, states_max: STATES_LONG, ..REPLACEMENT },
     },
 ];

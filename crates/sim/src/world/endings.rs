@@ -9,11 +9,14 @@ use replication::{Change, Condition, Operation, RequestId, Terms, Value as Store
 use super::{Counts, RING_IDEAL_MAX, SETTLE_MAX, World};
 use crate::client::{Drawn, KeyKind, Purpose};
 use crate::invariants::Violation;
+use crate::{ring_host, ring_watch};
 
 /// Positions that are looked up from every member, besides the keys.
 const LOOKUPS: usize = 8;
 /// How long fingers are given between two looks at them.
 const LOOKUP_AGAIN_AFTER: Duration = Duration::from_millis(250);
+/// When the ring is ideal, fingers must be right within this time.
+const FINGERS_MAX: Duration = Duration::from_secs(60);
 /// After the faults, everything that was under way has arrived after this time.
 const STRAGGLERS_MAX: Duration = Duration::from_secs(2);
 /// Writes to each key while all disks are full.
@@ -32,6 +35,45 @@ impl<C: chord::Rules> World<C> {
             let found = format!("{otherwise} within {RING_IDEAL_MAX:?}: {violation}");
             Violation { invariant: "the_ring_becomes_ideal", found }
         })
+    }
+
+    /// What every join must have left behind: each key is claimed by its successor, the ring's arcs at both their ends,
+    /// and fingers are right. They are fixed one after the other, so it takes its time.
+    pub(super) fn expect_joined_well(&mut self) -> Result<(), Violation> {
+        let mut keys: Vec<Position> = self.keys.iter().map(|(key, _)| key.position).collect();
+        let tokens = self.nodes.iter().filter(|node| !node.gone).flat_map(|node| &node.tokens);
+        keys.extend(tokens.flat_map(|token| [*token, Position(token.0.wrapping_add(1))]));
+        let end = self.now + FINGERS_MAX;
+        loop {
+            let running = self.nodes.iter().filter_map(|node| node.running.as_ref());
+            let checked = ring_watch::joined_well(running.flat_map(|running| running.ring.members()), &keys);
+            if checked.is_ok() || self.now >= end {
+                return checked;
+            }
+            let next = self.now + LOOKUP_AGAIN_AFTER;
+            self.run_until(|world| world.now >= next, FINGERS_MAX)?;
+        }
+    }
+
+    /// Every key is at its successor: the one node whose member claims it is a replica of it, and a quorum of these
+    /// holds the last state that was chosen.
+    pub(super) fn expect_keys_at_successor(&self) -> Result<(), Violation> {
+        let ring = self.view.ring();
+        for key in self.plain_keys() {
+            let key = &self.keys[key].0;
+            let Some(arc) = ring.arc_of(key.position) else { continue };
+            let running = || {
+                self.nodes.iter().filter(|node| !node.gone).filter_map(|node| Some((node.id, node.running.as_ref()?)))
+            };
+            let claims = |members: &ring_host::RingHost<C>| {
+                let hops = members.members().map(|member| (member.me(), member.next_hop(key.position)));
+                hops.into_iter().any(|(me, hop)| hop == NextHop::Owner(me))
+            };
+            let claimed = running().filter(|(_, running)| claims(&running.ring)).map(|(id, _)| id).collect::<Vec<_>>();
+            let held = running().map(|(id, running)| (id, running.replica.inspect(key).0)).collect();
+            self.registers.at_successor(key, &arc.sets(), &claimed, &held)?;
+        }
+        Ok(())
     }
 
     /// From every member, the way to every key leads to its owner. Fingers may lead to the dead for a while after the

@@ -220,5 +220,6 @@ impl<C: chord::Rules> World<C> {
                 self.at(Duration::from_millis(1), Happening::PeerFound { node, found: other });
             }
         }
+        self.tell_outdated();
     }
 }

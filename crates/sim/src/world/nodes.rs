@@ -27,6 +27,10 @@ impl<C: chord::Rules> World<C> {
         if self.nodes[node].running.is_some() || self.nodes[node].gone {
             return;
         }
+        if self.is_outdated(node) {
+            // Discovery has let a later start in: what lies here is a copy.
+            return self.retire(node);
+        }
         self.log.push(self.now, format_args!("start node {}", node + 1));
         if !self.calm && self.prng.one_in(10) {
             // The power may fail again while the log is being read.
@@ -73,6 +77,10 @@ impl<C: chord::Rules> World<C> {
     }
 
     fn note_durable(&mut self, node: usize, durable: Durable) {
+        if self.is_outdated(node) {
+            // The node's disk is the one of its latest start.
+            return;
+        }
         let id = self.nodes[node].id;
         let checked = match durable {
             Durable::Accepted(key, ballot) => self.registers.durable(&key, ballot, id),
