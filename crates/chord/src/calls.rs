@@ -12,7 +12,8 @@ pub(crate) enum Purpose {
     JoinFind,
     /// Join, second step: the future successor's list. `fallback` is the one to return to when this one, its
     /// predecessor, does not answer; `walked` counts such steps back.
-    JoinPull { walked: u32, fallback: Option<Peer> },
+    /// `dead` is that predecessor, once it has not answered.
+    JoinPull { walked: u32, fallback: Option<Peer>, dead: Option<Peer> },
     /// Stabilize, first step: the head of the list.
     Head,
     /// Stabilize, second step: a better successor.

@@ -9,7 +9,8 @@ use crate::message::Peer;
 use crate::rules::Rules;
 use crate::successors::list_from;
 
-/// How often a newcomer steps back from a successor to that one's predecessor before it contents itself.
+/// How often a newcomer steps back from a successor to that one's predecessor, or comes back from a dead one, before it
+/// begins anew.
 const WALK_MAX: u32 = 8;
 
 impl<R: Rules> Chord<R> {
@@ -32,9 +33,9 @@ impl<R: Rules> Chord<R> {
 
     pub(crate) fn handle_join_found(&mut self, now: Instant, successor: Peer, out: &mut Outbox) {
         if successor.position == self.me.position {
-            self.handle_join_unanswered(now, Purpose::JoinFind, out);
+            self.try_again(out);
         } else if R::PULL_BEFORE_JOIN {
-            self.ask(now, successor, Purpose::JoinPull { walked: 0, fallback: None }, out);
+            self.ask(now, successor, Purpose::JoinPull { walked: 0, fallback: None, dead: None }, out);
         } else {
             self.become_member(now, vec![successor], out);
         }
@@ -45,28 +46,40 @@ impl<R: Rules> Chord<R> {
     pub(crate) fn handle_join_pulled(
         &mut self,
         now: Instant,
-        (successor, walked, _): (Peer, u32, Option<Peer>),
+        (successor, walked, dead): (Peer, u32, Option<Peer>),
         before: Option<Peer>,
         list: &[Peer],
         out: &mut Outbox,
     ) {
         let nearer = before.filter(|peer| peer.position.between(self.me.position, successor.position));
-        match nearer {
+        match nearer.filter(|nearer| Some(*nearer) != dead) {
             Some(nearer) if walked < WALK_MAX => {
-                self.ask(now, nearer, Purpose::JoinPull { walked: walked + 1, fallback: Some(successor) }, out);
+                let purpose = Purpose::JoinPull { walked: walked + 1, fallback: Some(successor), dead: None };
+                self.ask(now, nearer, purpose, out);
             }
-            _ => {
+            Some(_) => self.try_again(out),
+            None => {
                 let list = list_from::<R>(self.me, successor, list, self.config.successors);
                 self.become_member(now, list, out);
             }
         }
     }
 
-    pub(crate) fn handle_join_unanswered(&mut self, now: Instant, purpose: Purpose, out: &mut Outbox) {
-        if let Purpose::JoinPull { fallback: Some(successor), .. } = purpose {
-            // The one in between is dead. The successor is asked anew, since its first answer has aged meanwhile.
-            self.ask(now, successor, Purpose::JoinPull { walked: WALK_MAX, fallback: None }, out);
-        } else if let Phase::Joining { contact, tries } = self.phase {
+    pub(crate) fn handle_join_unanswered(&mut self, now: Instant, (asked, purpose): (Peer, Purpose), out: &mut Outbox) {
+        match purpose {
+            // The one in between is dead. The successor is asked anew, since its first answer has aged meanwhile: that
+            // one it may still name, but others have come.
+            Purpose::JoinPull { walked, fallback: Some(successor), .. } => {
+                let purpose = Purpose::JoinPull { walked: walked + 1, fallback: None, dead: Some(asked) };
+                self.ask(now, successor, purpose, out);
+            }
+            _ => self.try_again(out),
+        }
+    }
+
+    /// This try has led nowhere; the timer begins the next.
+    fn try_again(&mut self, out: &mut Outbox) {
+        if let Phase::Joining { contact, tries } = self.phase {
             let tries = tries.saturating_add(1);
             self.phase = Phase::Joining { contact, tries };
             out.events.push(Event::JoinUnanswered { tries });

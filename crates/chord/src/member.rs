@@ -248,8 +248,8 @@ impl<R: Rules> Chord<R> {
     /// A successor's answer, to join or to stabilize.
     fn handle_pulled(&mut self, now: Instant, call: Call, before: Option<Peer>, list: &[Peer], out: &mut Outbox) {
         match call.purpose {
-            Purpose::JoinPull { walked, fallback } => {
-                self.handle_join_pulled(now, (call.to, walked, fallback), before, list, out);
+            Purpose::JoinPull { walked, dead, .. } => {
+                self.handle_join_pulled(now, (call.to, walked, dead), before, list, out);
             }
             Purpose::Head => self.handle_head_pulled(now, call.to, before, list, out),
             Purpose::Better => self.handle_better_pulled(call.to, list, out),
@@ -326,7 +326,9 @@ impl<R: Rules> Chord<R> {
     pub(crate) fn handle_unanswered(&mut self, now: Instant, call: Call, out: &mut Outbox) {
         self.fingers.remove(call.to);
         match call.purpose {
-            Purpose::JoinFind | Purpose::JoinPull { .. } => self.handle_join_unanswered(now, call.purpose, out),
+            Purpose::JoinFind | Purpose::JoinPull { .. } => {
+                self.handle_join_unanswered(now, (call.to, call.purpose), out)
+            }
             Purpose::Head => self.handle_head_unanswered(now, call.to, out),
             Purpose::Better => {
                 self.seeds.retain(|seed| *seed != call.to);

@@ -197,7 +197,11 @@ impl Registers {
         claimed: &[NodeId],
         held: &BTreeMap<NodeId, Ballot>,
     ) -> Result<(), Violation> {
-        let chosen = self.registers.get(key).and_then(|register| register.chosen.last().copied()).unwrap_or_default();
+        let register = self.registers.get(key);
+        let chosen = register.and_then(|register| register.chosen.last().copied()).unwrap_or_default();
+        let dropped = register.map_or(Ballot::ZERO, |register| register.dropped.0);
+        // Of a tombstone that all have dropped nothing is left to hold.
+        let chosen = if chosen <= dropped { Ballot::ZERO } else { chosen };
         let holds = |node: NodeId| held.get(&node).is_some_and(|held| *held >= chosen);
         invariant_every_key_is_at_its_successor(key, claimed, sets, holds)
     }

@@ -496,12 +496,12 @@ impl<R: Rules> State<R> {
                 Phase::Member => 3u8.hash(&mut hasher),
             }
             (member.predecessor, &member.successors, &member.seeds).hash(&mut hasher);
-            let mut calls: Vec<(u8, Peer, Option<Peer>, u32)> = Vec::new();
+            let mut calls: Vec<(u8, Peer, [Option<Peer>; 2], u32)> = Vec::new();
             for (_, call) in member.calls.iter() {
                 let (other, walked) = match call.purpose {
-                    Purpose::JoinPull { walked, fallback } => (fallback, walked),
-                    Purpose::Rectify { candidate } => (Some(candidate), 0),
-                    _ => (None, 0),
+                    Purpose::JoinPull { walked, fallback, dead } => ([fallback, dead], walked),
+                    Purpose::Rectify { candidate } => ([Some(candidate), None], 0),
+                    _ => ([None; 2], 0),
                 };
                 calls.push((code_of(&call.purpose), call.to, other, walked));
             }
