@@ -112,10 +112,7 @@ fn what_was_found_stays_mended() {
             1071,
             "the end did not wait for the one who replaces a node that finds its damage only then: the judge's fault",
         ),
-        (
-            1503,
-            "a newcomer whose successor had named a dead predecessor did not heed whom it named later: two were passed over",
-        ),
+        (1503, "a newcomer whose successor had named a dead predecessor did not heed whom it named next"),
         (
             1101,
             "a vote of an abandoned change was not counted where a later change made its replica give up what it held",
