@@ -421,7 +421,7 @@ mod tests {
         let broken = join_invariant_keys_at_successor(&passed_over, &keys).expect_err("4 and 7 claim 2").sentence;
         assert!(broken.contains("0000000000000002 belongs to"), "{broken}");
         let at = |all: &[u64]| all.iter().map(|at| Position(*at)).collect::<Vec<_>>();
-        let tables = |of_1: &[u64]| vec![(Position(1), at(of_1)), (Position(4), at(&[7])), (Position(7), at(&[1]))];
+        let tables = |of_1: &[u64]| vec![(Position(1), at(of_1)), (Position(4), at(&[7, 1])), (Position(7), at(&[1]))];
         assert_eq!(join_invariant_right_fingers(&tables(&[4, 7])), Ok(()));
         let broken = join_invariant_right_fingers(&tables(&[5])).expect_err("5 is nobody").sentence;
         assert!(broken.contains("finger for 0000000000000005 should be 0000000000000007"), "{broken}");

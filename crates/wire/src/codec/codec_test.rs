@@ -77,7 +77,7 @@ proptest! {
     #[test]
     fn noise_in_a_body_is_no_panic_and_what_decodes_is_canonical(
         kind in 1u8..=13,
-        tags in prop::collection::vec(0u8..18, 0..6),
+        tags in prop::collection::vec(0u8..23, 0..6),
         noise in prop::collection::vec(any::<u8>(), 0..200),
     ) {
         let covered = [&[1, kind], &[0; 25][..], &tags, &noise].concat();
@@ -312,7 +312,7 @@ fn golden_bytes_of_replica_messages() {
     let view = std::sync::Arc::new(membership::View::forming(ClusterId(1), 1, 1, 0));
     let text = crate::view::to_json(&view);
     let view = Body::OtherEpoch { view: Some(view) };
-    check("a newer view", view, &format!("0e 7a {}", hex(text.as_bytes())));
+    check("a newer view", view, &format!("0e 8701 {}", hex(text.as_bytes())));
     let high = Position(7);
     let end = "0700000000000000";
     check("copy", Body::Copy { round, high, after: Some(key()) }, &format!("0f 06 {end} 01 {KEY}"));
