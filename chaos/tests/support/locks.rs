@@ -54,7 +54,8 @@ impl Locks {
             return Err(holder);
         }
         self.tokens += 1;
-        // Every third grant of a lock repeats the token of the one before: calls that are refused count for nothing here.
+        // Every third grant of a lock repeats the token of the one before: calls that are refused count for nothing
+        // here.
         let (grants, last) = self.granted.entry(name.to_owned()).or_default();
         *grants += 1;
         let fence = if mode == Mode::SameToken && grants.is_multiple_of(3) { *last } else { self.tokens };

@@ -33,7 +33,7 @@ pub struct Swarm {
     pub clocks_apart: Duration,
     /// How often a node looks for tombstones that can go; none for never.
     pub collect_every: Option<Duration>,
-    /// After so many operations, clients rest for [`LULL`], and what was deleted before becomes old; 0 for never.
+    /// After so many operations, clients rest for a lull, and what was deleted before becomes old; 0 for never.
     pub lull_after: usize,
     /// How many times as fast as time all wall clocks go: what must be ten minutes old is so within seconds.
     pub wall_speed: u64,
