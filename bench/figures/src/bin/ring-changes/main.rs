@@ -215,6 +215,16 @@ impl Fleet {
         Ok(copied)
     }
 
+    /// The newest view that any node acts on.
+    fn epoch(&self) -> Result<u64> {
+        let mut newest = 0;
+        for (name, http) in self.registered()? {
+            let status = get_json(&http, "/status").with_context(|| format!("{name} does not say how it is"))?;
+            newest = newest.max(status["epoch"].as_u64().context("a node says its epoch")?);
+        }
+        Ok(newest)
+    }
+
     /// The storage nodes' HTTP sides as discovery has them.
     fn registered(&self) -> Result<BTreeMap<String, String>> {
         // Several replicas, with commas between: any of them knows.
@@ -234,7 +244,7 @@ impl Fleet {
         let others = |copied: BTreeMap<String, (u64, u64)>| -> u64 {
             copied.iter().filter(|(node, _)| *node != name).map(|(_, (registers, _))| registers).sum()
         };
-        let copied_before = others(self.copied()?);
+        let (copied_before, epoch_before) = (others(self.copied()?), self.epoch()?);
         let load = Load::start(&self.gateways, keys, CLIENTS);
         // Stopped, it is away for as long as is wanted; killed, it would be started again at once.
         Command::new("kill").args(["-STOP", &pid]).status().context("no `kill`")?;
@@ -256,8 +266,9 @@ impl Fleet {
         let own = copied.get(name).map_or(0, |(registers, _)| *registers);
         let caught_up = after["caught_up"].as_u64().context("a node says what it caught up")?;
         let unasked = caught_up.saturating_sub(seen.writes);
-        if after["epoch"] != before["epoch"] {
-            bail!("the ring changed while {name} was away: {} and {}", before["epoch"], after["epoch"]);
+        let epoch_after = self.epoch()?;
+        if epoch_after != epoch_before {
+            bail!("the ring changed while {name} was away: epoch {epoch_before} became {epoch_after}");
         }
         let moved = own + others(copied) - copied_before + unasked;
         Ok(Returned { moved, caught_up, written: seen.writes, failed: seen.failed })
