@@ -130,7 +130,7 @@ pub fn replay_fleet(fleet: Fleet, seed: u64) -> (String, Option<Violation>) {
 }
 
 fn ordered(seed: u64, planted: Option<Planted>) -> Ran {
-    let Report { violation, counts, .. } = run(seed, Options { planted, keep_log: false });
+    let Report { violation, counts, .. } = run(seed, Options { planted, ..Options::default() });
     Ran { violation, counts, available: None }
 }
 
@@ -143,7 +143,7 @@ fn of_available(seed: u64, planted: Option<Rule>) -> Ran {
 
 /// Runs one seed and keeps its event log.
 pub fn replay(seed: u64, planted: Option<Planted>) -> Replay {
-    Replay { report: run(seed, Options { planted, keep_log: true }) }
+    Replay { report: run(seed, Options { planted, keep_log: true, ..Options::default() }) }
 }
 
 /// How many times as many seeds an outcome gets that a level allows.

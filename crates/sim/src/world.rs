@@ -220,6 +220,8 @@ impl Counts {
 pub(crate) struct World<C: chord::Rules> {
     pub swarm: Swarm,
     pub log: EventLog,
+    /// See [`Options::later_starts`].
+    later_starts: bool,
     pub counts: Counts,
     now: Instant,
     order: u64,
@@ -273,7 +275,7 @@ impl<C: chord::Rules> World<C> {
 
     /// The world of a mix.
     pub fn of(swarm: Swarm, mut prng: Prng, options: Options, litmus: Option<Running>) -> World<C> {
-        let planted = options.planted;
+        let Options { planted, later_starts, .. } = options;
         let rules = AllBut(planted.and_then(Planted::rule));
         let (view, hasher) = formed_view(&swarm, &mut prng);
         let kinds = [
@@ -289,6 +291,7 @@ impl<C: chord::Rules> World<C> {
         let ahead_ms = (0..swarm.nodes).map(|_| prng.below(swarm.clocks_apart.as_millis() as u64 + 1)).collect();
         World {
             log: EventLog::new(options.keep_log),
+            later_starts,
             counts: Counts::default(),
             now: Instant::ZERO,
             order: 0,

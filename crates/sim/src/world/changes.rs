@@ -302,7 +302,7 @@ impl<C: chord::Rules> World<C> {
         let node = running[self.prng.index(running.len())];
         if self.rules.keeps(Rule::FenceTwins) {
             // A lost disk as well would be more than one replica of an arc may lose.
-            if self.swarm.lose_disk || self.prng.one_in(2) {
+            if self.swarm.lose_disk || self.prng.one_in(2) || !self.later_starts {
                 return self.log.push(self.now, format_args!("a twin of node {} is refused", node + 1));
             }
             self.leave_behind(node);
