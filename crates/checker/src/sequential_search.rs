@@ -7,6 +7,8 @@
 
 use std::collections::{HashMap, HashSet};
 
+use stdx::mix;
+
 use crate::claims::{ABSENT, Claims, Seen, Source, Word};
 use crate::options::Budget;
 use crate::order::Order;
@@ -307,12 +309,4 @@ impl<'s, 'a> Search<'s, 'a> {
 fn number(kind: u64, what: u64) -> u128 {
     let high = mix(what ^ mix(kind));
     (u128::from(high) << 64) | u128::from(mix(high ^ what.rotate_left(17)))
-}
-
-/// The finalizer of SplitMix64 (Steele, Lea and Flood 2014).
-fn mix(word: u64) -> u64 {
-    let mut word = word.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    word ^ (word >> 31)
 }

@@ -282,7 +282,7 @@ impl Acceptor {
         state: &State,
         persist: &mut Vec<(LogPosition, Record)>,
     ) -> bool {
-        let held = self.registers.get(key).map_or(Ballot::ZERO, |register| register.accepted);
+        let held = self.accepted_ballot(key);
         let news = held < ballot;
         if news {
             self.take(key, ballot, state, persist);
@@ -310,6 +310,11 @@ impl Acceptor {
         let position = self.append(Record::Accepted { key: key.clone(), ballot, state: state.clone() }, persist);
         let register = self.registers.entry(key.clone()).or_default();
         (register.logged, register.place) = (position, position);
+    }
+
+    /// At which ballot something is accepted; zero for nothing.
+    pub fn accepted_ballot(&self, key: &RegisterKey) -> Ballot {
+        self.registers.get(key).map_or(Ballot::ZERO, |register| register.accepted)
     }
 
     /// What is accepted, and how far the log must be synced before it may be told.
@@ -379,11 +384,11 @@ impl Acceptor {
         stretch: Option<(u64, Option<u64>)>,
         after: Option<RegisterKey>,
     ) -> impl Iterator<Item = (&RegisterKey, &Register)> {
-        let lowest = |position: u64| RegisterKey { position: Position(position), ..RegisterKey::FIRST };
         let range = stretch.and_then(|(start, end)| {
             let here = |key: &RegisterKey| key.position.0 >= start && end.is_none_or(|end| key.position.0 < end);
-            let from = after.filter(here).map_or_else(|| Bound::Included(lowest(start)), Bound::Excluded);
-            let until = end.map_or(Bound::Unbounded, |end| Bound::Excluded(lowest(end)));
+            let from =
+                after.filter(here).map_or_else(|| Bound::Included(RegisterKey::first_at(start)), Bound::Excluded);
+            let until = end.map_or(Bound::Unbounded, |end| Bound::Excluded(RegisterKey::first_at(end)));
             let empty = match (&from, &until) {
                 (Bound::Included(from) | Bound::Excluded(from), Bound::Excluded(until)) => from >= until,
                 _ => false,
@@ -423,10 +428,9 @@ impl Acceptor {
     }
 
     fn forget_arc(&mut self, (low, high): (Position, Position)) {
-        let lowest = |position: u64| RegisterKey { position: Position(position), ..RegisterKey::FIRST };
         for (start, end) in stretches(low, high).into_iter().flatten() {
-            let until = end.map_or(Bound::Unbounded, |end| Bound::Excluded(lowest(end)));
-            let range = self.registers.range((Bound::Included(lowest(start)), until));
+            let until = end.map_or(Bound::Unbounded, |end| Bound::Excluded(RegisterKey::first_at(end)));
+            let range = self.registers.range((Bound::Included(RegisterKey::first_at(start)), until));
             for key in range.map(|(key, _)| key.clone()).collect::<Vec<_>>() {
                 self.forget(&key);
             }
@@ -459,7 +463,7 @@ impl Acceptor {
 
     /// Drops a register for good; whether it held something.
     pub fn drop_register(&mut self, key: &RegisterKey, persist: &mut Vec<(LogPosition, Record)>) -> bool {
-        let ballot = self.registers.get(key).map_or(Ballot::ZERO, |register| register.accepted);
+        let ballot = self.accepted_ballot(key);
         let held = self.forget(key);
         if held {
             self.append(Record::Dropped { key: key.clone(), ballot }, persist);
@@ -514,11 +518,11 @@ impl Acceptor {
     /// Writes those of `records` that are still current to the log again, so that their old place can be given up.
     pub fn rewrite(&mut self, records: Vec<Record>, persist: &mut Vec<(LogPosition, Record)>) {
         for record in records {
-            let Record::Accepted { key, ballot, .. } = &record else { continue };
-            let (key, ballot) = (key.clone(), *ballot);
-            if self.registers.get(&key).is_none_or(|register| register.accepted != ballot) {
+            let Record::Accepted { key, .. } = &record else { continue };
+            if !self.is_current(&record) {
                 continue;
             }
+            let key = key.clone();
             let place = self.append(record, persist);
             if let Some(register) = self.registers.get_mut(&key) {
                 register.place = place;

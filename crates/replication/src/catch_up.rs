@@ -15,7 +15,7 @@ use crate::message::{Body, LogPosition, RoundId};
 use crate::replica::{Replica, Timer};
 use crate::round::Waiting;
 use crate::rules::Rules;
-use crate::types::{Ballot, Operation, RegisterKey};
+use crate::types::{Ballot, RegisterKey};
 
 /// Registers named on one page of a digest.
 const PAGE_ENTRIES_MAX: usize = 256;
@@ -134,9 +134,8 @@ impl<R: Rules> Replica<R> {
         while self.catch_up.repairing < REPAIRS_MAX {
             let Some(key) = self.catch_up.lagging.pop_first() else { break };
             self.catch_up.repairing += 1;
-            let operation = Operation::Read { key: key.clone() };
             let deadline = self.now + REPAIR_DEADLINE;
-            let waiting = Waiting { deadline, ..Waiting::internal(operation) };
+            let waiting = Waiting { deadline, ..Waiting::internal(&key) };
             self.begin_query(key, waiting, out);
         }
     }
@@ -234,7 +233,7 @@ impl<R: Rules> Replica<R> {
         scan.after = beyond.or_else(|| scan.after.take());
         scan.asked_at = None;
         for (key, ballot) in entries {
-            let ours = self.acceptor.register(&key).map_or(Ballot::ZERO, |register| register.accepted);
+            let ours = self.acceptor.accepted_ballot(&key);
             if ours < ballot && self.holds(&key) {
                 self.catch_up.lagging.insert(key);
             }

@@ -37,7 +37,7 @@ use crate::message::{Body, LogPosition, RoundId, State};
 use crate::replica::Replica;
 use crate::round::{Waiting, is_quorum};
 use crate::rules::{Rule, Rules};
-use crate::types::{Ballot, Operation, RegisterKey};
+use crate::types::{Ballot, RegisterKey};
 
 /// Tombstones that are looked at in one pass.
 const LOOKED_AT_MAX: usize = 4_096;
@@ -130,11 +130,11 @@ impl<R: Rules> Replica<R> {
         }
         let Found { rounds, queries, batches } = self.look_for_tombstones(wall_ms);
         for key in rounds {
-            let waiting = Waiting { wall_ms, ticket: Some(NOBODY), ..Waiting::internal(read_of(&key)) };
+            let waiting = Waiting { wall_ms, ticket: Some(NOBODY), ..Waiting::internal(&key) };
             self.in_a_round(&key, waiting, out);
         }
         for key in queries {
-            let waiting = Waiting { wall_ms, ticket: Some(NOBODY), ..Waiting::internal(read_of(&key)) };
+            let waiting = Waiting { wall_ms, ticket: Some(NOBODY), ..Waiting::internal(&key) };
             self.begin_query(key, waiting, out);
         }
         self.collections.arcs.clear();
@@ -222,7 +222,7 @@ impl<R: Rules> Replica<R> {
         for (at, (key, ballot)) in keys.iter().enumerate() {
             let held = self.acceptor.register(key);
             needed = needed.max(held.map_or(0, |held| held.promised.counter));
-            let ours = self.ring.arc_of(key.position).is_some_and(|of| of.high == arc);
+            let ours = self.arc_end(key) == arc;
             let open = self.lanes.contains_key(key);
             if !ours || open || !self.acceptor.is_at_rest(self.rules, key, *ballot, up_to) {
                 refused.push(at as u32);
@@ -301,7 +301,7 @@ impl<R: Rules> Replica<R> {
         }
         let mut dropped = 0;
         for (key, ballot) in keys {
-            let ours = self.ring.arc_of(key.position).is_some_and(|of| of.high == arc);
+            let ours = self.arc_end(key) == arc;
             let open = self.lanes.contains_key(key);
             if ours && !open && self.acceptor.is_at_rest(self.rules, key, *ballot, up_to) {
                 dropped += u64::from(self.acceptor.drop_register(key, &mut out.persist));
@@ -358,8 +358,4 @@ impl Collections {
     pub(crate) fn waits_for(&self, round: RoundId, from: NodeId) -> bool {
         self.arcs.values().any(|asked| asked.round == round && !asked.answers.contains_key(&from))
     }
-}
-
-fn read_of(key: &RegisterKey) -> Operation {
-    Operation::Read { key: key.clone() }
 }

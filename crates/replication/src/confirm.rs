@@ -35,7 +35,7 @@ use crate::message::{Body, LogPosition, RoundId};
 use crate::replica::{Replica, Timer};
 use crate::round::Waiting;
 use crate::rules::{Rule, Rules};
-use crate::types::{Ballot, Operation, Outcome, Receipt, RegisterKey};
+use crate::types::{Ballot, Outcome, Receipt, RegisterKey};
 
 /// Registers named in one report.
 const REPORT_ENTRIES_MAX: usize = 256;
@@ -202,7 +202,7 @@ impl<R: Rules> Replica<R> {
     /// Begins a read of any level.
     pub(crate) fn begin_read(&mut self, waiting: Waiting, out: &mut Outbox) {
         let key = waiting.operation.key().clone();
-        let held = self.acceptor.register(&key).map_or(Ballot::ZERO, |register| register.accepted);
+        let held = self.acceptor.accepted_ballot(&key);
         let asks_for_its_key = waiting.since <= held || !self.rules.keeps(Rule::StrictInSession);
         if !waiting.sequential && asks_for_its_key && self.rules.keeps(Rule::ConfirmAfterArrival) {
             return self.begin_query(key, waiting, out);
@@ -434,7 +434,7 @@ impl<R: Rules> Replica<R> {
 
     /// What a majority has reported: which of it is known to be chosen, and which is unfinished.
     fn judge_reported(&mut self, arc: Position, sets: &ReplicaSets) {
-        let now = self.now;
+        let (now, awaits_cut) = (self.now, self.awaits_cut(arc));
         let Some(running) = self.confirmations.arcs.get_mut(&arc).and_then(|view| view.running.as_mut()) else {
             return;
         };
@@ -457,11 +457,15 @@ impl<R: Rules> Replica<R> {
                 unfinished.insert(key.clone(), ballot);
             }
         }
-        let above = running.voters.keys().filter(|(_, ballot)| ballot.counter > running.up_to);
-        let above: BTreeSet<BucketId> = above.map(|(key, _)| key.bucket).collect();
-        let unsettled = unfinished.clone();
+        let told = awaits_cut.then(|| {
+            let above = running.voters.keys().filter(|(_, ballot)| ballot.counter > running.up_to);
+            let above: BTreeSet<BucketId> = above.map(|(key, _)| key.bucket).collect();
+            (above, unfinished.clone())
+        });
         running.unfinished = if self.rules.keeps(Rule::FinishReported) { unfinished } else { BTreeMap::new() };
-        self.note_reported_for_cut(arc, above, unsettled);
+        if let Some((above, unsettled)) = told {
+            self.note_reported_for_cut(arc, above, unsettled);
+        }
         for (key, ballot) in chosen {
             self.note_chosen(&key, ballot);
         }
@@ -504,9 +508,8 @@ impl<R: Rules> Replica<R> {
                 continue;
             }
             self.confirmations.finished_for_others += 1;
-            let operation = Operation::Read { key: key.clone() };
             let deadline = self.now;
-            let waiting = Waiting { ticket: Some(NOBODY), deadline, context, ..Waiting::internal(operation) };
+            let waiting = Waiting { ticket: Some(NOBODY), deadline, context, ..Waiting::internal(&key) };
             self.in_a_round(&key, waiting, out);
         }
     }

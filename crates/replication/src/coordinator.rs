@@ -142,7 +142,7 @@ impl<R: Rules> Replica<R> {
                 Body::Accept { round: id, key, ballot: *ballot, state: state.clone(), next: *next }
             }
             Phase::Querying { .. } => {
-                let known = self.acceptor.register(&key).map_or(Ballot::ZERO, |register| register.accepted);
+                let known = self.acceptor.accepted_ballot(&key);
                 Body::Query { round: id, key, known }
             }
             Phase::BackingOff => return,
@@ -328,11 +328,11 @@ impl<R: Rules> Replica<R> {
             }
         }
         // A bare tombstone says no more than that nothing is held, and is about to be dropped by those who hold it.
-        let adds_nothing = self.acceptor.is_absent(&round.key) && state.is_bare();
-        if !self.disk_full && ballot > Ballot::ZERO && !adds_nothing {
+        let news = ballot > Ballot::ZERO && !(self.acceptor.is_absent(&round.key) && state.is_bare());
+        if news && !self.disk_full {
             self.acceptor.learn(&round.key, ballot, &state, &mut out.persist);
         }
-        if ballot > Ballot::ZERO && !adds_nothing {
+        if news {
             self.note_chosen(&round.key, ballot);
         }
         let receipt = self.receipt(&voters, round.rounds);

@@ -31,7 +31,7 @@ use crate::message::State;
 use crate::replica::{Replica, Timer};
 use crate::round::{Phase, Round, Waiting};
 use crate::rules::Rules;
-use crate::types::{Ballot, Operation, Refusal, RegisterKey, Value, Version};
+use crate::types::{Ballot, Refusal, RegisterKey, Value, Version};
 
 /// Scans that may wait for a cut at one node; past it the answer is [`Refusal::Overloaded`].
 const SCANS_MAX: usize = 64;
@@ -423,23 +423,26 @@ impl<R: Rules> Replica<R> {
     }
 
     fn keep_cut(&mut self, cut: KeptCut) {
-        let now = self.now;
-        self.cuts.kept.retain(|kept| now.since(kept.used_at) < KEPT_FOR);
+        self.drop_old_cuts();
         if self.cuts.kept.len() >= KEPT_MAX {
             self.cuts.kept.pop_front();
         }
         self.cuts.kept.push_back(cut);
     }
 
-    /// A further page of a cut that is kept.
-    fn kept_page(&mut self, scan: &Scan) -> ScanOutcome {
+    fn drop_old_cuts(&mut self) {
         let now = self.now;
         self.cuts.kept.retain(|kept| now.since(kept.used_at) < KEPT_FOR);
-        let Some(at) = self.cuts.kept.iter().position(|kept| kept.id == scan.cut) else { return ScanOutcome::Gone };
-        let Some(mut cut) = self.cuts.kept.remove(at) else { return ScanOutcome::Gone };
+    }
+
+    /// A further page of a cut that is kept.
+    fn kept_page(&mut self, scan: &Scan) -> ScanOutcome {
+        self.drop_old_cuts();
+        let at = self.cuts.kept.iter().position(|kept| kept.id == scan.cut);
+        let Some(mut cut) = at.and_then(|at| self.cuts.kept.remove(at)) else { return ScanOutcome::Gone };
         let page = self.page(&cut, scan);
         // The last page may be asked for again: its answer may be lost. Time takes the cut away.
-        cut.used_at = now;
+        cut.used_at = self.now;
         self.cuts.kept.push_back(cut);
         ScanOutcome::Page(page)
     }
@@ -474,11 +477,10 @@ impl<R: Rules> Replica<R> {
         if held == chosen || self.lanes.contains_key(&key) || self.lanes.len() >= REPAIRS_MAX {
             return;
         }
-        let operation = Operation::Read { key: key.clone() };
         if held < chosen {
             self.catch_up_with(key);
         } else {
-            let waiting = Waiting { ticket: Some(NOBODY), deadline: self.now, ..Waiting::internal(operation) };
+            let waiting = Waiting { ticket: Some(NOBODY), deadline: self.now, ..Waiting::internal(&key) };
             self.in_a_round(&key, waiting, out);
         }
     }
@@ -517,10 +519,11 @@ impl Acceptor {
         from: Position,
         to: Position,
     ) -> impl Iterator<Item = (&RegisterKey, &crate::acceptor::Register)> {
-        let at = |position: u64| RegisterKey { position: Position(position), ..RegisterKey::FIRST };
-        let until = |to: Position| to.0.checked_add(1).map_or(Bound::Unbounded, |next| Bound::Excluded(at(next)));
+        let until = |to: Position| {
+            to.0.checked_add(1).map_or(Bound::Unbounded, |next| Bound::Excluded(RegisterKey::first_at(next)))
+        };
         let wraps = to < from;
-        let near = (Bound::Included(at(from.0)), if wraps { Bound::Unbounded } else { until(to) });
+        let near = (Bound::Included(RegisterKey::first_at(from.0)), if wraps { Bound::Unbounded } else { until(to) });
         let far = wraps.then(|| self.registers.range((Bound::Unbounded, until(to))));
         self.registers.range(near).chain(far.into_iter().flatten())
     }

@@ -316,8 +316,7 @@ impl<R: Rules> Replica<R> {
                 // Whatever is under way ends it, or the next time does.
                 continue;
             }
-            let operation = Operation::Read { key: key.clone() };
-            let waiting = Waiting { wall_ms, ticket: Some(NOBODY), ..Waiting::internal(operation) };
+            let waiting = Waiting { wall_ms, ticket: Some(NOBODY), ..Waiting::internal(&key) };
             self.in_a_round(&key, waiting, out);
         }
     }

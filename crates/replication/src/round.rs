@@ -33,7 +33,8 @@ pub(crate) struct Waiting {
 
 impl Waiting {
     /// An operation of the replica's own, for which nobody waits.
-    pub fn internal(operation: Operation) -> Waiting {
+    pub fn internal(key: &RegisterKey) -> Waiting {
+        let operation = Operation::Read { key: key.clone() };
         let (ticket, deadline, context) = (None, Instant::ZERO, TraceContext::NONE);
         let (since, sequential) = (Ballot::ZERO, false);
         Waiting { ticket, operation, deadline, wall_ms: 0, context, proposed: false, since, sequential }

@@ -21,7 +21,7 @@ use std::sync::Arc as Shared;
 use std::time::Duration;
 
 use membership::{Epoch, NodeId, Position, ReplicaSets, newcomers};
-use stdx::{Instant, TraceContext};
+use stdx::{Instant, TraceContext, mix};
 
 use crate::acceptor::Acceptor;
 use crate::io::{Event, Outbox};
@@ -130,14 +130,6 @@ impl ArcPrint {
         let mixed = mix(key.position.0 ^ mix(ballot.counter ^ mix(ballot.node.0 ^ mix(u64::from(index)))));
         self.print = self.print.wrapping_add(mixed);
     }
-}
-
-/// Spreads a number over all 64 bits: the finalizer of SplitMix64 (Steele, Lea, Flood 2014).
-fn mix(number: u64) -> u64 {
-    let number = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    number ^ (number >> 31)
 }
 
 /// How far this node's copying is.
@@ -341,7 +333,7 @@ impl<R: Rules> Replica<R> {
         asking.last = (!page.more).then_some(page.held);
         let listed = page.entries.len();
         asking.named = page.entries;
-        asking.want(|key| self.acceptor.register(key).map_or(Ballot::ZERO, |register| register.accepted));
+        asking.want(|key| self.acceptor.accepted_ballot(key));
         asking.heard_from();
         self.transfer_pay(ENTRY_BYTES * (listed + 1));
         self.transfer_advance(high, out);
@@ -393,7 +385,7 @@ impl<R: Rules> Replica<R> {
         };
         // What came must be what was named, or later. A source that gave less is asked again from the beginning,
         // another one first.
-        asking.want(|key| self.acceptor.register(key).map_or(Ballot::ZERO, |register| register.accepted));
+        asking.want(|key| self.acceptor.accepted_ballot(key));
         if !asking.wanted.is_empty() {
             copy.asking = None;
         } else if let Some(held) = asking.last {

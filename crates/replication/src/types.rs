@@ -19,8 +19,10 @@ pub struct RegisterKey {
 }
 
 impl RegisterKey {
-    /// Before every register of position 0.
-    pub(crate) const FIRST: RegisterKey = RegisterKey { position: Position(0), bucket: BucketId(0), key: Bytes::new() };
+    /// Before every register of this position.
+    pub(crate) fn first_at(position: u64) -> RegisterKey {
+        RegisterKey { position: Position(position), bucket: BucketId(0), key: Bytes::new() }
+    }
 }
 
 /// A Lamport timestamp that orders all attempts on all registers: counter first, then the coordinator's identity.

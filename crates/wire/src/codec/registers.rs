@@ -128,10 +128,7 @@ fn write_collecting(w: &mut Writer<'_>, body: &Body) {
 fn write_floor_and_keys(w: &mut Writer<'_>, arc: Position, up_to: u64, keys: &[(RegisterKey, Ballot)]) {
     w.fixed_u64(arc.0);
     w.varint(up_to);
-    w.list(keys, |w, (key, ballot)| {
-        write_key(w, key);
-        write_ballot(w, ballot);
-    });
+    write_ballots(w, keys);
 }
 
 fn read_collecting(r: &mut Reader, tag: u8) -> Result<Body, CodecError> {
@@ -140,14 +137,10 @@ fn read_collecting(r: &mut Reader, tag: u8) -> Result<Body, CodecError> {
             round: read_round(r)?,
             arc: Position(r.fixed_u64()?),
             up_to: r.varint()?,
-            keys: r.list(DIGEST_ENTRY_BYTES_MIN, |r| Ok((read_key(r)?, read_ballot(r)?)))?,
+            keys: read_ballots(r)?,
         },
         21 => Body::Collectable { round: read_round(r)?, refused: r.list(1, Reader::varint_u32)?, floor: r.varint()? },
-        _ => Body::Collected {
-            arc: Position(r.fixed_u64()?),
-            up_to: r.varint()?,
-            keys: r.list(DIGEST_ENTRY_BYTES_MIN, |r| Ok((read_key(r)?, read_ballot(r)?)))?,
-        },
+        _ => Body::Collected { arc: Position(r.fixed_u64()?), up_to: r.varint()?, keys: read_ballots(r)? },
     })
 }
 
@@ -158,11 +151,20 @@ fn begin(w: &mut Writer<'_>, tag: u8, round: RoundId) {
 }
 
 fn write_entries(w: &mut Writer<'_>, entries: &[(RegisterKey, Ballot)], more: bool) {
+    write_ballots(w, entries);
+    w.bool(more);
+}
+
+/// Registers, each with a ballot.
+fn write_ballots(w: &mut Writer<'_>, entries: &[(RegisterKey, Ballot)]) {
     w.list(entries, |w, (key, ballot)| {
         write_key(w, key);
         write_ballot(w, ballot);
     });
-    w.bool(more);
+}
+
+fn read_ballots(r: &mut Reader) -> Result<Vec<(RegisterKey, Ballot)>, CodecError> {
+    r.list(DIGEST_ENTRY_BYTES_MIN, |r| Ok((read_key(r)?, read_ballot(r)?)))
 }
 
 pub(super) fn read_message(r: &mut Reader) -> Result<Message, CodecError> {
@@ -184,11 +186,7 @@ pub(super) fn read_message(r: &mut Reader) -> Result<Message, CodecError> {
         7 => Body::Report { round: read_round(r)?, ballot: read_ballot(r)?, state: r.option(read_state)? },
         8 => Body::Learn { key: read_key(r)?, ballot: read_ballot(r)?, state: read_state(r)? },
         9 => Body::Digest { round: read_round(r)?, after: r.option(read_key)? },
-        10 => Body::DigestPage {
-            round: read_round(r)?,
-            entries: r.list(DIGEST_ENTRY_BYTES_MIN, |r| Ok((read_key(r)?, read_ballot(r)?)))?,
-            more: r.bool()?,
-        },
+        10 => Body::DigestPage { round: read_round(r)?, entries: read_ballots(r)?, more: r.bool()? },
         11 => Body::OtherEpoch { view: None },
         12 => Body::Confirm {
             round: read_round(r)?,
@@ -201,7 +199,7 @@ pub(super) fn read_message(r: &mut Reader) -> Result<Message, CodecError> {
         13 => Body::Confirmed {
             round: read_round(r)?,
             position: read_ledger_position(r)?,
-            entries: r.list(DIGEST_ENTRY_BYTES_MIN, |r| Ok((read_key(r)?, read_ballot(r)?)))?,
+            entries: read_ballots(r)?,
             more: r.bool()?,
         },
         14 => Body::OtherEpoch { view: Some(read_view(r)?) },
@@ -251,7 +249,7 @@ fn read_copying(r: &mut Reader, tag: u8) -> Result<Body, CodecError> {
         15 => Body::Copy { round, high: Position(r.fixed_u64()?), after: r.option(read_key)? },
         16 => Body::CopyPage {
             round,
-            entries: r.list(DIGEST_ENTRY_BYTES_MIN, |r| Ok((read_key(r)?, read_ballot(r)?)))?,
+            entries: read_ballots(r)?,
             more: r.bool()?,
             held: ArcPrint { registers: r.varint()?, print: r.fixed_u64()? },
             floor: r.varint()?,

@@ -7,10 +7,7 @@ use replication::{RegisterKey, Scan, ScanEntry, ScanOutcome, ScanPage};
 use super::bytes_io::{Reader, Writer};
 use super::error::CodecError;
 use super::operations::{read_refusal, write_refusal};
-use super::registers::{read_key, read_value, read_version, write_key, write_value, write_version};
-
-/// The shortest key: position, bucket, an empty string.
-const KEY_BYTES_MIN: usize = 10;
+use super::registers::{KEY_BYTES_MIN, read_key, read_value, read_version, write_key, write_value, write_version};
 
 pub(super) fn write_scan(w: &mut Writer<'_>, scan: &Scan) {
     w.varint(u64::from(scan.bucket.0));
