@@ -85,14 +85,14 @@ pub fn lookups(write: Option<&Path>, power_max: u8) -> anyhow::Result<u8> {
             large::measure(1 << power, LOOKUPS, u64::from(power))
         })
         .collect();
-    let sizes = STALE_POWERS.into_iter().filter(|power| *power <= power_max);
-    let (largest, smaller): (Vec<u8>, Vec<u8>) = sizes.partition(|power| *power == power_max);
-    let measure = |powers: Vec<u8>| -> Vec<large::Stale> {
-        let one = |power: u8| {
+    let sizes: Vec<u8> = STALE_POWERS.into_iter().filter(|power| *power <= power_max).collect();
+    let (smaller, largest) = sizes.split_at(sizes.len().saturating_sub(1));
+    let measure = |powers: &[u8]| -> Vec<large::Stale> {
+        let one = |power: &u8| {
             eprintln!("everring: 2^{power} members that come and go");
-            large::stale(1 << power)
+            large::stale(1 << *power)
         };
-        powers.into_iter().map(one).collect()
+        powers.iter().map(one).collect()
     };
     // The largest takes as long as all the others.
     let stale = std::thread::scope(|scope| {

@@ -364,10 +364,9 @@ impl View {
 
     /// A change in words, with the members' names.
     pub fn describe(&self, change: &Change) -> String {
-        let name = |node: &NodeId| self.member(*node).map_or_else(|| node.to_string(), |member| member.name.clone());
         match change {
-            Change::Join { node } => format!("{} joins", name(node)),
-            Change::Replace { gone, by } => format!("{} ({by}) takes the place of {gone}", name(by)),
+            Change::Join { node } => format!("{} joins", self.name_of(*node)),
+            Change::Replace { gone, by } => format!("{} ({by}) takes the place of {gone}", self.name_of(*by)),
             Change::Leave { nodes, lost, .. } => {
                 let told = |names: Vec<String>, how| (!names.is_empty()).then(|| format!("{} {how}", names.join(", ")));
                 let leaving = told(self.names_of(nodes.difference(lost).copied()), "leaving");

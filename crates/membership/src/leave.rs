@@ -78,10 +78,14 @@ impl View {
 
     /// What people call these nodes, in order of their names: by their identities, if they are no members.
     pub fn names_of(&self, nodes: impl IntoIterator<Item = NodeId>) -> Vec<String> {
-        let name = |node| self.member(node).map_or_else(|| node.to_string(), |member| member.name.clone());
-        let mut names: Vec<String> = nodes.into_iter().map(name).collect();
+        let mut names: Vec<String> = nodes.into_iter().map(|node| self.name_of(node)).collect();
         names.sort_unstable();
         names
+    }
+
+    /// What people call a node: by its identity, if it is no member.
+    pub(crate) fn name_of(&self, node: NodeId) -> String {
+        self.member(node).map_or_else(|| node.to_string(), |member| member.name.clone())
     }
 }
 

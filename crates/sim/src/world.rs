@@ -7,7 +7,7 @@ mod faults;
 mod nodes;
 mod rot;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -493,10 +493,9 @@ impl<C: chord::Rules> World<C> {
 
     /// The process of an identity. If it has two, now one and now the other.
     fn index_of(&self, id: NodeId) -> usize {
-        let of_id = |node: &usize| self.nodes[*node].id == id;
-        let stay = |node: &usize| of_id(node) && !self.nodes[*node].gone;
-        let gone = !(0..self.nodes.len()).any(|node| stay(&node));
-        let mut processes = (0..self.nodes.len()).filter(|node| stay(node) || gone && of_id(node));
+        let lives = self.lives(id);
+        let fits = |node: &usize| self.nodes[*node].id == id && self.nodes[*node].gone != lives;
+        let mut processes = (0..self.nodes.len()).filter(fits);
         let first = processes.next().expect("only nodes that exist are spoken of");
         let turn = (self.order % 2) as usize;
         processes.next().filter(|_| turn == 1).unwrap_or(first)
@@ -508,16 +507,14 @@ impl<C: chord::Rules> World<C> {
         members.flat_map(|m| m.tokens.iter().map(|position| Peer { position: *position, node: m.id })).collect()
     }
 
-    /// The nodes that belong to the ring and have their disks.
-    fn present(&self) -> BTreeSet<NodeId> {
-        let lives = |id: &NodeId| self.nodes.iter().any(|node| node.id == *id && !node.gone);
-        self.view.ring_members().map(|member| member.id).filter(lives).collect()
+    /// Whether a node has a process that is not gone for good.
+    fn lives(&self, id: NodeId) -> bool {
+        self.nodes.iter().any(|node| node.id == id && !node.gone)
     }
 
-    /// How many tokens these have.
+    /// How many tokens the nodes have that belong to the ring and have their disks.
     fn present_tokens(&self) -> usize {
-        let present = self.present();
-        let members = self.view.ring_members().filter(|member| present.contains(&member.id));
+        let members = self.view.ring_members().filter(|member| self.lives(member.id));
         members.map(|member| member.tokens.len()).sum()
     }
 

@@ -353,6 +353,14 @@ pub fn decode_key(part: &str) -> Result<String, String> {
     let key = percent_decode(part).ok_or_else(|| {
         "the key is not percent-encoded UTF-8: a `%` needs two hex digits, and the bytes must be UTF-8".to_owned()
     })?;
+    check_key(key)
+}
+
+/// A key, if it is one.
+///
+/// # Errors
+/// What is wrong with it, as a sentence for `bad-key`.
+pub fn check_key(key: String) -> Result<String, String> {
     match key.len() {
         0 => Err(format!("the key is empty; a key has 1 to {KEY_MAX_BYTES} bytes")),
         1..=KEY_MAX_BYTES => Ok(key),

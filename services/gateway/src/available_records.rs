@@ -35,11 +35,9 @@ struct Target {
     level: Level,
 }
 
-impl Target {
-    /// What stands for the key in a session's token.
-    fn number(&self) -> u32 {
-        (self.key.position.0 >> 32) as u32
-    }
+/// What stands for a key in a session's token.
+pub(crate) fn session_number(key: &RegisterKey) -> u32 {
+    (key.position.0 >> 32) as u32
 }
 
 /// The merge type of a bucket's keys.
@@ -206,7 +204,7 @@ impl Incoming<'_> {
     }
 
     /// The request's session; one that has used no available bucket before begins here.
-    fn session(&mut self, seen: Seen) -> &mut Session {
+    pub(crate) fn session(&mut self, seen: Seen) -> &mut Session {
         let session = self.session.get_or_insert_with(|| Session::new(rand::random::<u64>().max(1)));
         // What ordered buckets showed the session led to what it does here.
         session.raise(seen.time.counter);
@@ -224,7 +222,7 @@ impl Incoming<'_> {
         };
         match words::demand(self.request.headers())? {
             Demand::Always => {
-                let known = self.session.as_ref().and_then(|session| session.context(target.number()));
+                let known = self.session.as_ref().and_then(|session| session.context(session_number(&target.key)));
                 Ok(known.filter(|context| !context.is_empty()).cloned())
             }
             Demand::Matches(_) if verb == Verb::Post => {
@@ -322,7 +320,7 @@ impl Incoming<'_> {
         };
         if let Some(shown) = shown {
             self.gateway.note_latest(shown.time);
-            let (number, causal) = (target.number(), target.level == Level::Causal);
+            let (number, causal) = (session_number(&target.key), target.level == Level::Causal);
             self.session(seen).observe(number, shown, causal, write);
         }
         let seen = seen.join(Seen { epoch: receipt.epoch, ..Seen::default() });

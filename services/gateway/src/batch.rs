@@ -124,7 +124,7 @@ fn prepare(line: &[u8]) -> Result<Prepared, Refuse> {
     let line: Line = serde_json::from_slice(line).map_err(|error| {
         Refuse::bad_request(format!("the line is no operation (a JSON object with op, bucket and key): {error}"))
     })?;
-    let key = wire::http::decode_key(&encoded(&line.key)).map_err(|why| Refuse::new(ProblemCode::BadKey, why))?;
+    let key = wire::http::check_key(line.key).map_err(|why| Refuse::new(ProblemCode::BadKey, why))?;
     let verb = match line.op.as_str() {
         "get" => Verb::Get,
         "put" => Verb::Put,

@@ -40,8 +40,11 @@ impl Incoming<'_> {
                     KeyValue::new(names::KEY_ID, position.to_string()),
                 ];
                 let name = names::lookup_span("table");
-                let span = spans::start(SpanKind::Internal, name, self.context, attributes);
+                let mut span = spans::start(SpanKind::Internal, name, self.context, attributes);
                 let answer = by_table(&gateway.fleet(), position);
+                if answer.is_err() {
+                    span.fail("lookup-failed");
+                }
                 span.end();
                 answer?
             }

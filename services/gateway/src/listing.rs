@@ -3,12 +3,13 @@
 use std::fmt::Write as _;
 
 use actix_web::HttpResponse;
-use available::{Past, Session, Shown};
+use available::{Past, Shown};
 use membership::{NodeId, Position};
 use replication::Ballot;
 use serde_json::json;
 use wire::http::{Contract, Level, Receipt};
 
+use crate::available_records::session_number;
 use crate::cursors::{Place, Scope};
 use crate::problem::Refuse;
 use crate::records::{Incoming, Trailer};
@@ -124,18 +125,16 @@ impl Incoming<'_> {
     pub(crate) fn gathered(&mut self, gathered: &Gathered, contract: Contract) -> Trailer {
         let level = match contract {
             Contract::Ordered => Level::Sequential,
-            Contract::Available => Level::Causal,
-        };
-        if contract == Contract::Available {
-            let session = self.session.get_or_insert_with(|| Session::new(rand::random::<u64>().max(1)));
-            session.raise(gathered.seen.time.counter);
-            session.past.epoch = session.past.epoch.max(gathered.seen.epoch);
-            for item in &gathered.items {
-                if let Some(seen) = &item.seen {
-                    session.observe((item.key.position.0 >> 32) as u32, seen, true, false);
+            Contract::Available => {
+                let session = self.session(gathered.seen);
+                for item in &gathered.items {
+                    if let Some(seen) = &item.seen {
+                        session.observe(session_number(&item.key), seen, true, false);
+                    }
                 }
+                Level::Causal
             }
-        }
+        };
         let fleet = self.gateway.fleet();
         let replicas = gathered.voters.iter().map(|voter| fleet.name_of(*voter)).collect();
         let receipt = Receipt { level, epoch: gathered.seen.epoch.0, hops: 1, replicas, attempts: 1 }.to_string();

@@ -113,6 +113,14 @@ impl LiveNodes {
         self.lock().as_ref().map(|(_, peers)| peers.clone())
     }
 
+    /// Asks over the connections, if there are any yet.
+    fn asked<T: Send + 'static>(&self, ask: impl FnOnce(Peers) -> Questioning<T>) -> Questioning<T> {
+        match self.peers() {
+            Some(peers) => ask(peers),
+            None => Box::pin(std::future::ready(Err(CallError::NotConnected))),
+        }
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<(ClusterId, Peers)>> {
         self.peers.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -124,10 +132,7 @@ impl Nodes for LiveNodes {
     }
 
     fn call(&self, to: NodeId, operation: Operation, deadline: Duration, context: TraceContext) -> Calling {
-        match self.peers() {
-            Some(peers) => Box::pin(peers.call(to, operation, deadline, context)),
-            None => Box::pin(std::future::ready(Err(CallError::NotConnected))),
-        }
+        self.asked(|peers| Box::pin(peers.call(to, operation, deadline, context)))
     }
 
     fn call_available(
@@ -137,17 +142,11 @@ impl Nodes for LiveNodes {
         deadline: Duration,
         context: TraceContext,
     ) -> Calling<available::Outcome> {
-        match self.peers() {
-            Some(peers) => Box::pin(peers.call_available(to, operation, deadline, context)),
-            None => Box::pin(std::future::ready(Err(CallError::NotConnected))),
-        }
+        self.asked(|peers| Box::pin(peers.call_available(to, operation, deadline, context)))
     }
 
     fn scan(&self, to: NodeId, scan: Scan, deadline: Duration, context: TraceContext) -> Questioning<ScanOutcome> {
-        match self.peers() {
-            Some(peers) => Box::pin(peers.scan(to, scan, deadline, context)),
-            None => Box::pin(std::future::ready(Err(CallError::NotConnected))),
-        }
+        self.asked(|peers| Box::pin(peers.scan(to, scan, deadline, context)))
     }
 
     fn list(
@@ -157,9 +156,6 @@ impl Nodes for LiveNodes {
         deadline: Duration,
         context: TraceContext,
     ) -> Questioning<Result<ListingPage, Epoch>> {
-        match self.peers() {
-            Some(peers) => Box::pin(peers.list(to, listing, deadline, context)),
-            None => Box::pin(std::future::ready(Err(CallError::NotConnected))),
-        }
+        self.asked(|peers| Box::pin(peers.list(to, listing, deadline, context)))
     }
 }

@@ -243,9 +243,11 @@ impl Gateway {
         };
         self.note_latest(seen.time);
         let shown = available_answers::without_ended(shown, self.clock.wall_ms());
+        if holds_nothing(&shown) {
+            return Ok(None);
+        }
         let etag = self.contexts.etag(key, &seen.context);
-        let item = || Item { key: key.clone(), etag, held: Held::Shown(shown.clone()), seen: Some(seen) };
-        Ok((!holds_nothing(&shown)).then(item))
+        Ok(Some(Item { key: key.clone(), etag, held: Held::Shown(shown), seen: Some(seen) }))
     }
 
     /// Which keys lie on the next part of an arc, as a majority of its homes has it.

@@ -174,7 +174,7 @@ pub fn read_page(body: &[u8]) -> Result<(Vec<BackupEntry>, BackupPage), AskError
         entries.push(entry);
     }
     if entries.len() as u64 != page.entries {
-        return Err(broken(format!("{} entries, and {} are told", page.entries, entries.len())));
+        return Err(broken(format!("{} entries, and {} are told", entries.len(), page.entries)));
     }
     Ok((entries, page))
 }

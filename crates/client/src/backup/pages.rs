@@ -30,7 +30,7 @@ impl GatewayClient {
         let bucket = utf8_percent_encode(bucket, NAME_PLAIN);
         let query = cursor.map(|cursor| format!("?cursor={cursor}")).unwrap_or_default();
         let path = format!("/v1/backup/{bucket}{query}");
-        let (_, body) = self.ask_until(Method::GET, &path, None, patience).await?;
+        let body = self.ask_until(Method::GET, &path, None, patience).await?;
         crate::backup::read_page(&body)
     }
 
@@ -41,7 +41,7 @@ impl GatewayClient {
     pub async fn bucket(&self, bucket: &str, patience: Duration) -> Result<Option<BucketAnswer>, AskError> {
         let path = format!("/v1/buckets/{}", utf8_percent_encode(bucket, NAME_PLAIN));
         match self.ask_until(Method::GET, &path, None, patience).await {
-            Ok((_, body)) => {
+            Ok(body) => {
                 serde_json::from_slice(&body).map(Some).map_err(|error| AskError::NotUnderstood(error.to_string()))
             }
             Err(AskError::Refused { status: 404, .. }) => Ok(None),
@@ -71,7 +71,7 @@ impl GatewayClient {
         path: &str,
         body: Option<Vec<u8>>,
         patience: Duration,
-    ) -> Result<(StatusCode, Bytes), AskError> {
+    ) -> Result<Bytes, AskError> {
         let till = Instant::now() + patience;
         let first = self.preferred.load(Ordering::Relaxed);
         let mut attempts = 0;
@@ -92,7 +92,7 @@ impl GatewayClient {
             let last = match answer {
                 (status, Ok(body)) if status.is_success() => {
                     self.preferred.store(at, Ordering::Relaxed);
-                    return Ok((status, body));
+                    return Ok(body);
                 }
                 (status, Ok(body)) => {
                     let problem = serde_json::from_slice::<Problem>(&body).ok();

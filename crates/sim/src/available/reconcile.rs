@@ -9,14 +9,14 @@ use available::{
     Actor, Body, Change, Context, Dot, Kind, Message, Range, Record, Replica, State, Write, make_for_tests as make,
 };
 use bytes::Bytes;
-use membership::{Epoch, NodeId};
+use membership::Epoch;
 use replication::{LogPosition, RegisterKey, RequestId, Value};
 use stdx::Prng;
 
 use super::still::{Still, WALL_MS, actor, key};
 
 /// Who stamped everything.
-const GONE: Actor = Actor { node: NodeId(3), birth: 1 };
+const GONE: Actor = actor(3);
 
 /// What two replicas hold.
 #[derive(Clone, Copy, Debug)]

@@ -87,7 +87,7 @@ impl Still {
 }
 
 /// The actor of a node's first start.
-pub(crate) fn actor(node: u64) -> Actor {
+pub(crate) const fn actor(node: u64) -> Actor {
     Actor { node: NodeId(node), birth: 1 }
 }
 

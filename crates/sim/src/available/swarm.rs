@@ -102,7 +102,7 @@ pub enum Theme {
 }
 
 impl Theme {
-    /// The theme of a seed: about an eighth of all are plain.
+    /// The theme of a seed: five of 32 are plain.
     pub fn of(seed: u64) -> Theme {
         // Seeds that once found something keep the theme that they had then: hence the odd choice.
         match (seed % 16, seed / 16 % 2) {

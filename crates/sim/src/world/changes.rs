@@ -349,10 +349,7 @@ impl<C: chord::Rules> World<C> {
 
     /// A member of the ring that never comes back.
     pub(super) fn lost_member(&self) -> Option<NodeId> {
-        self.view.members.iter().map(|member| member.id).find(|id| {
-            let mut processes = self.nodes.iter().filter(|node| node.id == *id);
-            processes.all(|node| node.gone)
-        })
+        self.view.members.iter().map(|member| member.id).find(|id| !self.lives(*id))
     }
 
     /// Faults are over: what was begun gets done, and everybody hears of it.

@@ -66,8 +66,7 @@ impl<C: chord::Rules> World<C> {
                 self.nodes.iter().filter(|node| !node.gone).filter_map(|node| Some((node.id, node.running.as_ref()?)))
             };
             let claims = |members: &ring_host::RingHost<C>| {
-                let hops = members.members().map(|member| (member.me(), member.next_hop(key.position)));
-                hops.into_iter().any(|(me, hop)| hop == NextHop::Owner(me))
+                members.members().any(|member| member.next_hop(key.position) == NextHop::Owner(member.me()))
             };
             let claimed = running().filter(|(_, running)| claims(&running.ring)).map(|(id, _)| id).collect::<Vec<_>>();
             let held = running().map(|(id, running)| (id, running.replica.inspect(key).0)).collect();

@@ -354,16 +354,14 @@ impl<C: chord::Rules> World<C> {
             return;
         }
         for (_, record) in &records {
-            if let Record::Dropped { key, ballot } = record {
-                let running = self.nodes[node].running.as_ref();
-                let epoch = running.and_then(|running| running.replica.arc_of(key.position)).map(|arc| arc.epoch);
-                let checked = self.registers.dropped(key, *ballot, epoch.unwrap_or_default());
-                self.note(checked);
-            }
             if let Some(taken) = TakenBack::of(record) {
                 let running = self.nodes[node].running.as_ref();
                 let arc = running.and_then(|running| running.replica.arc_of(taken.position()));
                 let epoch = arc.map(|arc| arc.epoch).unwrap_or_default();
+                if let Record::Dropped { key, ballot } = record {
+                    let checked = self.registers.dropped(key, *ballot, epoch);
+                    self.note(checked);
+                }
                 self.registers.taken_back(self.nodes[node].id, &taken, epoch);
             }
             if let Record::Accepted { key, ballot, state } = record {

@@ -136,12 +136,7 @@ impl Nodes for FakeNodes {
                 state.act(to, operation);
                 Err(CallError::Reset)
             }
-            Mood::Silent => {
-                return Box::pin(async move {
-                    tokio::time::sleep(deadline).await;
-                    Err(CallError::Deadline)
-                });
-            }
+            Mood::Silent => return silence(deadline),
             Mood::Refuses(refusal) => Ok((Outcome::Refused(refusal), receipt)),
             Mood::GivesUp => Ok((Outcome::Unknown, receipt)),
             Mood::Confused => match operation {
@@ -175,12 +170,7 @@ impl Nodes for FakeNodes {
                 state.act_available(durability, operation);
                 Err(CallError::Reset)
             }
-            Mood::Silent => {
-                return Box::pin(async move {
-                    tokio::time::sleep(deadline).await;
-                    Err(CallError::Deadline)
-                });
-            }
+            Mood::Silent => return silence(deadline),
             Mood::Refuses(_) => refuse(available::Refusal::NoQuorum),
             Mood::GivesUp => Ok((available::Outcome::Unknown, available::Receipt::default())),
             Mood::Confused => Ok((available::Outcome::Remembered(None), available::Receipt::default())),
