@@ -409,6 +409,11 @@ pub struct StorageNodeArgs {
     /// of refusing to start.
     #[arg(long, env = "EVERRING_REJOIN")]
     pub rejoin: bool,
+    /// Use a data directory that was copied or moved, or is older than what its node is known to have synced, instead
+    /// of refusing it or joining as a new member. Only where it is known to hold all that its node acknowledged:
+    /// moved whole, while its node was stopped.
+    #[arg(long)]
+    pub trust_data: bool,
 }
 
 /// Where the fleet is reached.

@@ -62,6 +62,8 @@ pub(crate) struct Parts {
     pub peer_events: mpsc::Receiver<PeerEvent>,
     pub log: LogThread,
     pub log_events: mpsc::UnboundedReceiver<LogEvent>,
+    /// How far the log is synced, for whoever tells discovery.
+    pub synced: watch::Sender<u64>,
     pub fleet: watch::Receiver<Arc<Fleet>>,
     pub discovery: Discovery,
     pub board: Board,
@@ -313,6 +315,7 @@ impl NodeLoop {
     fn take_log_event(&mut self, event: LogEvent) {
         match event {
             LogEvent::Synced(position) => {
+                self.parts.synced.send_replace(position.0);
                 self.tell_replica(Input::Synced(position));
                 self.tell_available_of(Durability::Disk, available::Input::Synced(position));
             }
