@@ -111,8 +111,8 @@ pub enum StartError {
     /// The data directory may not hold all that its node promised, and others cannot fill a new one.
     #[error(
         "the data directory {} cannot be used as it is: {doubt}. Start the other nodes, so that this one can begin \
-         anew and copy from them; or, if the directory is known to hold all that its node ever acknowledged (it was moved \
-         whole, while its node was stopped), start once with --trust-data",
+         anew and copy from them; or, if the directory is known to hold all that its node ever acknowledged (it was \
+         moved whole, while its node was stopped), start once with --trust-data",
         path.display()
     )]
     Doubted {
