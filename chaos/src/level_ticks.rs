@@ -1,4 +1,4 @@
-//! Loops that write and read at the levels below sequential, a key each: the measure of their downtime.
+//! Loops that write and read at the levels below strict, a key each: the measure of their downtime.
 //!
 //! They are paced, unlike those of [`crate::tick`]: a few requests in each window tell whether it was down, and the
 //! machine that runs fleet and verifier together has other things to do. They ask in no trace and outside the history.
@@ -20,8 +20,8 @@ use crate::recorder::Recorder;
 
 /// Loops of each level.
 const LOOPS: usize = 5;
-/// How often each of them writes and reads: some eight times in a window, all together.
-const EVERY: Duration = Duration::from_millis(60);
+/// How often each of them writes and reads: some seven times in a window, all together.
+const EVERY: Duration = Duration::from_millis(75);
 
 /// What the loops of one level have seen.
 #[derive(Clone, Debug, Default)]
@@ -46,6 +46,13 @@ impl LevelTicks {
     /// What was seen so far, by level.
     pub fn record(&self) -> BTreeMap<Level, LevelRecord> {
         self.lock().clone()
+    }
+
+    /// The longest time without a success of a kind in [from, to], nanoseconds since the run began.
+    pub fn downtime_ms(&self, from_ns: u64, to_ns: u64) -> u64 {
+        let all = self.lock();
+        let kinds = all.values().flat_map(|record| [&record.reads, &record.writes]);
+        kinds.map(|kind| kind.longest_ms(from_ns, to_ns)).max().unwrap_or(0)
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Level, LevelRecord>> {
@@ -107,8 +114,7 @@ impl Tick {
 
     async fn ask(&mut self, action: Action) {
         let (is_read, counts) = (action == Action::Get, action != Action::Delete);
-        let mut request = levels::request(action, &self.key, self.deadline);
-        request.level = Some(self.level);
+        let mut request = levels::request(self.level, action, &self.key, self.deadline);
         request.token = self.token.clone();
         let sent = tokio::time::Instant::now();
         let reply = self.gateway.send(&request).await;

@@ -7,7 +7,7 @@ fn good() -> Verdict {
     Verdict {
         faults: vec![fault(1), fault(2)],
         requests: Requests { total: 1_000, ok: 1_000, failed: 0, unknown: 0 },
-        acked_writes: AckedWrites { total: 400, lost: 0 },
+        acked_writes: AckedWrites { total: 400, ..AckedWrites::default() },
         checks: vec![Check {
             name: "registers".to_owned(),
             level: "strict".to_owned(),

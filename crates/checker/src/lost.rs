@@ -37,6 +37,9 @@ pub struct LostKey {
     pub key: Value,
     /// What the final read found; `null` is absent.
     pub found: Value,
+    /// The trace of the read that found it, where the history has that read and names it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trace_id: Option<String>,
     /// How many of its acknowledged writes are lost, at least.
     pub at_least: u64,
     /// The acknowledged writes that began after everything that could have made `found` was over, except those that
@@ -85,7 +88,8 @@ pub fn lost_writes(
         match search::search(&steps, &mut budget) {
             Found::Explained => {
                 let suspects = suspects(&operations, &steps, found);
-                result.lost.push(LostKey { key: key.clone(), found: found.clone(), at_least: 1, suspects });
+                let (key, found) = (key.clone(), found.clone());
+                result.lost.push(LostKey { key, found, trace_id: None, at_least: 1, suspects });
             }
             Found::GaveUp => result.undecided.push(key.clone()),
             Found::Unexplained { .. } => result.contradicting.push(key.clone()),
@@ -136,8 +140,9 @@ pub fn lost_once_settled(history: &History, model: Model) -> Result<LostWrites, 
             if at_least > worst.as_ref().map_or(0, |worst| worst.at_least) {
                 let named = |write: &u32| OffendingOperation::new(claims.claims[*write as usize].operation, true);
                 let suspects = lost.iter().take(SUSPECTS_MAX).map(named).collect();
-                let found = claims.claims[*read as usize].operation.output.clone();
-                worst = Some(LostKey { key: claims.keys[key as usize].clone(), found, at_least, suspects });
+                let read = claims.claims[*read as usize].operation;
+                let (key, found) = (claims.keys[key as usize].clone(), read.output.clone());
+                worst = Some(LostKey { key, found, trace_id: read.trace_id.clone(), at_least, suspects });
             }
         }
         result.lost.extend(worst);
