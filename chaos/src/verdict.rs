@@ -491,7 +491,7 @@ impl Verdict {
             steady.p50, steady.p99, steady.max, fault.p50, fault.p99, fault.max
         )?;
         let AckedWrites { total, lost, by } = &self.acked_writes;
-        let by: Vec<String> = by.iter().map(|(name, of)| format!("{name} {}/{}", of.total, of.lost)).collect();
+        let by: Vec<String> = by.iter().map(|(name, of)| format!("{name} {}", of.total)).collect();
         let by = if by.is_empty() { String::new() } else { format!(" ({})", by.join(", ")) };
         writeln!(out, "writes     {total} acknowledged, {lost} lost{by}")?;
         if let Some(LockReport { granted, held, renewed, lost, writes, fenced_off }) = self.locks {
