@@ -204,11 +204,7 @@ impl Source {
             }
             // The session ends.
             Finding::Unknown => self.seen.clear(),
-            Finding::Held(None)
-            | Finding::Number(_)
-            | Finding::NotApplied
-            | Finding::FencedOff
-            | Finding::Failed => {}
+            Finding::Held(None) | Finding::Number(_) | Finding::NotApplied | Finding::FencedOff | Finding::Failed => {}
         }
     }
 }

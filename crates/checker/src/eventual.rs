@@ -109,7 +109,9 @@ fn replaced(claims: &Claims<'_>, sight: &Sight<'_, '_>, key: u32, read: u32) -> 
         }
     }
     let missing = writes.iter().copied().filter(|_| sight.keeps_siblings(key)).find(|write| {
-        claims.claims[*write as usize].must && is_unshown(claims, *write, &shown) && !is_over(claims, sight, *write, &writes)
+        claims.claims[*write as usize].must
+            && is_unshown(claims, *write, &shown)
+            && !is_over(claims, sight, *write, &writes)
     });
     missing.map(|write| of("an acknowledged write is neither shown nor replaced", vec![read, write]))
 }
