@@ -1,11 +1,11 @@
-//! Traffic at the levels below strict: sessions that share a few keys of each level, and what is read of these keys once
-//! everything has settled. Level sequential has its keys in the ordered bucket, where each write is ordered and a read
-//! may be stale; causal and eventual have theirs in an available one.
+//! Traffic at the levels below strict: sessions that share a few keys of each level, and what is read of these keys
+//! once everything has settled. Level sequential has its keys in the ordered bucket, where each write is ordered and a
+//! read may be stale; causal and eventual have theirs in an available one.
 //!
 //! Each client is a session: it sends the token of its last answer with the next request, so that what it has seen is
-//! its own to rely on. It goes from key to key, since that is what these levels are about. The keys are few, so that a token has room for what the session has seen of all of them: what a
-//! write takes the place of is then the same to the store and to the judge. A session whose write stays unknown begins
-//! anew, as its process number in the history does.
+//! its own to rely on. It goes from key to key, since that is what these levels are about. The keys are few, so that a
+//! token has room for what the session has seen of all of them: what a write takes the place of is then the same to the
+//! store and to the judge. A session whose write stays unknown begins anew, as its process number in the history does.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -91,8 +91,8 @@ pub struct LevelsEnded {
 }
 
 impl Levels {
-    /// Starts them, in tasks of their own; they run until `stop` becomes true. `merges` are the sets and counters, whose
-    /// buckets are there already.
+    /// Starts them, in tasks of their own; they run until `stop` becomes true. `merges` are the sets and counters,
+    /// whose buckets are there already.
     pub fn start(
         recorder: &Arc<Recorder>,
         client: &GatewayClient,

@@ -1,9 +1,9 @@
 //! Traffic on sets and counters: sessions that add to a few of them and read them, at levels causal and eventual, in
-//! available buckets of those types. What must hold of the answers, and of what is read at the end, is for the checker to
-//! say: every acknowledged element is there, and every number is the sum of what was added.
+//! available buckets of those types. What must hold of the answers, and of what is read at the end, is for the checker
+//! to say: every acknowledged element is there, and every number is the sum of what was added.
 //!
-//! A set takes so many elements and is then left for the next one, so that its reads stay small; reads go back to the one
-//! before, too.
+//! A set takes so many elements and is then left for the next one, so that its reads stay small; reads go back to the
+//! one before, too.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

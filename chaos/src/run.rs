@@ -85,8 +85,8 @@ pub struct RunConfig {
     pub halt: HaltSwitch,
     /// What drives the requests.
     pub load: Load,
-    /// The sessions at the levels below strict, and those on sets and counters, that run beside the traffic; none leaves
-    /// them out. Beside a replay there are none.
+    /// The sessions at the levels below strict, and those on sets and counters, that run beside the traffic; none
+    /// leaves them out. Beside a replay there are none.
     pub levels: Option<LevelsConfig>,
     /// Whether the read-increment-write loops run, which measure the downtime.
     pub ticks: bool,
@@ -305,17 +305,9 @@ async fn drive(
     }
     join_some(ticking).await;
     join_some(locking).await;
-    let levels = match levels {
-        Some(levels) => Some(levels.end(&recorder, &fleet.gateway).await),
-        None => None,
-    };
     let bodies = replay.as_ref().map(|replay| replay.bodies());
     let shown: &dyn Shown = bodies.as_ref().map_or(&Plain, |bodies| bodies.as_ref());
-    evidence.final_read = final_read(&recorder, &fleet.gateway, shown).await;
-    if let Some(levels) = levels {
-        levels.clear(&fleet.gateway).await;
-        (evidence.levels, evidence.unread_levels) = (levels.record, levels.unread);
-    }
+    read_back(&recorder, &fleet.gateway, levels, shown, evidence).await;
     join(checking).await;
     let _ = stop_watchers.send(true);
     join_some(showing).await;
@@ -326,6 +318,25 @@ async fn drive(
     evidence.replay = replay.map(|replay| replay.report());
     let locks = locks.then_some(&*book);
     conclude(&recorder, locks, config.check_limit, evidence).await;
+}
+
+/// Reads everything for the last time: what has to settle, once it has, and what is ordered. Then the sessions' keys go.
+async fn read_back(
+    recorder: &Arc<Recorder>,
+    gateway: &GatewayClient,
+    levels: Option<Levels>,
+    shown: &dyn Shown,
+    evidence: &mut Evidence,
+) {
+    let levels = match levels {
+        Some(levels) => Some(levels.end(recorder, gateway).await),
+        None => None,
+    };
+    evidence.final_read = final_read(recorder, gateway, shown).await;
+    if let Some(levels) = levels {
+        levels.clear(gateway).await;
+        (evidence.levels, evidence.unread_levels) = (levels.record, levels.unread);
+    }
 }
 
 /// Takes the record over, and has its history judged; that of the locks was judged on the way.

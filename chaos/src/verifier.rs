@@ -62,7 +62,8 @@ pub const JUDGED: [Judged; 8] = [
     merged("counters", Values::Counters, None),
 ];
 
-/// Whose lost updates the checker counts, and what they are called; those of ordered keys are counted by the final read.
+/// Whose lost updates the checker counts, and what they are called; those of ordered keys are counted by the final
+/// read.
 pub const COUNTED: [(&str, Part); 4] = [
     ("causal", Part { values: Values::Registers, level: Some(Level::Causal) }),
     ("eventual", Part { values: Values::Registers, level: Some(Level::Eventual) }),
@@ -93,8 +94,8 @@ const EXAMPLES_MAX: usize = 8;
 /// Lost writes whose traces are named with their key.
 const TRACES_NAMED_MAX: usize = 3;
 
-/// Reads every ordered key that was ever written to, recorded like any other request. Each is asked for at level strict,
-/// whatever its traffic asked for: only such a read may miss nothing.
+/// Reads every ordered key that was ever written to, recorded like any other request. Each is asked for at level
+/// strict, whatever its traffic asked for: only such a read may miss nothing.
 pub async fn final_read(recorder: &Arc<Recorder>, client: &GatewayClient, shown: &dyn Shown) -> FinalRead {
     let keys = recorder.keys();
     let mut found = FinalRead { keys: keys.len() as u64, ..FinalRead::default() };
