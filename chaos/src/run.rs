@@ -320,7 +320,8 @@ async fn drive(
     conclude(&recorder, locks, config.check_limit, evidence).await;
 }
 
-/// Reads everything for the last time: what has to settle, once it has, and what is ordered. Then the sessions' keys go.
+/// Reads everything for the last time: what has to settle, once it has, and what is ordered. Then the sessions' keys
+/// are deleted.
 async fn read_back(
     recorder: &Arc<Recorder>,
     gateway: &GatewayClient,
