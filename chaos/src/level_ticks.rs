@@ -11,7 +11,7 @@ use bytes::Bytes;
 use client::gateway::{Action, GatewayClient, Reply};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use wire::http::Level;
 
 use crate::downtime::Downtime;
@@ -20,7 +20,8 @@ use crate::recorder::Recorder;
 
 /// Loops of each level.
 const LOOPS: usize = 5;
-/// How often each of them writes and reads: some seven times in a window, all together.
+/// How often each of them writes and reads: some seven times in a window, all together. They begin one after the other,
+/// so that no window depends on the delay of a single moment.
 const EVERY: Duration = Duration::from_millis(75);
 
 /// What the loops of one level have seen.
@@ -79,6 +80,7 @@ pub async fn run(
                 key: format!("{prefix}tick-{}{number}", level.name()),
                 level,
                 deadline,
+                begins: Instant::now() + EVERY * number as u32 / LOOPS as u32,
                 token: None,
             };
             loops.spawn(tick.run(stop.clone()));
@@ -94,13 +96,14 @@ struct Tick {
     key: String,
     level: Level,
     deadline: Duration,
+    begins: Instant,
     /// What the loop has written is its own to replace: else its values would pile up side by side.
     token: Option<String>,
 }
 
 impl Tick {
     async fn run(mut self, stop: watch::Receiver<bool>) {
-        let mut pace = interval(EVERY);
+        let mut pace = interval_at(self.begins, EVERY);
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut number = 0u64;
         while !*stop.borrow() && !self.recorder.is_full() {
@@ -116,7 +119,7 @@ impl Tick {
         let (is_read, counts) = (action == Action::Get, action != Action::Delete);
         let mut request = levels::request(self.level, action, &self.key, self.deadline);
         request.token = self.token.clone();
-        let sent = tokio::time::Instant::now();
+        let sent = Instant::now();
         let reply = self.gateway.send(&request).await;
         let late = sent.elapsed() > self.deadline;
         let now_ns = self.recorder.now_ns();
