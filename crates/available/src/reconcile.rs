@@ -18,6 +18,8 @@ pub const PARTS: u64 = 16;
 pub const LEAF_MAX: u64 = 32;
 /// Ranges in one question.
 pub const RANGES_MAX: usize = 64;
+/// How often a pass asks whether an arc is equal before it says that it differs.
+const CHECKS_MAX: u32 = 3;
 /// Bytes of states in one message, about, beyond the first state.
 pub const PAGE_BYTES_MAX: usize = 256 * 1024;
 
@@ -178,6 +180,18 @@ pub(crate) struct Pass {
     pub fetched: usize,
     /// States that were sent.
     pub sent: usize,
+    check: Check,
+}
+
+/// Arcs of a pass that are compared as wholes in the end. Only those that are not known to be equal are asked about,
+/// and a few times, since a write that is under way makes them differ.
+#[derive(Clone, Debug, Default)]
+struct Check {
+    arcs: Vec<Extent>,
+    /// How often they were asked about.
+    rounds: u32,
+    /// Of them, by the tokens at their ends, those that a range lies in that differed when it was last asked about.
+    differing: BTreeSet<Position>,
 }
 
 /// What a pass waits for.
@@ -233,7 +247,34 @@ impl Pass {
             surplus: VecDeque::new(),
             fetched: 0,
             sent: 0,
+            check: Check::default(),
         }
+    }
+
+    /// Compares these arcs as wholes, too.
+    pub fn check(&mut self, arcs: Vec<Extent>) {
+        self.check.arcs = arcs;
+    }
+
+    /// The arcs to be compared as wholes, by the tokens at their ends, in which all looked the same to both.
+    pub fn agreed(&self) -> BTreeSet<Position> {
+        let highs = self.check.arcs.iter().map(|(_, high)| *high);
+        highs.filter(|high| !self.check.differing.contains(high)).collect()
+    }
+
+    /// Whether it is about arcs that we are to copy.
+    pub fn is_copy(&self) -> bool {
+        !self.check.arcs.is_empty()
+    }
+
+    /// Whether its next step moves states.
+    pub fn moves_states(&self) -> bool {
+        self.step == Step::Ready && !(self.leaves.is_empty() && self.surplus.is_empty())
+    }
+
+    /// Whether it waits until states that it sent have arrived.
+    pub fn sends_states(&self) -> bool {
+        matches!(self.step, Step::Sent(..))
     }
 
     /// The next step, if none is under way.
@@ -255,11 +296,27 @@ impl Pass {
             return Next::Send(self.surplus.drain(..self.surplus.len().min(RANGES_MAX)).collect());
         }
         if self.queue.is_empty() {
+            self.check_again(table);
+        }
+        if self.queue.is_empty() {
             return Next::Over;
         }
         let asked: Vec<Question> = self.queue.drain(..self.queue.len().min(RANGES_MAX)).collect();
         self.step = Step::Asked(asked.clone());
         Next::Ask(asked)
+    }
+
+    /// All is done: asks about whole arcs that did not look the same. How that comes out changes nothing but what is
+    /// told.
+    fn check_again(&mut self, table: &Table) {
+        if self.check.rounds == CHECKS_MAX {
+            return;
+        }
+        self.check.rounds += 1;
+        let differing = std::mem::take(&mut self.check.differing);
+        let again: Vec<Extent> = self.check.arcs.iter().filter(|(_, high)| differing.contains(high)).copied().collect();
+        let ask = |range: Range| Question { range, print: Some(table.print(range, self.id).0) };
+        self.queue.extend(again.iter().flat_map(|(low, high)| ranges_of(*low, *high)).map(ask));
     }
 
     /// These did not fit.
@@ -310,6 +367,15 @@ impl Pass {
         let asked = asked.clone();
         self.step = Step::Ready;
         for (asked, answer) in asked.into_iter().zip(answers) {
+            if asked.print.is_some() && answer != Answer::Same {
+                let arcs = self.check.arcs.iter();
+                let in_it =
+                    arcs.filter(|(low, high)| ranges_of(*low, *high).iter().any(|part| part.meets(asked.range)));
+                self.check.differing.extend(in_it.map(|(_, high)| *high));
+            }
+            if self.check.rounds > 0 {
+                continue;
+            }
             match answer {
                 Answer::Same => {}
                 Answer::Leaf(theirs) => self.leaves.push((asked.range, theirs)),

@@ -237,7 +237,9 @@ impl Node {
         }
 
         let clock = Clock::start();
-        host.replica.set_transfer_rate(config.transfer_bytes_per_second.unwrap_or(0));
+        if let Some(bytes_per_second) = config.transfer_bytes_per_second {
+            host.set_transfer_rate(bytes_per_second);
+        }
         let (log_sender, log_events) = mpsc::unbounded_channel();
         // The loop may be gone already when the last events come: then nobody needs them.
         let log = LogThread::start(log, move |event| drop(log_sender.send(event))).map_err(StartError::Start)?;

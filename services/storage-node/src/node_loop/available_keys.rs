@@ -127,7 +127,14 @@ impl NodeLoop {
             Event::StaleRefused => tracing::debug!(?durability, "a late copy of what is gone was turned away"),
             Event::Buried { count } => tracing::debug!(?durability, count, "tombstones were dropped"),
             Event::ViewLearned(view) => self.parts.discovery.directory.learn(view),
-            Event::ArcCopied { high } => tracing::info!(?durability, arc = %high, "available keys: an arc is copied"),
+            Event::ArcCopied { high, keys, verified_with } => {
+                let status = self.parts.host.available.of(durability).copy_status();
+                let (copied, of, bytes) = (status.arcs_copied, status.arcs, status.bytes);
+                tracing::info!(
+                    ?durability, arc = %high, keys, verified_with, arcs_copied = copied, of, bytes,
+                    "available keys: an arc is copied"
+                );
+            }
             Event::Released { keys } => {
                 tracing::info!(?durability, keys, "available keys: others hold them now: dropped");
             }
