@@ -381,7 +381,7 @@ fn killed_while_the_change_begins_anew(rule: Option<Rule>) -> bool {
     let given_up = fleet.view.abandon(fleet.view.pending[0].id).expect("it is under way");
     fleet.publish(leave(&given_up));
     fleet.settle();
-    fleet.complete(Duration::from_secs(120))
+    fleet.complete(Duration::from_secs(30))
 }
 
 #[test]

@@ -59,6 +59,8 @@ impl Collector for StatusMetrics {
         let status = self.0.read();
         let ready = i64::from(status.is_ready());
         let (disk, memory) = (status.available.disk, status.available.memory);
+        let copying = status.available.copying();
+        let copying_arcs = copying.arcs - copying.arcs_copied;
         let gauges = [
             (names::NODE_REGISTERS, "Registers held, deletions included", status.registers as i64),
             (names::NODE_TOMBSTONES, "Deletions that wait to be dropped", status.tombstones as i64),
@@ -72,6 +74,9 @@ impl Collector for StatusMetrics {
             (names::NODE_COPY_ARCS, "Arcs that are still to be copied", status.copying.left() as i64),
             (names::NODE_COPIED_REGISTERS, "Registers copied since the start", status.copying.registers as i64),
             (names::NODE_COPIED_BYTES, "Bytes copied since the start", status.copying.bytes as i64),
+            (names::NODE_AVAILABLE_COPY_ARCS, "Arcs of available keys still to be copied", copying_arcs as i64),
+            (names::NODE_AVAILABLE_COPIED_KEYS, "Available keys copied since the start", copying.keys as i64),
+            (names::NODE_AVAILABLE_COPIED_BYTES, "Bytes of available keys copied", copying.bytes as i64),
             (names::NODE_SCRUBBED_BYTES, "Bytes of the log read again since the start", status.scrub.bytes as i64),
             (names::NODE_SCRUB_PASSES, "Times at which all of the log had been read", status.scrub.passes as i64),
             (names::NODE_DAMAGE_FOUND, "Places where the log was found damaged", status.scrub.damage_found as i64),
