@@ -14,6 +14,9 @@ use wire::node::{LogRecord, LookupBy};
 
 use crate::available_keys::AvailableKeys;
 
+#[cfg(test)]
+mod budget_test;
+
 /// Attempts to join after which the ring's lowest token begins a ring of its own: the fleet has just started, and
 /// there is nobody to be let in by. Rings that meet become one.
 const CREATE_AFTER_TRIES: u32 = 4;
