@@ -49,8 +49,8 @@ pub struct Config {
     pub data_bytes_max: Option<u64>,
     /// The size of the log's segments, in bytes; none for the store's own default.
     pub segment_bytes: Option<u64>,
-    /// How much moves at most while it copies arcs that it is to hold, registers and available keys together, in bytes a
-    /// second; none for the default.
+    /// How much moves at most while it copies arcs that it is to hold, registers and available keys together, in bytes
+    /// a second; none for the default.
     pub transfer_bytes_per_second: Option<u64>,
     /// How much of its log it reads again to see whether the disk has spoiled it, in bytes a second; 0 never.
     pub scrub_bytes_per_second: u64,

@@ -101,8 +101,8 @@ pub enum Theme {
     Wide,
     /// Nodes join and leave while the network is cut, so that the old and the new homes do not hear each other.
     Rift,
-    /// Nodes join and leave and copy slowly, so that they, and those they copy from, are killed in the middle of it, and
-    /// changes are given up and begun anew. No pass is due by itself: nothing may rest on that.
+    /// Nodes join and leave and copy slowly, so that they, and those they copy from, are killed in the middle of it,
+    /// and changes are given up and begun anew. No pass is due by itself: nothing may rest on that.
     Slow,
 }
 
