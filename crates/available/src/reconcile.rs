@@ -414,3 +414,58 @@ impl Pass {
         self.step = Step::Ready;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::DigestKey;
+    use crate::version::{Actor, Dot};
+    use bytes::Bytes;
+    use membership::BucketId;
+    use replication::LogPosition;
+
+    fn put(table: &mut Table, position: u64, counter: u64) {
+        let key = RegisterKey { position: Position(position), bucket: BucketId(1), key: Bytes::from_static(b"k") };
+        let context = crate::version::Context::of(Dot { counter, actor: Actor::default() });
+        table.put(&key, crate::state::State { context, ..Default::default() }, LogPosition(1));
+    }
+
+    /// A pass of somebody who holds nothing, about two arcs; in the end the other one writes this often to the second.
+    fn agreed_after(writes: u64) -> BTreeSet<Position> {
+        let tables = || Table::new(DigestKey::new(b"s"));
+        let (mut mine, mut theirs) = (tables(), tables());
+        (1..200).for_each(|position| put(&mut theirs, position, position));
+        let arcs = [(Position(0), Position(100)), (Position(100), Position(200))];
+        let mut pass = Pass::new((1, 0, Epoch(1)), (&arcs, &[]), &mine);
+        pass.check(arcs.to_vec());
+        let mut left = writes;
+        loop {
+            match pass.next(&mine) {
+                Next::Ask(ranges) => {
+                    if pass.check.rounds > 0 && left > 0 {
+                        left -= 1;
+                        put(&mut theirs, 150, 1_000 + left);
+                    }
+                    let answers = ranges.iter().map(|question| answer(&theirs, 1, question)).collect();
+                    pass.told(pass.question, answers, &mine, false);
+                }
+                Next::Want(wanted) => {
+                    let entries = fetch(&theirs, 1, &wanted);
+                    entries.iter().for_each(|(key, state)| mine.put(key, state.clone(), LogPosition(1)));
+                    let got: Vec<ShortHash> =
+                        entries.iter().filter_map(|(key, _)| Some(mine.get(key)?.digest().short(1))).collect();
+                    pass.had(pass.question, &got, false);
+                }
+                Next::Over => return pass.agreed(),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_pass_says_which_arcs_were_the_same_in_the_end() {
+        let both = BTreeSet::from([Position(100), Position(200)]);
+        assert_eq!(agreed_after(0), both);
+        assert_eq!(agreed_after(1), BTreeSet::from([Position(100)]), "what differs is told, not hidden");
+    }
+}

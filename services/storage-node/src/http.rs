@@ -98,3 +98,34 @@ impl Collector for StatusMetrics {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::{AvailableCopying, Copying};
+
+    #[test]
+    fn metrics_tell_how_far_copies_of_registers_and_available_keys_are() {
+        let mut status = Status::default();
+        status.copying = Copying { arcs: 5, arcs_copied: 2, registers: 7, bytes: 70 };
+        let keys = AvailableCopying { arcs: 5, arcs_copied: 1, arcs_verified: 1, keys: 8, bytes: 80 };
+        (status.available.disk.copying, status.available.memory.copying) = (keys, keys);
+        let json = serde_json::to_value(&status).expect("it is JSON");
+        assert_eq!(json["available"]["memory"]["copying"]["arcs_verified"], 1);
+        let board = Board::default();
+        board.write(status, Vec::new());
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(StatusMetrics(board)));
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).expect("text takes it");
+        for line in [
+            "everring_node_copy_arcs 3",
+            "everring_node_copied_bytes 70",
+            "everring_node_available_copy_arcs 8",
+            "everring_node_available_copied_keys 16",
+            "everring_node_available_copied_bytes 160",
+        ] {
+            assert!(text.lines().any(|told| told == line), "`{line}` is missing in:\n{text}");
+        }
+    }
+}
