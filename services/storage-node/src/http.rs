@@ -106,8 +106,8 @@ mod tests {
 
     #[test]
     fn metrics_tell_how_far_copies_of_registers_and_available_keys_are() {
-        let mut status = Status::default();
-        status.copying = Copying { arcs: 5, arcs_copied: 2, registers: 7, bytes: 70 };
+        let copying = Copying { arcs: 5, arcs_copied: 2, registers: 7, bytes: 70 };
+        let mut status = Status { copying, ..Status::default() };
         let keys = AvailableCopying { arcs: 5, arcs_copied: 1, arcs_verified: 1, keys: 8, bytes: 80 };
         (status.available.disk.copying, status.available.memory.copying) = (keys, keys);
         let json = serde_json::to_value(&status).expect("it is JSON");
