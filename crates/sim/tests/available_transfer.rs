@@ -216,7 +216,7 @@ impl Fleet {
     fn complete(&mut self, at_most: Duration) -> bool {
         let end = self.now + at_most;
         while !self.view.pending.is_empty() && self.now < end {
-            self.wait(Duration::from_millis(10));
+            self.wait(Duration::from_millis(50));
             for node in self.ids() {
                 for change in self.nodes[&node].copied_changes() {
                     if let Ok(next) = self.view.note_copied(change, node)
