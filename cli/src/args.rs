@@ -384,7 +384,8 @@ pub struct StorageNodeArgs {
         default_value_t = storage_node::BYTES_PER_SECOND_DEFAULT
     )]
     pub scrub_bytes_per_second: u64,
-    /// How much it takes in at most while it copies what it is to hold, in bytes a second. Without it: 32 MiB.
+    /// How much moves at most while it copies what it is to hold, ordered and available, in bytes a second. Without it:
+    /// 32 MiB.
     #[arg(
         long,
         env = "EVERRING_TRANSFER_BYTES_PER_SECOND",

@@ -105,6 +105,8 @@ pub(crate) struct NodeLoop {
     /// How far each table of available keys is gone through: on disk, in memory.
     sweeps: [Sweep; 2],
     collected_at: Instant,
+    /// Whether it was said that this node copies.
+    copying: bool,
 }
 
 /// What a node that is told to end is to do first.
@@ -151,6 +153,7 @@ impl NodeLoop {
             ended_due_at: parts.clock.now(),
             sweeps: Default::default(),
             collected_at: parts.clock.now(),
+            copying: false,
             parts,
         };
         let first = node.parts.host.begin(node.parts.clock.now());
@@ -628,7 +631,30 @@ impl NodeLoop {
         self.give_up_absent(now);
         let members = self.parts.host.members();
         let pointers = members.filter_map(|m| Some(Pointers { view: m.view()?, fingers: m.fingers().to_vec() }));
-        self.parts.board.write(self.status(), pointers.collect());
+        let pointers = pointers.collect();
+        let status = self.status();
+        self.log_copying(&status);
+        self.parts.board.write(status, pointers);
+    }
+
+    /// Says when copying begins and when it is over.
+    fn log_copying(&mut self, status: &Status) {
+        let (registers, keys) = (status.copying, status.available.copying());
+        let copies = registers.arcs + keys.arcs > 0;
+        if copies && !self.copying {
+            let (arcs, arcs_of_available_keys) = (registers.arcs, keys.arcs);
+            tracing::info!(arcs, arcs_of_available_keys, "copying: a change makes this node a replica of them");
+        } else if self.copying && !copies {
+            let (bytes, bytes_of_available_keys) = (registers.bytes, keys.bytes);
+            tracing::info!(
+                registers = registers.registers,
+                bytes,
+                available_keys = keys.keys,
+                bytes_of_available_keys,
+                "copying is over: so much since the start"
+            );
+        }
+        self.copying = copies;
     }
 
     fn status(&self) -> Status {

@@ -49,7 +49,8 @@ pub struct Config {
     pub data_bytes_max: Option<u64>,
     /// The size of the log's segments, in bytes; none for the store's own default.
     pub segment_bytes: Option<u64>,
-    /// How much it takes in at most while it copies arcs that it is to hold, in bytes a second; none for the default.
+    /// How much moves at most while it copies arcs that it is to hold, registers and available keys together, in bytes
+    /// a second; none for the default.
     pub transfer_bytes_per_second: Option<u64>,
     /// How much of its log it reads again to see whether the disk has spoiled it, in bytes a second; 0 never.
     pub scrub_bytes_per_second: u64,
@@ -258,7 +259,9 @@ impl Node {
         tokio::spawn(doubt::keep_telling(consul.clone(), id, told_of));
 
         let clock = Clock::start();
-        host.replica.set_transfer_rate(config.transfer_bytes_per_second.unwrap_or(0));
+        if let Some(bytes_per_second) = config.transfer_bytes_per_second {
+            host.set_transfer_rate(bytes_per_second);
+        }
         let (log_sender, log_events) = mpsc::unbounded_channel();
         // The loop may be gone already when the last events come: then nobody needs them.
         let log = LogThread::start(log, move |event| drop(log_sender.send(event))).map_err(StartError::Start)?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use available::{Config, Durability, Effects, Limits, Outbox, Record, Replica, Rule};
 use membership::{NodeId, View};
 use replication::LogPosition;
-use stdx::{Instant, Prng};
+use stdx::{Budget, Instant, Prng};
 
 /// The secret of the simulated cluster.
 const SECRET: &[u8] = b"simulated";
@@ -16,6 +16,8 @@ pub(super) struct Times {
     pub memory_ms: u64,
     /// Whether nothing is written: a restart loses all.
     pub volatile: bool,
+    /// Bytes a second; none for the default.
+    pub copy_rate: Option<u64>,
 }
 
 /// A node.
@@ -79,6 +81,9 @@ impl Node {
         let mut replica = Replica::new(self.id, self.incarnation, view.clone(), SECRET, config, prng.fork());
         if let Some(rule) = self.planted {
             replica = replica.without(rule);
+        }
+        if let Some(rate) = times.copy_rate {
+            replica.set_budget(Budget::new(rate));
         }
         for (at, bytes) in self.log.iter().enumerate() {
             let record = wire::codec::decode_available_record(bytes).expect("the log gives back what was appended");

@@ -410,7 +410,8 @@ impl World {
         let wall_ms = self.wall_ms().saturating_add_signed(self.nodes[node].skew_ms);
         let now = self.now;
         let volatile = self.swarm.theme == Theme::Volatile;
-        let times = Times { pass_every: self.swarm.pass_every, memory_ms: self.swarm.memory_ms, volatile };
+        let Swarm { pass_every, memory_ms, copy_rate, .. } = self.swarm;
+        let times = Times { pass_every, memory_ms, copy_rate, volatile };
         let view = self.view_at_start(node);
         let effects = self.nodes[node].start(now, wall_ms, &view, times, &mut self.prng);
         self.carry_out(node, effects);
