@@ -11,6 +11,7 @@ use store::{
     framed_len,
 };
 
+use crate::clock::Clock;
 use crate::planted::Planted;
 use crate::ring_host::RingHost;
 
@@ -36,6 +37,8 @@ pub(crate) struct SimNode<C: chord::Rules> {
     pub doomed: bool,
     /// Whether it takes damage in the middle of its log for a torn tail: a planted bug.
     cuts_damage: bool,
+    /// What it takes for the time.
+    pub clock: Clock,
     /// The last view that it kept beside its log, which is not synced, and the one before.
     pub kept_views: [View; 2],
 }
@@ -157,6 +160,7 @@ impl<C: chord::Rules> SimNode<C> {
             gone: false,
             doomed: false,
             cuts_damage: planted == Some(Planted::DamageCut),
+            clock: Clock::RIGHT,
             kept_views,
         }
     }

@@ -8,6 +8,7 @@ use membership::{ChangeError, Epoch, Member, NodeId, View, choose_tokens};
 
 use super::node::Node;
 use super::world::{Happening, World};
+use crate::clock::Clock;
 use crate::invariants::Violation;
 
 /// Nodes that a run sets up in all; past it nobody joins any more.
@@ -88,7 +89,7 @@ impl World {
     /// Publishes the view in which a new node enters, and starts it.
     fn set_up(&mut self, id: NodeId, next: Result<View, ChangeError>) {
         let Ok(view) = next else { return self.publish(next) };
-        self.nodes.push(Node::new(id, &view, self.planted, 0));
+        self.nodes.push(Node::new(id, &view, self.planted, Clock::RIGHT));
         self.backlog.push(std::collections::VecDeque::new());
         self.publish(Ok(view));
         let node = self.nodes.len() - 1;

@@ -6,6 +6,7 @@
 mod asks;
 mod changes;
 mod client;
+mod clocks;
 pub mod costs;
 mod network;
 mod node;

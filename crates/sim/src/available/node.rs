@@ -7,6 +7,8 @@ use membership::{NodeId, View};
 use replication::LogPosition;
 use stdx::{Instant, Prng};
 
+use crate::clock::Clock;
+
 /// The secret of the simulated cluster.
 const SECRET: &[u8] = b"simulated";
 /// What a run draws of its nodes' settings.
@@ -33,8 +35,8 @@ pub(super) struct Node {
     pub paused: bool,
     /// When its core is to be told the time.
     pub tick_at: Option<Instant>,
-    /// How far its wall clock is ahead, in milliseconds.
-    pub skew_ms: i64,
+    /// What it takes for the time.
+    pub clock: Clock,
     /// Whether its disk was lost, and it has not got its data back.
     pub emptied: bool,
     /// Whether it has left, or is lost for good.
@@ -44,7 +46,7 @@ pub(super) struct Node {
 }
 
 impl Node {
-    pub fn new(id: NodeId, view: &View, planted: Option<Rule>, skew_ms: i64) -> Node {
+    pub fn new(id: NodeId, view: &View, planted: Option<Rule>, clock: Clock) -> Node {
         Node {
             id,
             planted,
@@ -55,7 +57,7 @@ impl Node {
             syncing: None,
             paused: false,
             tick_at: None,
-            skew_ms,
+            clock,
             emptied: false,
             gone: false,
             kept: view.clone(),

@@ -3,6 +3,8 @@ use std::time::Duration;
 
 use stdx::Prng;
 
+use crate::clock::Timing;
+
 /// The mix of faults and load of one run over available keys, drawn from its seed.
 #[derive(Clone, Debug)]
 pub struct Swarm {
@@ -75,6 +77,8 @@ pub struct Swarm {
     pub renew_one_in: Option<u64>,
     /// What is made denser.
     pub theme: Theme,
+    /// How wrong clocks are, and how uneven disks.
+    pub timing: Timing,
 }
 
 /// What a run is about, beyond what it draws: some harm needs more of one thing than a mix of all has.
@@ -124,6 +128,10 @@ impl Theme {
 
 /// Away so shortly that what was under way to the node before still arrives.
 const DOWNTIME_SHORT: Duration = Duration::from_millis(4);
+
+/// How far wall clocks are off at most where nothing rests on them: twice the time for which requests are remembered in
+/// production.
+const SKEW_FAR_MAX_MS: u64 = 1_200_000;
 
 /// A mean time of at least `least` milliseconds and less than `more` beyond that.
 fn every(prng: &mut Prng, least: u64, more: u64) -> Option<Duration> {
@@ -189,6 +197,7 @@ impl Swarm {
             changes_every: None,
             renew_one_in: None,
             theme: Theme::Plain,
+            timing: Timing::default(),
         }
     }
 
@@ -250,6 +259,17 @@ impl Swarm {
         }
     }
 
+    /// Takes the timing of a seed over. How far wall clocks may be apart is what two promises rest on: that a tombstone
+    /// goes no sooner than the requests which it remembers, and that hints are of late. Where there are neither, they may
+    /// be apart by any length.
+    pub fn take_timing(&mut self, timing: Timing, prng: &mut Prng) {
+        self.timing = timing;
+        if timing.jump_every.is_some() && prng.one_in(4) {
+            self.skew_max = Duration::from_millis(prng.below(SKEW_FAR_MAX_MS));
+            (self.stand_ins, self.delete_one_in) = (false, u64::MAX);
+        }
+    }
+
     fn take_wide(&mut self, prng: &mut Prng) {
         (self.nodes, self.tokens, self.clients) = (8, 1, 8);
         self.keys = [[2, 4, 2, 1], [0; 4]];
@@ -306,6 +326,7 @@ impl fmt::Display for Swarm {
         writeln!(f, "contexts 1 in {}, deletions 1 in {}", self.context_one_in, self.delete_one_in)?;
         writeln!(f, "passes every {:?}, patience {:?}, memory {} ms", self.pass_every, self.patience, self.memory_ms)?;
         writeln!(f, "changes {}, another client 1 in {:?}", every(&self.changes_every), self.renew_one_in)?;
-        writeln!(f, "theme {:?}, thinking up to {:?}, stand-ins {}", self.theme, self.think_max, self.stand_ins)
+        writeln!(f, "theme {:?}, thinking up to {:?}, stand-ins {}", self.theme, self.think_max, self.stand_ins)?;
+        writeln!(f, "{}", self.timing)
     }
 }

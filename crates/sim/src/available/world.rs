@@ -14,6 +14,7 @@ use super::client::{Client, Key};
 use super::network::Network;
 use super::node::{Node, Times};
 use super::swarm::{Swarm, Theme};
+use crate::clock::{Clock, Timing};
 use crate::event_log::EventLog;
 use crate::invariants::Violation;
 use crate::litmus::Running;
@@ -76,6 +77,8 @@ pub(super) enum Happening {
     NoteCopied { node: NodeId, change: Epoch },
     /// A disk fills up, or has room again.
     Fill { node: usize, full: bool },
+    /// Some wall clock is set anew.
+    ClockJump,
 }
 
 /// What a run counts.
@@ -107,6 +110,8 @@ pub struct Counts {
     pub changes: u64,
     /// Keys that were dropped by those who were no homes any more.
     pub released: u64,
+    /// Times at which a wall clock was set anew.
+    pub clock_jumps: u64,
     /// Events simulated.
     pub events: u64,
     /// Virtual time that passed, in milliseconds.
@@ -129,6 +134,7 @@ impl Counts {
         self.refilled += other.refilled;
         self.changes += other.changes;
         self.released += other.released;
+        self.clock_jumps += other.clock_jumps;
         self.events += other.events;
         self.simulated_ms += other.simulated_ms;
     }
@@ -166,6 +172,8 @@ pub(super) struct World {
     pub(super) disks_lost: u64,
     /// Attempts on their way to a node.
     attempts: usize,
+    /// Draws what clocks show.
+    pub(super) clock_prng: Prng,
 }
 
 impl World {
@@ -174,12 +182,16 @@ impl World {
         let mut prng = Prng::from_seed(seed);
         let mut swarm = Swarm::draw(&mut prng);
         swarm.take_theme(Theme::of(seed), &mut Prng::from_seed(!seed));
+        swarm.take_timing(Timing::of(seed, swarm.nodes), &mut Prng::from_seed(!seed).fork());
         if let Some((running, level)) = &litmus {
             swarm.run_litmus(running.test.sessions.len(), usize::from(*level == Level::Eventual));
         }
         let (view, hasher) = formed_view(&swarm, &mut prng);
         let skew_max = swarm.skew_max.as_millis() as u64;
         let skew = |prng: &mut Prng| prng.below(2 * skew_max + 1) as i64 - skew_max as i64;
+        let mut clock_prng = Prng::from_seed(seed).fork();
+        let timing = swarm.timing;
+        let mut drawn_clock = |ahead_ms| Clock::draw(timing, &mut clock_prng).ahead_by(ahead_ms);
         World {
             log: EventLog::new(keep_log),
             counts: Counts::default(),
@@ -190,7 +202,9 @@ impl World {
             ring: view.ring(),
             ring_before: view.ring(),
             planted,
-            nodes: (1..=swarm.nodes).map(|id| Node::new(NodeId(id as u64), &view, planted, skew(&mut prng))).collect(),
+            nodes: (1..=swarm.nodes)
+                .map(|id| Node::new(NodeId(id as u64), &view, planted, drawn_clock(skew(&mut prng))))
+                .collect(),
             backlog: vec![VecDeque::new(); swarm.nodes],
             clients: (0..swarm.clients).map(|at| Client::new(at as u64, skew(&mut prng))).collect(),
             keys: keys(&swarm, &hasher),
@@ -206,6 +220,7 @@ impl World {
             calm: true,
             disks_lost: 0,
             attempts: 0,
+            clock_prng,
             prng,
             swarm,
         }
@@ -253,6 +268,7 @@ impl World {
         self.plan_fault(self.swarm.lose_disk_every, |_| Happening::LoseDisk);
         self.plan_fault(self.swarm.changes_every, |_| Happening::Change);
         self.plan_fault(self.swarm.fill_every, |world| Happening::Fill { node: world.any_node(), full: true });
+        self.plan_jump();
     }
 
     pub(super) fn plan_fault(&mut self, every: Option<Duration>, what: impl Fn(&mut World) -> Happening) {
@@ -338,6 +354,7 @@ impl World {
             Happening::KeepHouse { node } => self.keep_house(node),
             Happening::NoteCopied { node, change } => self.note_copied(node, change),
             Happening::Fill { node, full } => self.fill(node, full),
+            Happening::ClockJump => self.jump(),
         }
     }
 
@@ -407,8 +424,7 @@ impl World {
             return;
         }
         self.log.push(self.now, format_args!("start node {}", node + 1));
-        let wall_ms = self.wall_ms().saturating_add_signed(self.nodes[node].skew_ms);
-        let now = self.now;
+        let (now, wall_ms) = (self.now_at(node), self.wall_ms_of(node));
         let volatile = self.swarm.theme == Theme::Volatile;
         let times = Times { pass_every: self.swarm.pass_every, memory_ms: self.swarm.memory_ms, volatile };
         let view = self.view_at_start(node);
@@ -548,6 +564,7 @@ impl World {
     fn settle(&mut self) {
         self.calm = true;
         self.network.settle();
+        self.settle_clocks();
         self.log.push(self.now, format_args!("faults stop"));
         for node in 0..self.nodes.len() {
             self.at(Duration::from_millis(1), Happening::Start { node });
@@ -576,7 +593,7 @@ impl World {
         if self.nodes[node].tick_at.is_some_and(|planned| planned <= self.now) {
             self.nodes[node].tick_at = None;
         }
-        let wall_ms = self.wall_ms().saturating_add_signed(self.nodes[node].skew_ms);
+        let wall_ms = self.wall_ms_of(node);
         self.feed(node, Input::Tick { wall_ms });
     }
 
@@ -600,7 +617,7 @@ impl World {
     }
 
     pub(super) fn feed(&mut self, node: usize, input: Input) {
-        let now = self.now;
+        let now = self.now_at(node);
         let Some(replica) = self.nodes[node].running.as_mut() else { return };
         let mut out = available::Outbox::default();
         replica.handle(now, input, &mut out);
@@ -613,7 +630,7 @@ impl World {
         let incarnation = self.nodes[node].incarnation;
         self.nodes[node].append(&effects.persist);
         if self.nodes[node].begin_sync() {
-            let wait = Duration::from_nanos(50_000 + self.prng.below(self.swarm.sync_max.as_nanos() as u64));
+            let wait = self.sync_length(node);
             self.at(wait, Happening::Synced { node, incarnation });
         }
         for envelope in effects.send {
@@ -649,7 +666,7 @@ impl World {
         }
         self.note_view_of(node);
         let next = self.nodes[node].running.as_ref().and_then(Replica::next_timeout);
-        if let Some(at) = next
+        if let Some(at) = next.map(|due| self.nodes[node].clock.when(due))
             && self.nodes[node].tick_at.is_none_or(|planned| at < planned)
         {
             self.order += 1;

@@ -37,7 +37,7 @@ impl<C: chord::Rules> World<C> {
             self.nodes[node].doomed = true;
             self.nodes[node].disk.crash_after(self.prng.below(8));
         }
-        let (now, ring) = (self.now, self.swarm.ring);
+        let (now, ring) = (self.now_at(node), self.swarm.ring);
         let config = (self.swarm.segment_bytes, ring);
         let Some(view) = self.view_at_start(node) else { return };
         let started = self.nodes[node].start(now, &view, config, &mut self.prng);
@@ -90,7 +90,7 @@ impl<C: chord::Rules> World<C> {
     }
 
     fn enter_ring(&mut self, node: usize) {
-        let (now, seeds) = (self.now, self.everyone());
+        let (now, seeds) = (self.now_at(node), self.everyone());
         let Some(running) = self.nodes[node].running.as_mut() else { return };
         let effects = running.ring.enter(now, &seeds, &mut self.prng);
         self.carry_out_ring(node, effects);
@@ -130,7 +130,7 @@ impl<C: chord::Rules> World<C> {
             Payload::Chord(envelope) => {
                 self.log.push(self.now, format_args!("{}", RingWords(&envelope)));
                 self.watch.arrived(&envelope);
-                let now = self.now;
+                let now = self.now_at(to);
                 let Some(running) = self.nodes[to].running.as_mut() else { return };
                 let effects = running.ring.message(now, envelope);
                 self.carry_out_ring(to, effects);
@@ -143,10 +143,10 @@ impl<C: chord::Rules> World<C> {
         if self.set_aside_own(node, incarnation, Happening::Tick { node, incarnation }) {
             return;
         }
-        let now = self.now;
+        let (time, now) = (self.now, self.now_at(node));
         let Some(running) = self.nodes[node].running.as_mut() else { return };
         // One that an earlier timer took the place of is nothing any more.
-        if running.tick_at.is_none_or(|at| at > now) {
+        if running.tick_at.is_none_or(|at| at > time) {
             return;
         }
         // While its cores are being told, none of what they want meanwhile is another tick at this moment.
@@ -156,7 +156,7 @@ impl<C: chord::Rules> World<C> {
         if running.ring.next_timeout().is_some_and(due) {
             let effects = running.ring.tick(now);
             if self.watch.gives_up(now, &self.nodes[node].tokens) {
-                self.log.push(now, format_args!("ring: node {} takes a living one for dead", node + 1));
+                self.log.push(time, format_args!("ring: node {} takes a living one for dead", node + 1));
             }
             self.carry_out_ring(node, effects);
         }
@@ -170,7 +170,7 @@ impl<C: chord::Rules> World<C> {
         if self.set_aside_own(node, incarnation, Happening::Seeds { node, incarnation }) {
             return;
         }
-        let (now, seeds) = (self.now, self.everyone());
+        let (now, seeds) = (self.now_at(node), self.everyone());
         let Some(running) = self.nodes[node].running.as_mut() else { return };
         let effects = running.ring.seeds(now, &seeds);
         self.carry_out_ring(node, effects);
@@ -185,11 +185,11 @@ impl<C: chord::Rules> World<C> {
         if self.set_aside(node, || Happening::PeerLost { node, lost, incarnation }) {
             return;
         }
-        let (now, id) = (self.now, self.nodes[lost].id);
-        self.log.push(now, format_args!("node {} lost node {}", node + 1, lost + 1));
+        let (time, now, id) = (self.now, self.now_at(node), self.nodes[lost].id);
+        self.log.push(time, format_args!("node {} lost node {}", node + 1, lost + 1));
         self.handle(node, Input::PeerLost(id));
         if self.watch.told_lost(&self.nodes[node].tokens, id) {
-            self.log.push(now, format_args!("ring: node {} lost a living one", node + 1));
+            self.log.push(time, format_args!("ring: node {} lost a living one", node + 1));
         }
         let Some(running) = self.nodes[node].running.as_mut() else { return };
         let effects = running.ring.lost(now, id);
@@ -293,7 +293,7 @@ impl<C: chord::Rules> World<C> {
     }
 
     pub(super) fn handle(&mut self, node: usize, input: Input) {
-        let now = self.now;
+        let now = self.now_at(node);
         let acting = self.nodes[node].acting_epoch();
         let effects = self.nodes[node].handle(now, input);
         if self.nodes[node].acting_epoch() != acting {
@@ -323,16 +323,16 @@ impl<C: chord::Rules> World<C> {
     }
 
     pub(super) fn carry_out_ring(&mut self, node: usize, effects: RingEffects) {
-        let now = self.now;
+        let (time, now) = (self.now, self.now_at(node));
         for envelope in effects.send {
             self.watch.sent(now, &envelope);
             self.send(node, envelope.to.node, Payload::Chord(envelope));
         }
         for position in &effects.created {
-            self.log.push(now, format_args!("ring {position} begins a ring"));
+            self.log.push(time, format_args!("ring {position} begins a ring"));
         }
         if self.watch.created(&effects.created) {
-            self.log.push(now, format_args!("ring: it is a second one"));
+            self.log.push(time, format_args!("ring: it is a second one"));
         }
         let Some(running) = self.nodes[node].running.as_ref() else { return };
         let checked = self.watch.touched(running.ring.members());
@@ -395,7 +395,7 @@ impl<C: chord::Rules> World<C> {
         let look = (running.full || running.log.is_full()) && !running.looking;
         running.looking |= look;
         if sync {
-            let length = Duration::from_nanos(50_000 + self.prng.below(self.swarm.sync_max.as_nanos() as u64));
+            let length = self.sync_length(node);
             self.at(length, Happening::Synced { node, incarnation });
         }
         if look {
@@ -404,9 +404,10 @@ impl<C: chord::Rules> World<C> {
     }
 
     fn arm(&mut self, node: usize) {
-        let Some(running) = self.nodes[node].running.as_mut() else { return };
+        let Some(running) = self.nodes[node].running.as_ref() else { return };
         let due = [running.replica.next_timeout(), running.ring.next_timeout()].into_iter().flatten().min();
-        let Some(due) = due else { return };
+        let Some(due) = due.map(|due| self.nodes[node].clock.when(due)) else { return };
+        let Some(running) = self.nodes[node].running.as_mut() else { return };
         if running.tick_at.is_some_and(|at| at <= due) {
             return;
         }
