@@ -31,6 +31,7 @@ pub mod litmus;
 pub mod model;
 mod network;
 mod node;
+mod node_log;
 mod planted;
 mod recorder;
 mod ring_host;

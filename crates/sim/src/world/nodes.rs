@@ -12,7 +12,8 @@ use super::clients::{decoded, encoded};
 use super::{Happening, World};
 use crate::invariants::Violation;
 use crate::network::Place;
-use crate::node::{DiskFailed, Durable, StartFailed, TakenBack};
+use crate::node::{Durable, TakenBack};
+use crate::node_log::{DiskFailed, StartFailed};
 use crate::planted::Planted;
 use crate::ring_host::RingEffects;
 use crate::words::{RingWords, Words};
@@ -207,11 +208,11 @@ impl<C: chord::Rules> World<C> {
             return;
         }
         let Some(running) = self.nodes[node].running.as_mut() else { return };
-        running.syncing = false;
-        let dropping = running.dropping.is_some();
-        let Ok(through) = running.flush() else { return self.disk_failed(node) };
+        running.log.syncing = false;
+        let dropping = running.log.dropping.is_some();
+        let Ok(through) = running.log.flush() else { return self.disk_failed(node) };
         self.counts.syncs += 1;
-        self.counts.segments_cleaned += u64::from(dropping && running.dropping.is_none());
+        self.counts.segments_cleaned += u64::from(dropping && running.log.dropping.is_none());
         let mut durable = Vec::new();
         while running.unsynced.front().is_some_and(|(position, ..)| position.0 <= through) {
             durable.extend(running.unsynced.pop_front());
@@ -228,8 +229,8 @@ impl<C: chord::Rules> World<C> {
             return;
         }
         let Some(running) = self.nodes[node].running.as_mut() else { return };
-        running.looking = false;
-        let Ok(change) = running.look_for_room() else { return self.disk_failed(node) };
+        running.log.looking = false;
+        let Ok(change) = running.log.look_for_room() else { return self.disk_failed(node) };
         if let Some(full) = change {
             self.counts.disks_full += u64::from(full);
             self.log.push(self.now, format_args!("node {} full: {full}", node + 1));
@@ -378,8 +379,7 @@ impl<C: chord::Rules> World<C> {
             }
         }
         let Some(running) = self.nodes[node].running.as_mut() else { return };
-        running.log_end = records.last().map_or(running.log_end, |(position, _)| position.0);
-        running.waiting.extend(records);
+        running.log.persist(records);
         self.drive_log(node, Duration::from_micros(200));
     }
 
@@ -390,10 +390,7 @@ impl<C: chord::Rules> World<C> {
         if running.commit().is_err() {
             return self.disk_failed(node);
         }
-        let sync = running.log.last_sequence() > running.log.durable() && !running.syncing;
-        running.syncing |= sync;
-        let look = (running.full || running.log.is_full()) && !running.looking;
-        running.looking |= look;
+        let (sync, look) = (running.log.begin_sync(), running.log.begin_look());
         if sync {
             let length = self.sync_length(node);
             self.at(length, Happening::Synced { node, incarnation });
