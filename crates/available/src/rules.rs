@@ -60,10 +60,12 @@ pub enum Rule {
     ChangedSkipped,
     /// Who is a home no more hands on what it holds before it drops it.
     DroppedUnhanded,
+    /// What a damaged part of the log held is written again before that part is given up.
+    DamageDropped,
 }
 
 impl Rule {
-    const NAMES: [(Rule, &'static str); 26] = [
+    const NAMES: [(Rule, &'static str); 27] = [
         (Rule::DotReused, "dot-reused"),
         (Rule::SiblingDropped, "sibling-dropped"),
         (Rule::MergeByArrival, "merge-by-arrival"),
@@ -90,6 +92,7 @@ impl Rule {
         (Rule::DroppedBeforeSwitch, "dropped-before-switch"),
         (Rule::ChangedSkipped, "changed-skipped"),
         (Rule::DroppedUnhanded, "dropped-unhanded"),
+        (Rule::DamageDropped, "available-damage-dropped"),
     ];
 
     /// Rules that the argument needs, and whose breaking a thousand simulated schedules of the present mixes did not

@@ -1,4 +1,4 @@
-//! The fleet of available keys: crate `available`'s core, the real encoding, and disks that keep what was synced, under
+//! The fleet of available keys: crate `available`'s core, the real encoding, and the real log over simulated disks, under
 //! the faults that [`Swarm`] draws. Clients are sessions at level causal or eventual; what they were told is judged by
 //! the checkers, which know nothing of the core, and when faults have stopped replicas must become equal, hints must be
 //! taken, and tombstones must go away.
@@ -8,6 +8,7 @@ mod changes;
 mod client;
 mod clocks;
 pub mod costs;
+mod disks;
 mod network;
 mod node;
 pub mod reconcile;
