@@ -54,6 +54,13 @@ fn each_planted_bug_is_found() {
     assert!(missed.is_empty(), "not found in {SEEDS_MAX} seeds: {missed:?}");
 }
 
+/// What takes more than a thousand seeds to be seen is seen in the one that once found it.
+#[test]
+fn a_retry_that_is_told_of_what_is_not_settled_is_found() {
+    let found = run(2212, Some(Rule::AttemptUnsettled), false).violation;
+    assert_eq!(found.map(|found| found.invariant), Some("causal"));
+}
+
 /// Each of these broke something once, and says what.
 #[test]
 fn what_was_found_stays_mended() {
@@ -78,6 +85,7 @@ fn what_was_found_stays_mended() {
         (1347, "two new homes, both still empty, found each other equal, and one took the other's old stamps for gone"),
         (4568, "a new home compared with one that had lost its memory, and took what that had stamped before for gone"),
         (6168, "the same"),
+        (2212, "a retry was told of what its other attempt had just done at one home alone"),
     ];
     for (seed, once) in found {
         assert_eq!(run(seed, None, false).violation.map(|found| found.to_string()), None, "seed {seed}: {once}");
