@@ -101,10 +101,11 @@ impl Rule {
     /// Rules that the argument needs, and whose breaking a thousand simulated schedules of the present mixes did not
     /// show to do harm. They can be broken by name; nobody may count them among what the checks are known to find.
     ///
-    /// One of them is seen in seed 2212, as a test holds on to. As far as can be seen, three have a second guard: who has not copied is outvoted by those in charge; who
+    /// As far as can be seen, three of them have a second guard: who has not copied is outvoted by those in charge; who
     /// acts on an old view does not answer what comes from a newer one, but lets it wait; and while a node is silent,
-    /// nobody knows which hints it keeps, and nothing is buried. The last takes a longer chain of writes by sessions
-    /// that saw nothing else than any mix has often.
+    /// nobody knows which hints it keeps, and nothing is buried. The fourth takes a longer chain of writes by sessions
+    /// that saw nothing else than any mix has often; the fifth, two attempts at one home that is cut off from the
+    /// others in between: seed 2212 has it, and a test holds on to that.
     const UNSEEN: [Rule; 5] = [
         Rule::CountedBeforeCopy,
         Rule::CopiedFromOldView,

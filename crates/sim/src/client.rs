@@ -250,7 +250,9 @@ impl Client {
             }
             None => {
                 let owner = Bytes::from(self.process.to_string());
-                let (ttl_ms, wait_ms) = (2 + prng.below(60), if prng.one_in(2) { prng.below(100) } else { 0 });
+                // What it relies on is a part of what it asks for.
+                let ttl_ms = self.allowance_ms + 1 + prng.below(60);
+                let wait_ms = if prng.one_in(2) { prng.below(100) } else { 0 };
                 let acquire = Change::Lock(LockCall::Acquire { owner, ttl_ms, wait_ms });
                 (write(lock, acquire, None), "acquire", Value::Null)
             }

@@ -325,7 +325,7 @@ impl fmt::Display for Summary {
         let moved = self.counts.tokens_moved;
         writeln!(f, "{changes_begun} changes of membership, {changes_done} ended, {moved} tokens moved")?;
         writeln!(f, "{arcs_copied} arcs copied, {arcs_confirmed} confirmed, {released} registers dropped")?;
-        writeln!(f, "{} tombstones collected", self.counts.collected)?;
+        writeln!(f, "{} tombstones collected, {} clocks set", self.counts.collected, self.counts.clock_jumps)?;
         self.write_speed(f)
     }
 }

@@ -127,7 +127,7 @@ const APART_MAX_MS: u64 = 540_000;
 /// The same where clocks go fast, and so requests are under way for long by them.
 const APART_FAST_MAX_MS: u64 = 120_000;
 /// The same where a lease is to be worth something.
-const APART_LEASES_MAX_MS: u64 = 5;
+const APART_LEASES_MAX_MS: u64 = 20;
 
 /// Away so shortly that what was under way to the node before still arrives.
 const DOWNTIME_SHORT: Duration = Duration::from_millis(4);
