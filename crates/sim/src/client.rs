@@ -349,8 +349,8 @@ impl Client {
 
 /// What a lock's history says of an effect; none where the client was refused.
 ///
-/// The lease began no earlier than the call did; but clocks that are apart see it up to `allowance_ms` shorter, two right
-/// ones of whole milliseconds up to one.
+/// The lease began no earlier than the call did; but clocks that are apart see it up to `allowance_ms` shorter, two
+/// right ones of whole milliseconds up to one.
 pub(crate) fn lock_output(input: &Value, write: &Write, effect: Effect, allowance_ms: u64) -> Option<Value> {
     match (&write.change, effect) {
         (Change::Lock(LockCall::Acquire { ttl_ms, .. }), Effect::Granted { fence, .. }) => {

@@ -83,8 +83,8 @@ pub struct Timing {
     pub slow_disk: Option<(usize, u32)>,
 }
 
-/// Tells which seeds have a timing of their own from which have none. Any number would do; with this one, the seeds that
-/// once found something go on without, as the schedules that they were.
+/// Tells which seeds have a timing of their own from which have none. Any number would do; with this one, the seeds
+/// that once found something go on without, as the schedules that they were.
 const TIMING_SALT: u64 = 152_451_576 << 20;
 
 impl Timing {

@@ -243,7 +243,7 @@ impl<C: chord::Rules> Running<C> {
     /// Writes what is current of the oldest segment to the log again, if that pays and there is room for it.
     pub fn clean(&mut self, segment_bytes: u64) -> Result<Option<Effects>, DiskFailed> {
         let live = self.replica.live_bytes() as u64;
-        let Some(oldest) = self.log.to_clean(live, segment_bytes)? else { return Ok(None) };
+        let Some(oldest) = self.log.due_for_cleaning(live, segment_bytes)? else { return Ok(None) };
         // As the disk has it, or from memory where the disk has spoiled it.
         let records = match self.log.records_of(oldest)? {
             Some(records) => records.into_iter().map(|(_, record)| record).collect(),

@@ -63,6 +63,9 @@ impl From<OpenError> for StartFailed {
     }
 }
 
+/// A log, if it opened, and the records that could be read of it, oldest first.
+pub(crate) type Opened<R> = (Result<NodeLog<R>, OpenError>, Vec<(u64, R)>);
+
 /// A node's log, with what is on its way to it.
 #[derive(Debug)]
 pub(crate) struct NodeLog<R> {
@@ -97,7 +100,7 @@ impl<R> DerefMut for NodeLog<R> {
 
 impl<R: Logged> NodeLog<R> {
     /// Opens a disk's log, and gives back what it restored up to where it could be read.
-    pub fn open(disk: &SimDisk, config: LogConfig) -> (Result<NodeLog<R>, OpenError>, Vec<(u64, R)>) {
+    pub fn open(disk: &SimDisk, config: LogConfig) -> Opened<R> {
         let mut restored = Vec::new();
         let log = Log::open(disk.clone(), config, &mut |sequence, body| restored.push((sequence, R::decode(body))));
         let log = log.map(|log| NodeLog {
@@ -179,7 +182,7 @@ impl<R: Logged> NodeLog<R> {
     ///
     /// As in production, but that production only begins when the log has grown by 64 MiB. A damaged log is always
     /// worth it: what cannot be read of it is in memory.
-    pub fn to_clean(&mut self, live: u64, segment_bytes: u64) -> Result<Option<SegmentInfo>, DiskFailed> {
+    pub fn due_for_cleaning(&mut self, live: u64, segment_bytes: u64) -> Result<Option<SegmentInfo>, DiskFailed> {
         let active = self.log.segments().last();
         if active.is_some_and(|active| self.log.is_damaged(active.id)) {
             self.log.seal().map_err(|_| DiskFailed)?;

@@ -126,7 +126,7 @@ const WALL_SPEED: u64 = 250;
 const APART_MAX_MS: u64 = 540_000;
 /// The same where clocks go fast, and so requests are under way for long by them.
 const APART_FAST_MAX_MS: u64 = 120_000;
-/// The same where a lease is to be worth something.
+/// How far wall clocks are off at most where a lease is to be worth something.
 const APART_LEASES_MAX_MS: u64 = 20;
 
 /// Away so shortly that what was under way to the node before still arrives.
@@ -254,6 +254,11 @@ impl Swarm {
     /// clients allow for, everything else on requests being over before they are forgotten.
     pub(crate) fn take_timing(&mut self, timing: Timing, prng: &mut Prng) {
         self.timing = timing;
+        if timing != Timing::default() && self.locks > 0 {
+            // Whoever judges locks searches, and what stopped nodes leave unknown as well is more than can be searched
+            // through. Runs whose clocks are right have locks and pauses.
+            self.pause_every = None;
+        }
         if timing.jump_every.is_none() {
             return;
         }

@@ -134,6 +134,23 @@ impl World {
         }
     }
 
+    pub(super) fn crash_as(&mut self, node: usize, end: End) {
+        self.log.push(self.now, format_args!("crash node {}: {end:?}", node + 1));
+        let away = self.downtime();
+        self.stop(node, end);
+        self.at(away, Happening::Start { node });
+    }
+
+    pub(super) fn downtime(&mut self) -> Duration {
+        Duration::from_nanos(1_000_000 + self.prng.below(self.swarm.downtime_max.as_nanos() as u64))
+    }
+
+    pub(super) fn lose_power(&mut self, node: usize) {
+        if !self.calm && self.nodes[node].running.is_some() {
+            self.crash_as(node, End::PowerLost);
+        }
+    }
+
     /// The disk failed under a node: its process ends, and perhaps with the power everything unsynced.
     pub(super) fn disk_failed(&mut self, node: usize) {
         self.log.push(self.now, format_args!("disk of node {} fails", node + 1));

@@ -173,7 +173,7 @@ impl Node {
     pub fn clean(&mut self, segment_bytes: u64) -> Result<Option<Effects>, DiskFailed> {
         let (Some(replica), Some(log)) = (self.running.as_mut(), self.log.as_mut()) else { return Ok(None) };
         let live = replica.live_bytes() as u64;
-        let Some(oldest) = log.to_clean(live, segment_bytes)? else { return Ok(None) };
+        let Some(oldest) = log.due_for_cleaning(live, segment_bytes)? else { return Ok(None) };
         // As the disk has it, or from memory where the disk has spoiled it.
         let records: Vec<(LogPosition, LogRecord)> = match log.records_of(oldest)? {
             Some(records) => records,

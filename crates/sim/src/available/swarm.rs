@@ -314,8 +314,8 @@ impl Swarm {
     }
 
     /// Takes the timing of a seed over. How far wall clocks may be apart is what two promises rest on: that a tombstone
-    /// goes no sooner than the requests which it remembers, and that hints are of late. Where there are neither, they may
-    /// be apart by any length.
+    /// goes no sooner than the requests which it remembers, and that hints are of late. Where there are neither, they
+    /// may be apart by any length.
     pub fn take_timing(&mut self, timing: Timing, prng: &mut Prng) {
         self.timing = timing;
         if timing.jump_every.is_some() && prng.one_in(4) {
