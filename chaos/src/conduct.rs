@@ -3,18 +3,23 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use client::gateway::{Action, Answer, Condition, Failure, GatewayClient, Reply, Request, Seen, request_id, siblings};
+use client::gateway::{
+    Action, Answer, Condition, Failure, GatewayClient, Reply, Request, Seen, elements, request_id, siblings,
+};
 use stdx::TraceContext;
 use telemetry::{KeyValue, SpanKind, names, spans};
 use wire::http::Level;
 
 use crate::acknowledged::Held;
+use crate::history_file::Values;
 use crate::operation::Kind;
 use crate::recorder::{Details, Finding, Question, Recorder};
 use crate::workload::Ask;
 
 /// The bucket that the verifier and the replay use.
 pub const BUCKET: &str = "records";
+/// The bucket of what is asked below level sequential: one of those that always exist.
+pub const AVAILABLE: &str = "sessions";
 
 /// How a value stands in the history: as it is, or by a digest where it is large.
 pub trait Shown: Send + Sync {
@@ -49,15 +54,28 @@ pub struct Conduct<'a> {
 pub struct Place<'a> {
     /// The bucket.
     pub bucket: &'a str,
-    /// The level.
+    /// What its values are.
+    pub values: Values,
+    /// The level that the history holds the request to.
     pub level: Level,
+    /// The level that is asked for, the same or a stronger one.
+    pub asked: Level,
     /// The session's token.
     pub token: Option<&'a str>,
 }
 
-impl Place<'_> {
+impl<'a> Place<'a> {
     /// Strict requests, each by itself.
-    pub const STRICT: Place<'static> = Place { bucket: BUCKET, level: Level::Strict, token: None };
+    pub const STRICT: Place<'static> = Place::of(Level::Strict, None);
+
+    /// Requests on registers at a level, in the bucket that keeps it.
+    pub const fn of(level: Level, token: Option<&'a str>) -> Place<'a> {
+        let bucket = match level {
+            Level::Strict | Level::Sequential => BUCKET,
+            Level::Causal | Level::Eventual => AVAILABLE,
+        };
+        Place { bucket, values: Values::Registers, level, asked: level, token }
+    }
 
     /// How the history names a key.
     fn key(&self, key: &str) -> String {
@@ -92,16 +110,17 @@ impl Shown for Plain {
 /// Sends one request and records it.
 pub async fn conduct(recorder: &Recorder, client: &GatewayClient, shown: &dyn Shown, what: Conduct<'_>) -> Conducted {
     let (kind, old, new, action, condition) = parts(what.ask, what.body);
-    let Place { bucket, level, token } = what.place;
+    let Place { bucket, values, level, asked, token } = what.place;
     let (fence, deadline) = (what.fence, what.deadline);
     let mut request = Request { condition, fence, deadline, ..Request::new(bucket, what.key, action) };
-    request.level = (level != Level::Strict).then_some(level);
+    request.level = named(asked, *what.ask == Ask::Read);
     request.token = token.map(str::to_owned);
     let span = begin_span(&mut request, what.process);
     let trace_id = telemetry::context::trace_id_hex(request.context);
     let asked = recorder.ask(Question {
         process: what.process,
         kind,
+        values,
         level,
         key: what.place.key(what.key),
         old,
@@ -113,9 +132,13 @@ pub async fn conduct(recorder: &Recorder, client: &GatewayClient, shown: &dyn Sh
     let reply = client.send(&request).await;
     let latency = sent.elapsed();
     end_span(span, &reply, recorder);
-    let finding = match level {
-        Level::Strict | Level::Sequential => finding_of(kind, &reply, |answer| shown.shown(what.key, &answer.body)),
-        Level::Causal | Level::Eventual => side_by_side(kind, &reply),
+    let finding = match (values, level) {
+        (Values::Registers, Level::Strict | Level::Sequential) => {
+            finding_of(kind, &reply, |answer| shown.shown(what.key, &answer.body))
+        }
+        (Values::Registers, Level::Causal | Level::Eventual) => merged(kind, &reply, side_by_side),
+        (Values::Sets, _) => merged(kind, &reply, set),
+        (Values::Counters, _) => merged(kind, &reply, counter),
     };
     let token = match &reply {
         Reply::Ok(answer) => answer.token.clone(),
@@ -132,6 +155,16 @@ pub async fn conduct(recorder: &Recorder, client: &GatewayClient, shown: &dyn Sh
     };
     let process = recorder.answer(asked, &finding, details);
     Conducted { finding, etag, process, trace_id, token, latency, body_bytes }
+}
+
+/// What `?consistency=` says: nothing where there is but one level.
+pub(crate) fn named(level: Level, is_read: bool) -> Option<Level> {
+    let is_offered = match level {
+        Level::Strict => false,
+        Level::Sequential => is_read,
+        Level::Causal | Level::Eventual => true,
+    };
+    is_offered.then_some(level)
 }
 
 /// Begins the span of a request, and has the request carry it.
@@ -186,6 +219,11 @@ fn parts(ask: &Ask, body: Option<Bytes>) -> (Kind, Held, Held, Action, Condition
             (Kind::Cas, old.clone(), Some(new.clone()), put(new), condition)
         }
         Ask::Delete => (Kind::Delete, None, None, Action::Delete, Condition::Always),
+        Ask::Insert(element) => {
+            let insert = Action::Insert(Bytes::from(element.clone()));
+            (Kind::Add, None, Some(element.clone()), insert, Condition::Always)
+        }
+        Ask::Add(by) => (Kind::Add, None, Some(by.to_string()), Action::Add(*by), Condition::Always),
     }
 }
 
@@ -203,23 +241,56 @@ fn finding_of(kind: Kind, reply: &Reply, shown: impl Fn(&Answer) -> String) -> F
     }
 }
 
-/// What a request on a key found whose values stay side by side.
-fn side_by_side(kind: Kind, reply: &Reply) -> Finding {
-    let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
+/// What a request on a key of an available bucket found; `shown` tells what a body means. An answer that cannot be read
+/// has shown nothing; the count of failures has it.
+fn merged(kind: Kind, reply: &Reply, shown: impl Fn(&Answer) -> Option<Finding>) -> Finding {
     match reply {
         Reply::Failed(_) => Finding::Failed,
         Reply::Unknown(_) => Finding::Unknown,
-        Reply::Ok(answer) => match (kind, answer.seen) {
-            (Kind::Read, Seen::Found) => Finding::Shown(vec![text(&answer.body)]),
-            (Kind::Read, Seen::Siblings) => match siblings(&answer.body) {
-                Ok(siblings) => Finding::Shown(siblings.iter().map(|one| text(&one.value)).collect()),
-                // An answer that cannot be read has shown nothing; the count of failures has it.
-                Err(_) => Finding::Failed,
-            },
-            (Kind::Read, _) => Finding::Shown(Vec::new()),
-            (_, _) => Finding::Applied,
-        },
+        Reply::Ok(answer) if kind == Kind::Read => shown(answer).unwrap_or(Finding::Failed),
+        Reply::Ok(_) => Finding::Applied,
     }
+}
+
+fn text(bytes: &Bytes) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Values that stay side by side.
+fn side_by_side(answer: &Answer) -> Option<Finding> {
+    Some(Finding::Shown(match answer.seen {
+        Seen::Found => vec![text(&answer.body)],
+        Seen::Siblings => siblings(&answer.body).ok()?.iter().map(|one| text(&one.value)).collect(),
+        _ => Vec::new(),
+    }))
+}
+
+/// What two answers to a read have in common if they show the same.
+pub(crate) fn identity(values: Values, answer: Answer) -> (Option<String>, Option<Finding>) {
+    match values {
+        // Siblings have no order that all replicas share, but their ETag names what they are.
+        Values::Registers => (answer.etag, None),
+        Values::Sets => (None, set(&answer)),
+        Values::Counters => (None, counter(&answer)),
+    }
+}
+
+/// The elements of a set, in an order that does not depend on who answers.
+fn set(answer: &Answer) -> Option<Finding> {
+    let mut shown: Vec<String> = match answer.seen {
+        Seen::Found => elements(&answer.body).ok()?.iter().map(text).collect(),
+        _ => Vec::new(),
+    };
+    shown.sort();
+    Some(Finding::Shown(shown))
+}
+
+/// The number of a counter.
+fn counter(answer: &Answer) -> Option<Finding> {
+    Some(Finding::Number(match answer.seen {
+        Seen::Found => text(&answer.body).parse().ok()?,
+        _ => 0,
+    }))
 }
 
 fn describe(span: &mut spans::LiveSpan, reply: &Reply) {

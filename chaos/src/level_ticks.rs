@@ -1,4 +1,4 @@
-//! Loops that write and read at the levels below sequential, a key each: the measure of their downtime.
+//! Loops that write and read at the levels below strict, a key each: the measure of their downtime.
 //!
 //! They are paced, unlike those of [`crate::tick`]: a few requests in each window tell whether it was down, and the
 //! machine that runs fleet and verifier together has other things to do. They ask in no trace and outside the history.
@@ -11,7 +11,7 @@ use bytes::Bytes;
 use client::gateway::{Action, GatewayClient, Reply};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use wire::http::Level;
 
 use crate::downtime::Downtime;
@@ -20,8 +20,9 @@ use crate::recorder::Recorder;
 
 /// Loops of each level.
 const LOOPS: usize = 5;
-/// How often each of them writes and reads: some eight times in a window, all together.
-const EVERY: Duration = Duration::from_millis(60);
+/// How often each of them writes and reads: some seven times in a window, all together. They begin one after the other,
+/// so that no window depends on the delay of a single moment.
+const EVERY: Duration = Duration::from_millis(75);
 
 /// What the loops of one level have seen.
 #[derive(Clone, Debug, Default)]
@@ -48,6 +49,13 @@ impl LevelTicks {
         self.lock().clone()
     }
 
+    /// The longest time without a success of a kind in [from, to], nanoseconds since the run began.
+    pub fn downtime_ms(&self, from_ns: u64, to_ns: u64) -> u64 {
+        let all = self.lock();
+        let kinds = all.values().flat_map(|record| [&record.reads, &record.writes]);
+        kinds.map(|kind| kind.longest_ms(from_ns, to_ns)).max().unwrap_or(0)
+    }
+
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Level, LevelRecord>> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -72,6 +80,7 @@ pub async fn run(
                 key: format!("{prefix}tick-{}{number}", level.name()),
                 level,
                 deadline,
+                begins: Instant::now() + EVERY * number as u32 / LOOPS as u32,
                 token: None,
             };
             loops.spawn(tick.run(stop.clone()));
@@ -87,13 +96,14 @@ struct Tick {
     key: String,
     level: Level,
     deadline: Duration,
+    begins: Instant,
     /// What the loop has written is its own to replace: else its values would pile up side by side.
     token: Option<String>,
 }
 
 impl Tick {
     async fn run(mut self, stop: watch::Receiver<bool>) {
-        let mut pace = interval(EVERY);
+        let mut pace = interval_at(self.begins, EVERY);
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut number = 0u64;
         while !*stop.borrow() && !self.recorder.is_full() {
@@ -107,10 +117,9 @@ impl Tick {
 
     async fn ask(&mut self, action: Action) {
         let (is_read, counts) = (action == Action::Get, action != Action::Delete);
-        let mut request = levels::request(action, &self.key, self.deadline);
-        request.level = Some(self.level);
+        let mut request = levels::request(self.level, action, &self.key, self.deadline);
         request.token = self.token.clone();
-        let sent = tokio::time::Instant::now();
+        let sent = Instant::now();
         let reply = self.gateway.send(&request).await;
         let late = sent.elapsed() > self.deadline;
         let now_ns = self.recorder.now_ns();

@@ -1,10 +1,11 @@
-//! Traffic at the levels below sequential: sessions that share a few keys of an available bucket, and what is read of
-//! these keys once everything has settled.
+//! Traffic at the levels below strict: sessions that share a few keys of each level, and what is read of these keys
+//! once everything has settled. Level sequential has its keys in the ordered bucket, where each write is ordered and a
+//! read may be stale; causal and eventual have theirs in an available one.
 //!
 //! Each client is a session: it sends the token of its last answer with the next request, so that what it has seen is
-//! its own to rely on. The keys are few, so that a token has room for what the session has seen of all of them: what a
-//! write takes the place of is then the same to the store and to the judge. A session whose write stays unknown begins
-//! anew, as its process number in the history does.
+//! its own to rely on. It goes from key to key, since that is what these levels are about. The keys are few, so that a
+//! token has room for what the session has seen of all of them: what a write takes the place of is then the same to the
+//! store and to the judge. A session whose write stays unknown begins anew, as its process number in the history does.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,16 +18,17 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 use wire::http::Level;
 
-use crate::conduct::{Conduct, Place, Plain, conduct, unsampled};
+use crate::conduct::{self, Conduct, Place, Plain, conduct, unsampled};
 use crate::level_ticks::{self, LevelRecord, LevelTicks};
+use crate::merges::{Merges, MergesRun};
 use crate::recorder::{Finding, Recorder};
 use crate::run::join;
 use crate::workload::Ask;
 
-/// The bucket of the keys: one of those that always exist.
-pub const BUCKET: &str = "sessions";
 /// The levels, each with clients and keys of its own.
-pub const LEVELS: [Level; 2] = [Level::Causal, Level::Eventual];
+pub const LEVELS: [Level; 3] = [Level::Sequential, Level::Causal, Level::Eventual];
+/// Those at which replicas may differ until everything has settled.
+pub(crate) const UNORDERED: [Level; 2] = [Level::Causal, Level::Eventual];
 /// Keys of each level.
 const KEYS: usize = 4;
 /// How long replicas may take to agree at the end before what they then show is judged as it is.
@@ -47,6 +49,8 @@ pub struct LevelsConfig {
     pub clients: usize,
     /// Requests a second at each level, all its clients together. Default 40.
     pub rate: u32,
+    /// Requests a second on sets and counters, all together. Default 16; 0 leaves them out.
+    pub merge_rate: u32,
     /// How long a client waits for an answer. Default 1 s.
     pub deadline: Duration,
     /// What every key's name begins with: another one for each run, for what an earlier run left was written by nobody
@@ -56,7 +60,8 @@ pub struct LevelsConfig {
 
 impl Default for LevelsConfig {
     fn default() -> LevelsConfig {
-        LevelsConfig { clients: 4, rate: 40, deadline: Duration::from_secs(1), prefix: String::new() }
+        let deadline = Duration::from_secs(1);
+        LevelsConfig { clients: 4, rate: 40, merge_rate: 16, deadline, prefix: String::new() }
     }
 }
 
@@ -72,39 +77,68 @@ pub struct Levels {
     ticks: Arc<LevelTicks>,
     traffic: JoinHandle<()>,
     ticking: JoinHandle<()>,
+    merges: Option<MergesRun>,
+}
+
+/// What is left of them when they have ended.
+pub struct LevelsEnded {
+    config: LevelsConfig,
+    merges: Option<Merges>,
+    /// What the loops saw, by level.
+    pub record: BTreeMap<Level, LevelRecord>,
+    /// Keys that could not be read at the end.
+    pub unread: Vec<String>,
 }
 
 impl Levels {
-    /// Starts them, in tasks of their own; they run until `stop` becomes true.
+    /// Starts them, in tasks of their own; they run until `stop` becomes true. `merges` are the sets and counters,
+    /// whose buckets are there already.
     pub fn start(
-        recorder: Arc<Recorder>,
-        client: GatewayClient,
+        recorder: &Arc<Recorder>,
+        client: &GatewayClient,
         config: LevelsConfig,
-        prng: Prng,
+        merges: Option<Merges>,
+        mut prng: Prng,
         stop: &watch::Receiver<bool>,
     ) -> Levels {
         let ticks = Arc::new(LevelTicks::default());
         let (prefix, deadline) = (config.prefix.clone(), config.deadline);
-        let (counted, heard) = (Arc::clone(&ticks), Arc::clone(&recorder));
-        let ticking = level_ticks::run(counted, heard, client.clone(), prefix, deadline, stop.clone());
-        let traffic = run(recorder, client, config.clone(), prng, stop.clone());
-        Levels { config, ticks, traffic: tokio::spawn(traffic), ticking: tokio::spawn(ticking) }
+        let (counted, heard) = (Arc::clone(&ticks), Arc::clone(recorder));
+        let ticking = tokio::spawn(level_ticks::run(counted, heard, client.clone(), prefix, deadline, stop.clone()));
+        let merges = merges.map(|merges| merges.start(recorder, client, prng.fork(), stop));
+        let traffic = run(Arc::clone(recorder), client.clone(), config.clone(), prng, stop.clone());
+        Levels { config, ticks, traffic: tokio::spawn(traffic), ticking, merges }
     }
 
-    /// Waits until they have stopped, and makes the final reads: what the loops saw by level, and which keys could not
-    /// be read. Of none, nothing.
-    pub async fn end(
-        levels: Option<Levels>,
-        recorder: &Recorder,
-        client: &GatewayClient,
-    ) -> (BTreeMap<Level, LevelRecord>, Vec<String>) {
-        let Some(Levels { config, ticks, traffic, ticking }) = levels else { return Default::default() };
-        for task in [traffic, ticking] {
-            join(task).await;
+    /// What the loops see, as they see it.
+    pub fn ticks(&self) -> Arc<LevelTicks> {
+        Arc::clone(&self.ticks)
+    }
+
+    /// Waits until they have stopped, and makes the final reads of what has to settle first.
+    pub async fn end(self, recorder: &Recorder, client: &GatewayClient) -> LevelsEnded {
+        let Levels { config, ticks, traffic, ticking, merges } = self;
+        join(traffic).await;
+        join(ticking).await;
+        let merges = match merges {
+            Some(merges) => Some(merges.ended().await),
+            None => None,
+        };
+        let unread = final_reads(recorder, client, &config, merges.as_ref()).await;
+        LevelsEnded { config, merges, record: ticks.record(), unread }
+    }
+}
+
+impl LevelsEnded {
+    /// Deletes the run's keys, so that one run after another does not fill the fleet. Nobody depends on it.
+    pub async fn clear(&self, client: &GatewayClient) {
+        let delete = |level, key: &str| request(level, Action::Delete, key, self.config.deadline);
+        let keys = LEVELS.into_iter().flat_map(keys).map(|(level, at)| delete(level, &self.config.key(level, at)));
+        for request in keys.chain(self.merges.iter().flat_map(Merges::deletions)) {
+            if let Reply::Failed(failure) | Reply::Unknown(failure) = client.send(&request).await {
+                tracing::warn!(code = failure.code, "a key of the run was left in the bucket {}", request.bucket);
+            }
         }
-        let unread = final_reads(recorder, client, &config).await;
-        clear(client, &config).await;
-        (ticks.record(), unread)
     }
 }
 
@@ -165,12 +199,12 @@ impl Source {
     fn learn(&mut self, key: usize, finding: &Finding) {
         match finding {
             Finding::Shown(values) if values.is_empty() => {}
-            Finding::Shown(_) | Finding::Applied => {
+            Finding::Shown(_) | Finding::Held(Some(_)) | Finding::Applied => {
                 self.seen.insert(key);
             }
             // The session ends.
             Finding::Unknown => self.seen.clear(),
-            Finding::Held(_) | Finding::NotApplied | Finding::FencedOff | Finding::Failed => {}
+            Finding::Held(None) | Finding::Number(_) | Finding::NotApplied | Finding::FencedOff | Finding::Failed => {}
         }
     }
 }
@@ -207,7 +241,7 @@ impl Client {
     async fn ask_once(&mut self, process: u64) -> u64 {
         let (at, ask) = self.source.next();
         let key = self.config.key(self.level, at);
-        let place = Place { bucket: BUCKET, level: self.level, token: self.token.as_deref() };
+        let place = Place::of(self.level, self.token.as_deref());
         let deadline = self.config.deadline;
         let what = Conduct { process, key: &key, ask: &ask, body: None, fence: None, deadline, place };
         let done = conduct(&self.recorder, &self.gateway, &Plain, what).await;
@@ -222,17 +256,25 @@ impl Client {
 
 /// Waits until the keys show the same to everybody, notes in the history that all has settled, and reads them for the
 /// judge. Names the keys that could not be read.
-pub async fn final_reads(recorder: &Recorder, client: &GatewayClient, config: &LevelsConfig) -> Vec<String> {
+async fn final_reads(
+    recorder: &Recorder,
+    client: &GatewayClient,
+    config: &LevelsConfig,
+    merges: Option<&Merges>,
+) -> Vec<String> {
+    let of = |(level, at)| (Place::of(level, None), config.key(level, at));
+    let registers = UNORDERED.into_iter().flat_map(keys).map(of);
+    let keys: Vec<(Place<'static>, String)> = registers.chain(merges.into_iter().flat_map(Merges::keys)).collect();
     let until = Instant::now() + SETTLE_MAX;
-    while !has_settled(client, config).await && Instant::now() < until {
+    while !have_settled(client, &keys).await && Instant::now() < until {
         tokio::time::sleep(LOOK_EVERY).await;
     }
     recorder.fault(checker::SETTLED, Default::default());
     let mut unread = Vec::new();
-    for (level, at) in keys() {
+    for (place, key) in &keys {
         for read in 0..FINAL_READS {
-            if !read_once(recorder, &client.preferring(read), config, (level, at)).await {
-                unread.push(format!("{BUCKET}/{}", config.key(level, at)));
+            if !read_once(recorder, &client.preferring(read), *place, key).await {
+                unread.push(format!("{}/{key}", place.bucket));
             }
         }
     }
@@ -240,20 +282,19 @@ pub async fn final_reads(recorder: &Recorder, client: &GatewayClient, config: &L
     unread
 }
 
-fn keys() -> impl Iterator<Item = (Level, usize)> {
-    LEVELS.into_iter().flat_map(|level| (0..KEYS).map(move |at| (level, at)))
+fn keys(level: Level) -> impl Iterator<Item = (Level, usize)> {
+    (0..KEYS).map(move |at| (level, at))
 }
 
-/// Whether two looks in a row, at the two levels, show the same.
-async fn has_settled(client: &GatewayClient, config: &LevelsConfig) -> bool {
-    for (level, at) in keys() {
+/// Whether two looks in a row at each key, at the two levels, show the same.
+async fn have_settled(client: &GatewayClient, keys: &[(Place<'static>, String)]) -> bool {
+    for (place, key) in keys {
         let mut shown = Vec::new();
-        for look in LEVELS {
-            let mut request = request(Action::Get, &config.key(level, at), config.deadline);
-            request.level = Some(look);
+        for look in UNORDERED {
+            let mut request = request(look, Action::Get, key, FINAL_DEADLINE);
+            place.bucket.clone_into(&mut request.bucket);
             match client.send(&request).await {
-                // Siblings have no order that all replicas share, but their ETag names what they are.
-                Reply::Ok(answer) => shown.push((answer.seen, answer.etag)),
+                Reply::Ok(answer) => shown.push((answer.seen, conduct::identity(place.values, answer))),
                 Reply::Failed(_) | Reply::Unknown(_) => return false,
             }
         }
@@ -264,20 +305,13 @@ async fn has_settled(client: &GatewayClient, config: &LevelsConfig) -> bool {
     true
 }
 
-async fn read_once(
-    recorder: &Recorder,
-    client: &GatewayClient,
-    config: &LevelsConfig,
-    (level, at): (Level, usize),
-) -> bool {
-    let key = config.key(level, at);
+async fn read_once(recorder: &Recorder, client: &GatewayClient, place: Place<'_>, key: &str) -> bool {
     let mut process = recorder.new_process();
     for _ in 0..FINAL_TRIES {
-        let place = Place { bucket: BUCKET, level, token: None };
         let (ask, deadline) = (&Ask::Read, FINAL_DEADLINE);
-        let what = Conduct { process, key: &key, ask, body: None, fence: None, deadline, place };
+        let what = Conduct { process, key, ask, body: None, fence: None, deadline, place };
         let done = conduct(recorder, client, &Plain, what).await;
-        if matches!(done.finding, Finding::Shown(_)) {
+        if matches!(done.finding, Finding::Shown(_) | Finding::Number(_)) {
             return true;
         }
         process = done.process;
@@ -285,20 +319,12 @@ async fn read_once(
     false
 }
 
-/// Deletes the run's keys, so that one run after another does not fill the fleet. Nobody depends on it.
-pub async fn clear(client: &GatewayClient, config: &LevelsConfig) {
-    for (level, at) in keys() {
-        let request = request(Action::Delete, &config.key(level, at), config.deadline);
-        if let Reply::Failed(failure) | Reply::Unknown(failure) = client.send(&request).await {
-            tracing::warn!(code = failure.code, "a key of the run was left in the bucket {BUCKET}");
-        }
-    }
-}
-
-/// A request outside the history, on a key of the available bucket.
-pub(crate) fn request(action: Action, key: &str, deadline: Duration) -> Request {
+/// A request outside the history, on a register in the bucket that keeps the level.
+pub(crate) fn request(level: Level, action: Action, key: &str, deadline: Duration) -> Request {
+    let is_read = action == Action::Get;
     let mut request = unsampled(action, key, Default::default(), deadline);
-    BUCKET.clone_into(&mut request.bucket);
+    Place::of(level, None).bucket.clone_into(&mut request.bucket);
+    request.level = conduct::named(level, is_read);
     request
 }
 
@@ -325,7 +351,7 @@ mod tests {
                     deleted += 1;
                     assert!(seen.contains(&key), "a deletion of what was never seen");
                 }
-                Ask::Read | Ask::Cas { .. } => {}
+                Ask::Read | Ask::Cas { .. } | Ask::Insert(_) | Ask::Add(_) => {}
             }
             source.learn(key, &finding);
             match finding {

@@ -9,8 +9,8 @@
 //!   piece.
 //! - The **trace check** ([`trace_check`], [`trace_judge`]) names the requests that each fault met, and holds their
 //!   traces against the history.
-//! - Sessions at the levels below sequential ([`levels`], [`level_ticks`]) use an available bucket, beside the strict
-//!   traffic.
+//! - Sessions at the levels below strict ([`levels`], [`level_ticks`]) run beside the strict traffic, and others that
+//!   add to sets and counters ([`merges`]); each kind of values has a history of its own ([`history_file`]).
 //! - The **litmus tests** ([`litmus`]) ask whether the levels are what they are called, and whether they differ.
 //! - The **verdict** ([`verdict`]) is kept, broken or invalid. [`replay`] drives the same proof with a recorded trace.
 //!
@@ -31,12 +31,14 @@ pub mod console;
 pub mod control;
 pub mod downtime;
 pub mod faults;
+pub mod history_file;
 pub mod latency;
 pub mod level_ticks;
 pub mod levels;
 pub mod litmus;
 pub mod lock_history;
 pub mod lock_traffic;
+pub mod merges;
 pub mod metrics;
 pub mod monkey;
 pub mod nemesis;

@@ -16,8 +16,8 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 use wire::http::Level;
 
+use crate::conduct;
 use crate::verifier::judged_as;
-use crate::{conduct, levels};
 
 /// What to run.
 #[derive(Clone, Debug)]
@@ -67,8 +67,8 @@ impl LitmusRow {
 const LEVELS: [(Level, &str, bool); 4] = [
     (Level::Strict, conduct::BUCKET, false),
     (Level::Sequential, conduct::BUCKET, false),
-    (Level::Causal, levels::BUCKET, true),
-    (Level::Eventual, levels::BUCKET, true),
+    (Level::Causal, conduct::AVAILABLE, true),
+    (Level::Eventual, conduct::AVAILABLE, true),
 ];
 /// The longest pause of a session before each of its requests: without pauses, sessions that begin together rarely
 /// meet.

@@ -238,7 +238,7 @@ impl LockClient {
                 Finding::Applied => LockFinding::Done,
                 Finding::FencedOff => LockFinding::FencedOff,
                 Finding::Failed | Finding::NotApplied => LockFinding::Failed,
-                Finding::Unknown | Finding::Held(_) | Finding::Shown(_) => LockFinding::Unknown,
+                Finding::Unknown | Finding::Held(_) | Finding::Shown(_) | Finding::Number(_) => LockFinding::Unknown,
             },
         );
     }

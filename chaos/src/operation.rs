@@ -13,6 +13,8 @@ pub enum Kind {
     Cas,
     /// A deletion.
     Delete,
+    /// An addition to a set or a counter.
+    Add,
     /// Taking a lock.
     Acquire,
     /// Holding a lock for longer.
@@ -69,6 +71,7 @@ impl Kind {
             Kind::Write => "write",
             Kind::Cas => "cas",
             Kind::Delete => "delete",
+            Kind::Add => "add",
             Kind::Acquire => "acquire",
             Kind::Renew => "renew",
             Kind::Release => "release",
@@ -78,7 +81,7 @@ impl Kind {
     /// Whether it can change a record.
     pub const fn is_write(self) -> bool {
         match self {
-            Kind::Write | Kind::Cas | Kind::Delete => true,
+            Kind::Write | Kind::Cas | Kind::Delete | Kind::Add => true,
             Kind::Read | Kind::Acquire | Kind::Renew | Kind::Release => false,
         }
     }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use crate::latency::quantiles_of_us;
+use crate::level_ticks::LevelTicks;
 use crate::nemesis::Shared;
 use crate::recorder::Recorder;
 use crate::tick::Ticks;
@@ -17,8 +18,10 @@ pub struct Progress {
     pub recorder: Arc<Recorder>,
     /// Faults.
     pub shared: Arc<Shared>,
-    /// Downtime.
+    /// Downtime of strict requests and locks.
     pub ticks: Arc<Ticks>,
+    /// Downtime at the other levels, if there is traffic at them.
+    pub level_ticks: Option<Arc<LevelTicks>>,
     /// How long traffic is to run, if that is known.
     pub duration: Option<Duration>,
     /// Becomes true when the traffic has ended, and the keys are read for the last time.
@@ -59,6 +62,12 @@ impl Progress {
         }
     }
 
+    /// That of the kind of request that it hit worst.
+    fn downtime_ms(&self, from_ns: u64, to_ns: u64) -> u64 {
+        let below = self.level_ticks.as_ref().map_or(0, |ticks| ticks.downtime_ms(from_ns, to_ns));
+        below.max(self.ticks.downtime_ms(from_ns, to_ns))
+    }
+
     fn line(&self, elapsed: Duration, load_ended_ns: Option<u64>) -> String {
         let tally = self.recorder.tally();
         let latency = quantiles_of_us(&self.recorder.take_recent_us());
@@ -71,7 +80,7 @@ impl Progress {
         };
         // After the traffic's end nothing can succeed any more.
         let until_ns = load_ended_ns.unwrap_or(self.recorder.now_ns()).saturating_sub(UNSETTLED_NS);
-        let down = faults.iter().map(|fault| self.ticks.downtime_ms(fault.at_ns, until_ns)).max().unwrap_or(0);
+        let down = faults.iter().map(|fault| self.downtime_ms(fault.at_ns, until_ns)).max().unwrap_or(0);
         let of = self.duration.map(|duration| format!("/{}", duration.as_secs())).unwrap_or_default();
         format!(
             "{:>5.1}{of} s  kills {}  requests {}  failed {}  p50 {:.1} ms  p99 {:.1} ms  downtime {down} ms  {state}",

@@ -4,17 +4,16 @@
 //! then never claims an order that was not. A run that would outgrow its bound stops taking requests and says so.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::BufWriter;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use history::{Event, EventKind, Function, History, Pairing, Process, Value};
+use history::{Event, EventKind, Function, History, Process, Value};
 use wire::http::{Level, Receipt};
 
 use crate::acknowledged::{Acknowledged, Held, Sent};
+use crate::history_file::{HistoryFile, Values};
 use crate::operation::{End, Kind, Operation};
 
 /// A request as its client is about to send it.
@@ -24,13 +23,15 @@ pub struct Question {
     pub process: u64,
     /// What.
     pub kind: Kind,
+    /// Of values of which kind.
+    pub values: Values,
     /// At which level.
     pub level: Level,
     /// Of which key.
     pub key: String,
     /// What a conditional write demands that the key holds.
     pub old: Held,
-    /// What a write leaves in the key; none for a deletion, and for a read.
+    /// What a write leaves in the key, and an addition adds to it; none for a deletion, and for a read.
     pub new: Held,
     /// The trace of the request, 32 hex digits.
     pub trace_id: String,
@@ -51,8 +52,10 @@ pub struct Asked {
 pub enum Finding {
     /// A read showed this.
     Held(Held),
-    /// A read of a key whose values stay side by side showed these.
+    /// A read of a key whose values stay side by side showed these, or a read of a set its elements.
     Shown(Vec<String>),
+    /// A read of a counter showed this.
+    Number(i64),
     /// A write took effect.
     Applied,
     /// A conditional write found another value, and had no effect.
@@ -94,16 +97,16 @@ pub struct StaleRead {
 /// Everything recorded, handed over at the end.
 #[derive(Debug, Default)]
 pub struct Record {
-    /// The history for the checker.
-    pub history: History,
+    /// The histories for the checker.
+    pub histories: BTreeMap<Values, History>,
     /// Every finished request, in the order of their ends.
     pub operations: Vec<Operation>,
     /// The first few reads that missed an acknowledged write.
     pub stale_reads: Vec<StaleRead>,
     /// All of them.
     pub stale_reads_total: u64,
-    /// Acknowledged writes per key.
-    pub acknowledged: BTreeMap<String, u64>,
+    /// Acknowledged writes of ordered keys, by level.
+    pub acknowledged: BTreeMap<Level, u64>,
     /// What is wrong with the record itself, if anything: then it proves nothing.
     pub trouble: Option<String>,
 }
@@ -134,16 +137,17 @@ pub struct Recorder {
     inner: Mutex<Inner>,
 }
 
+#[derive(Default)]
 struct Inner {
-    file: Option<history::Writer<BufWriter<File>>>,
-    pairing: Pairing,
-    lines: u64,
+    histories: BTreeMap<Values, HistoryFile>,
+    /// Questions so far.
+    asked: u64,
     operations: Vec<Operation>,
-    keys: BTreeMap<String, Acknowledged>,
+    /// Of ordered keys: at which level its traffic reads one, and what was acknowledged of it.
+    keys: BTreeMap<String, (Level, Acknowledged)>,
     stale_reads: Vec<StaleRead>,
     tally: Tally,
     recent_us: Vec<u64>,
-    trouble: Option<String>,
 }
 
 /// Operations kept at most: about a gigabyte. A run that reaches it ends its traffic.
@@ -154,34 +158,31 @@ const STALE_READS_MAX: usize = 32;
 const RECENT_MAX: usize = 20_000;
 
 impl Recorder {
-    /// A recorder whose run begins now, and whose history also goes to `file`, if one is named.
+    /// A recorder whose run begins now, and whose history of registers also goes to `file`, if one is named.
     ///
     /// # Errors
     /// The file cannot be made.
     pub fn new(file: Option<&Path>) -> std::io::Result<Recorder> {
-        let file = match file {
-            Some(path) => Some(history::Writer::new(BufWriter::new(File::create(path)?))),
-            None => None,
-        };
-        let inner = Inner {
-            file,
-            pairing: Pairing::default(),
-            lines: 0,
-            operations: Vec::new(),
-            keys: BTreeMap::new(),
-            stale_reads: Vec::new(),
-            tally: Tally::default(),
-            recent_us: Vec::new(),
-            trouble: None,
-        };
-        Ok(Recorder {
+        let recorder = Recorder {
             start: Instant::now(),
             started_at: SystemTime::now(),
             last_answer_ns: AtomicU64::new(0),
             next_process: AtomicU64::new(0),
             fault_in_force: AtomicU64::new(0),
-            inner: Mutex::new(inner),
-        })
+            inner: Mutex::default(),
+        };
+        recorder.keep(Values::Registers, file)?;
+        Ok(recorder)
+    }
+
+    /// Has the history of these values go to `file` too, if one is named. To be called before the first of its
+    /// questions: then it has all faults as well.
+    ///
+    /// # Errors
+    /// The file cannot be made.
+    pub fn keep(&self, values: Values, file: Option<&Path>) -> std::io::Result<()> {
+        self.lock().histories.insert(values, HistoryFile::new(file)?);
+        Ok(())
     }
 
     /// The same recorder with its clock set to zero, before anything is recorded.
@@ -234,7 +235,7 @@ impl Recorder {
     /// Whether the record has reached its bound, or cannot be kept.
     pub fn is_full(&self) -> bool {
         let inner = self.lock();
-        inner.operations.len() >= OPERATIONS_MAX || inner.trouble.is_some()
+        inner.operations.len() >= OPERATIONS_MAX || inner.histories.values().any(|history| history.trouble().is_some())
     }
 
     /// Counts so far.
@@ -251,13 +252,13 @@ impl Recorder {
     pub fn ask(&self, question: Question) -> Asked {
         let mut inner = self.lock();
         let invoked_ns = self.now_ns();
-        let number = inner.lines + 1;
+        inner.asked += 1;
         let mut event = event_of(&question, EventKind::Invoke, invoked_ns);
         event.value = input_of(&question);
-        inner.write(event);
-        let asked = Asked { question, invoked_ns, number };
-        if asked.question.is_strict() && asked.question.kind.is_write() {
-            inner.key(&asked.question.key).sent(&asked.write());
+        inner.history(question.values).write(event);
+        let asked = Asked { question, invoked_ns, number: inner.asked };
+        if asked.question.is_ordered() && asked.question.kind.is_write() {
+            inner.key(&asked.question).sent(&asked.write());
         }
         asked
     }
@@ -267,16 +268,10 @@ impl Recorder {
     pub fn answer(&self, asked: Asked, finding: &Finding, details: Details) -> u64 {
         let mut inner = self.lock();
         let ended_ns = self.now_ns();
-        inner.write(completion_of(&asked.question, finding, ended_ns));
+        inner.history(asked.question.values).write(completion_of(&asked.question, finding, ended_ns));
         inner.weigh(&asked, finding, ended_ns);
         let Asked { question, invoked_ns, .. } = asked;
-        let end = match finding {
-            Finding::Held(_) | Finding::Shown(_) | Finding::Applied | Finding::NotApplied | Finding::FencedOff => {
-                End::Ok
-            }
-            Finding::Failed => End::Failed,
-            Finding::Unknown => End::Unknown,
-        };
+        let end = finding.end();
         let operation = Operation {
             kind: question.kind,
             level: question.level,
@@ -317,26 +312,28 @@ impl Recorder {
         inner.operations.push(operation);
     }
 
-    /// Records a fault: `value` is its target and ids.
+    /// Records a fault, in every history: `value` is its target and ids.
     pub fn fault(&self, kind: &str, value: BTreeMap<String, Value>) {
         let mut inner = self.lock();
         let function = Function::from(kind);
         let mut event = Event::new(Process::Nemesis, EventKind::Info, function, Value::Null, Value::Map(value));
         event.time = i64::try_from(self.now_ns()).ok();
-        inner.write(event);
-        // To the file at once: a fault that ends us too must still stand in it.
-        inner.flush();
+        for history in inner.histories.values_mut() {
+            history.write(event.clone());
+            // To the file at once: a fault that ends us too must still stand in it.
+            history.flush();
+        }
     }
 
-    /// How many acknowledged writes of the key are missing from what a read showed.
+    /// How many acknowledged writes of the key are missing from what a read showed that is above all of them.
     pub fn lost(&self, key: &str, held: &Held) -> u64 {
         let now_ns = self.now_ns();
-        self.lock().keys.get(key).map_or(0, |known| known.lost(held, now_ns))
+        self.lock().keys.get(key).map_or(0, |(_, known)| known.lost(held, now_ns))
     }
 
-    /// The keys that were ever written to.
-    pub fn keys(&self) -> Vec<String> {
-        self.lock().keys.keys().cloned().collect()
+    /// The ordered keys that were ever written to, and at which level their traffic reads them.
+    pub fn keys(&self) -> Vec<(String, Level)> {
+        self.lock().keys.iter().map(|(key, (level, _))| (key.clone(), *level)).collect()
     }
 
     /// The finished requests that were in flight at some moment of [from, to], in nanoseconds since the run began.
@@ -350,17 +347,21 @@ impl Recorder {
     /// Ends the record and hands it over; whatever is asked afterwards begins another one.
     pub fn take(&self) -> Record {
         let mut inner = self.lock();
-        inner.flush();
-        inner.file = None;
-        let acknowledged = inner.keys.iter().map(|(key, known)| (key.clone(), known.total())).collect();
-        Record {
-            history: std::mem::take(&mut inner.pairing).finish(),
+        let mut record = Record {
             operations: std::mem::take(&mut inner.operations),
             stale_reads: std::mem::take(&mut inner.stale_reads),
             stale_reads_total: inner.tally.stale,
-            acknowledged,
-            trouble: inner.trouble.take(),
+            ..Record::default()
+        };
+        for (level, known) in inner.keys.values() {
+            *record.acknowledged.entry(*level).or_default() += known.total();
         }
+        for (values, history) in std::mem::take(&mut inner.histories) {
+            let (history, trouble) = history.end();
+            record.histories.insert(values, history);
+            record.trouble = record.trouble.or(trouble);
+        }
+        record
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -370,52 +371,37 @@ impl Recorder {
 }
 
 impl Inner {
-    fn write(&mut self, event: Event) {
-        self.lines += 1;
-        if let Some(file) = self.file.as_mut()
-            && let Err(error) = file.write(&event)
-        {
-            self.trouble.get_or_insert(format!("the history could not be written: {error}"));
-        }
-        if let Err(error) = self.pairing.push(self.lines, event) {
-            self.trouble.get_or_insert(format!("the history contradicts itself: {error}"));
-        }
+    fn history(&mut self, values: Values) -> &mut HistoryFile {
+        self.histories.entry(values).or_default()
     }
 
-    fn flush(&mut self) {
-        if let Some(file) = self.file.as_mut()
-            && let Err(error) = file.flush()
-        {
-            self.trouble.get_or_insert(format!("the history could not be written: {error}"));
-        }
+    fn key(&mut self, question: &Question) -> &mut Acknowledged {
+        &mut self.keys.entry(question.key.clone()).or_insert_with(|| (question.level, Acknowledged::default())).1
     }
 
-    fn key(&mut self, key: &str) -> &mut Acknowledged {
-        self.keys.entry(key.to_owned()).or_default()
-    }
-
-    /// The online check: acknowledged writes are noted, and every read is held against them. Below level strict a read
-    /// may miss some of them: that is for the checker.
+    /// The online check: acknowledged writes are noted, and every strict read is held against them. A read at a lower
+    /// level may miss some of them: that is for the checker.
     fn weigh(&mut self, asked: &Asked, finding: &Finding, ended_ns: u64) {
-        if !asked.question.is_strict() {
+        let question = &asked.question;
+        if !question.is_ordered() {
             return;
         }
-        let key = asked.question.key.clone();
         match finding {
-            Finding::Applied => self.key(&key).acknowledged(&asked.write(), ended_ns),
-            Finding::NotApplied | Finding::FencedOff => self.key(&key).withdrawn(&asked.write()),
-            Finding::Failed if asked.question.kind.is_write() => self.key(&key).withdrawn(&asked.write()),
-            Finding::Failed | Finding::Unknown | Finding::Shown(_) => {}
-            Finding::Held(held) => {
-                let missed = self.keys.get(&key).map_or(0, |known| known.lost(held, asked.invoked_ns));
+            Finding::Applied => self.key(question).acknowledged(&asked.write(), ended_ns),
+            Finding::NotApplied | Finding::FencedOff => self.key(question).withdrawn(&asked.write()),
+            Finding::Failed if question.kind.is_write() => self.key(question).withdrawn(&asked.write()),
+            Finding::Failed | Finding::Unknown | Finding::Shown(_) | Finding::Number(_) => {}
+            Finding::Held(held) if question.level == Level::Strict => {
+                let missed = self.keys.get(&question.key).map_or(0, |(_, known)| known.lost(held, asked.invoked_ns));
                 if missed > 0 {
                     self.tally.stale += 1;
                     if self.stale_reads.len() < STALE_READS_MAX {
-                        let trace_id = asked.question.trace_id.clone();
+                        let (key, trace_id) = (question.key.clone(), question.trace_id.clone());
                         self.stale_reads.push(StaleRead { key, held: held.clone(), missed, trace_id });
                     }
                 }
             }
+            Finding::Held(_) => {}
         }
     }
 
@@ -433,8 +419,24 @@ impl Inner {
 }
 
 impl Question {
-    fn is_strict(&self) -> bool {
-        self.level == Level::Strict
+    /// Whether its key's writes have one order, in real time.
+    fn is_ordered(&self) -> bool {
+        self.values == Values::Registers && matches!(self.level, Level::Strict | Level::Sequential)
+    }
+}
+
+impl Finding {
+    fn end(&self) -> End {
+        match self {
+            Finding::Held(_)
+            | Finding::Shown(_)
+            | Finding::Number(_)
+            | Finding::Applied
+            | Finding::NotApplied
+            | Finding::FencedOff => End::Ok,
+            Finding::Failed => End::Failed,
+            Finding::Unknown => End::Unknown,
+        }
     }
 }
 
@@ -457,7 +459,9 @@ fn event_of(question: &Question, kind: EventKind, time_ns: u64) -> Event {
 
 fn completion_of(question: &Question, finding: &Finding, time_ns: u64) -> Event {
     let kind = match finding {
-        Finding::Held(_) | Finding::Shown(_) | Finding::Applied | Finding::NotApplied => EventKind::Ok,
+        Finding::Held(_) | Finding::Shown(_) | Finding::Number(_) | Finding::Applied | Finding::NotApplied => {
+            EventKind::Ok
+        }
         // A register has no tokens: to its judge, a write that was fenced off is one that was not done.
         Finding::Failed | Finding::FencedOff => EventKind::Fail,
         Finding::Unknown => EventKind::Info,
@@ -466,6 +470,7 @@ fn completion_of(question: &Question, finding: &Finding, time_ns: u64) -> Event 
     event.value = match finding {
         Finding::Held(held) => held_value(held),
         Finding::Shown(values) => Value::List(values.iter().cloned().map(Value::Text).collect()),
+        Finding::Number(number) => Value::Integer(i128::from(*number)),
         _ => input_of(question),
     };
     if question.kind == Kind::Cas && kind == EventKind::Ok {
@@ -477,7 +482,11 @@ fn completion_of(question: &Question, finding: &Finding, time_ns: u64) -> Event 
 fn input_of(question: &Question) -> Value {
     match question.kind {
         Kind::Read | Kind::Delete | Kind::Acquire | Kind::Renew | Kind::Release => Value::Null,
-        Kind::Write => held_value(&question.new),
+        Kind::Add if question.values == Values::Counters => {
+            let by = question.new.as_deref().and_then(|by| by.parse().ok());
+            by.map_or(Value::Null, Value::Integer)
+        }
+        Kind::Write | Kind::Add => held_value(&question.new),
         Kind::Cas => Value::List(vec![held_value(&question.old), held_value(&question.new)]),
     }
 }
@@ -494,6 +503,7 @@ mod tests {
         Question {
             process,
             kind,
+            values: Values::Registers,
             level: Level::Strict,
             key: "k".to_owned(),
             old: old.map(str::to_owned),
@@ -523,10 +533,10 @@ mod tests {
         assert_ne!(next, process, "a process whose operation stays open asks nothing more");
         let record = recorder.take();
         assert_eq!(record.trouble, None);
-        let read_back = history::read(std::io::BufReader::new(File::open(&path).expect("it was made")));
+        let read_back = history::read(std::io::BufReader::new(std::fs::File::open(&path).expect("it was made")));
         let read_back = read_back.expect("our own history is readable");
         assert_eq!(read_back, {
-            let mut expected = record.history.clone();
+            let mut expected = record.histories[&Values::Registers].clone();
             // The writer numbers the lines; the copy in memory does without.
             for (at, fault) in expected.faults.iter_mut().enumerate() {
                 fault.event.index = read_back.faults[at].event.index;
@@ -562,11 +572,52 @@ mod tests {
         let read = recorder.ask(causal(Kind::Read, None));
         recorder.answer(read, &Finding::Shown(Vec::new()), details());
         assert_eq!(recorder.tally().stale, 0);
-        assert_eq!(recorder.keys(), Vec::<String>::new(), "the final strict read is of strict keys");
+        assert_eq!(recorder.keys(), Vec::new(), "the final strict read is of ordered keys");
         let record = recorder.take();
         assert_eq!(record.operations[0].level, Level::Causal);
-        let read = &record.history.operations[1];
+        let read = &record.histories[&Values::Registers].operations[1];
         assert_eq!((read.level.as_deref(), &read.output), (Some("causal"), &Value::List(Vec::new())));
+    }
+
+    #[test]
+    fn a_sequential_read_may_be_stale_and_what_is_lost_at_the_end_is_counted() {
+        let recorder = Recorder::new(None).expect("no file is needed");
+        let sequential = |kind, new| Question { level: Level::Sequential, ..question(0, kind, None, new) };
+        for value in ["a", "b"] {
+            let write = recorder.ask(sequential(Kind::Write, Some(value)));
+            recorder.answer(write, &Finding::Applied, details());
+        }
+        let read = recorder.ask(sequential(Kind::Read, None));
+        recorder.answer(read, &Finding::Held(Some("a".to_owned())), details());
+        assert_eq!(recorder.tally().stale, 0);
+        assert_eq!(recorder.keys(), [("k".to_owned(), Level::Sequential)]);
+        assert_eq!(recorder.lost("k", &Some("a".to_owned())), 1, "a strict read at the end may not be stale");
+        assert_eq!(recorder.take().acknowledged, BTreeMap::from([(Level::Sequential, 2)]));
+    }
+
+    #[test]
+    fn sets_and_counters_have_histories_of_their_own_with_every_fault() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("counters.jsonl");
+        let recorder = Recorder::new(None).expect("no file is needed");
+        recorder.keep(Values::Counters, Some(&path)).expect("the file can be made");
+        let of = |values, kind, new| Question { values, level: Level::Causal, ..question(0, kind, None, new) };
+        let element = recorder.ask(of(Values::Sets, Kind::Add, Some("e")));
+        recorder.answer(element, &Finding::Applied, details());
+        let add = recorder.ask(of(Values::Counters, Kind::Add, Some("5")));
+        recorder.answer(add, &Finding::Applied, details());
+        recorder.fault("kill", BTreeMap::new());
+        let read = recorder.ask(of(Values::Counters, Kind::Read, None));
+        recorder.answer(read, &Finding::Number(5), details());
+        assert_eq!(recorder.tally().ok, 3);
+        let record = recorder.take();
+        let set = &record.histories[&Values::Sets];
+        assert_eq!((&set.operations[0].input, set.faults.len()), (&Value::from("e"), 1));
+        let counter = history::read(std::io::BufReader::new(std::fs::File::open(&path).expect("it was made")));
+        let counter = counter.expect("our own history is readable");
+        assert_eq!(counter.operations, record.histories[&Values::Counters].operations);
+        assert_eq!((&counter.operations[0].input, &counter.operations[1].output), (&5.into(), &5.into()));
+        assert_eq!(counter.faults.len(), 1);
     }
 
     #[test]
@@ -575,6 +626,6 @@ mod tests {
         let write = recorder.ask(question(0, Kind::Write, None, Some("a")));
         recorder.answer(write, &Finding::Applied, Details { deadline: Duration::ZERO, ..Details::default() });
         assert_eq!(recorder.tally(), Tally { total: 1, failed: 1, ..Tally::default() });
-        assert_eq!(recorder.take().history.operations[0].outcome, history::Outcome::Ok);
+        assert_eq!(recorder.take().histories[&Values::Registers].operations[0].outcome, history::Outcome::Ok);
     }
 }

@@ -377,7 +377,12 @@ impl Replay {
                 figures.bytes_written += written;
                 figures.write_us.push(us);
             }
-            Finding::Shown(_) | Finding::NotApplied | Finding::FencedOff | Finding::Failed | Finding::Unknown => {}
+            Finding::Shown(_)
+            | Finding::Number(_)
+            | Finding::NotApplied
+            | Finding::FencedOff
+            | Finding::Failed
+            | Finding::Unknown => {}
         }
         done.process
     }

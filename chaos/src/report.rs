@@ -14,7 +14,7 @@ use crate::run::{RunConfig, demands};
 use crate::tick::TickRecord;
 use crate::trace_check::FaultProof;
 use crate::verdict::{
-    AckedWrites, Check, Circumstances, Demands, Downtimes, FaultReport, FaultRequest, LockReport, ReplayReport,
+    Acked, AckedWrites, Check, Circumstances, Demands, Downtimes, FaultReport, FaultRequest, LockReport, ReplayReport,
     Requests, TickReport, Traces, Verdict,
 };
 use crate::verifier::FinalRead;
@@ -36,9 +36,13 @@ pub(crate) struct Evidence {
     pub(crate) record: Record,
     pub(crate) final_read: FinalRead,
     pub(crate) checks: Vec<Check>,
-    /// What the loops below sequential saw, by level; empty if there were none.
+    /// What the loops below strict saw, by level; empty if there were none.
     pub(crate) levels: BTreeMap<Level, LevelRecord>,
     pub(crate) unread_levels: Vec<String>,
+    /// Acknowledged updates of what is not ordered, by what they are called.
+    pub(crate) acked: BTreeMap<&'static str, Acked>,
+    /// The files of the histories of sets and counters.
+    pub(crate) merge_histories: BTreeMap<&'static str, PathBuf>,
     pub(crate) lock_history: Option<PathBuf>,
     pub(crate) locks: Option<(Check, LockReport)>,
     pub(crate) circumstances: Circumstances,
@@ -71,6 +75,8 @@ impl Evidence {
             checks: Vec::new(),
             levels: BTreeMap::new(),
             unread_levels: Vec::new(),
+            acked: BTreeMap::new(),
+            merge_histories: BTreeMap::new(),
             lock_history: None,
             locks: None,
             circumstances: Circumstances::default(),
@@ -101,7 +107,8 @@ impl Evidence {
             downtimes.lock = ticks.locks.as_ref().map_or(0, worst);
             kinds.extend([&ticks.reads, &ticks.writes].into_iter().chain(&ticks.locks));
         }
-        for (level, at) in [(Level::Causal, &mut downtimes.causal), (Level::Eventual, &mut downtimes.eventual)] {
+        let Downtimes { sequential, causal, eventual, .. } = &mut downtimes;
+        for (level, at) in [(Level::Sequential, sequential), (Level::Causal, causal), (Level::Eventual, eventual)] {
             let Some(record) = self.levels.get(&level) else { continue };
             *at = Some(worst(&record.reads).max(worst(&record.writes)));
             kinds.extend([&record.reads, &record.writes]);
@@ -117,6 +124,17 @@ impl Evidence {
             (fault.at_ns.saturating_sub(DOWNTIME_BEFORE_NS), to)
         };
         self.injected().map(span).collect()
+    }
+
+    /// The acknowledged writes of every kind. Those of ordered keys were counted as they were made.
+    fn acked_writes(&self) -> AckedWrites {
+        let mut by: BTreeMap<String, Acked> =
+            self.acked.iter().map(|(name, acked)| ((*name).to_owned(), acked.clone())).collect();
+        for (level, total) in &self.record.acknowledged {
+            let (lost, examples) = self.final_read.lost.get(level).cloned().unwrap_or_default();
+            by.insert(level.name().to_owned(), Acked { total: *total, lost, examples });
+        }
+        AckedWrites { total: by.values().map(|of| of.total).sum(), lost: by.values().map(|of| of.lost).sum(), by }
     }
 
     fn gather_circumstances(&mut self) {
@@ -153,10 +171,7 @@ pub(crate) async fn compile(mut evidence: Evidence) -> Verdict {
         requests: Requests { total, ok, failed, unknown },
         downtime_ms: evidence.downtimes(),
         latency_ms: latencies(&evidence.record.operations, &spans),
-        acked_writes: AckedWrites {
-            total: evidence.record.acknowledged.values().sum(),
-            lost: evidence.final_read.lost,
-        },
+        acked_writes: evidence.acked_writes(),
         checks: evidence.checks.iter().chain(evidence.locks.as_ref().map(|(check, _)| check)).cloned().collect(),
         traces: Traces {
             checked: sum(|proof| proof.checked),
@@ -168,6 +183,10 @@ pub(crate) async fn compile(mut evidence: Evidence) -> Verdict {
         locks: evidence.locks.as_ref().map(|(_, report)| *report),
         history: evidence.history.as_ref().map(|path| path.display().to_string()),
         lock_history: evidence.lock_history.as_ref().map(|path| path.display().to_string()),
+        merge_histories: {
+            let named = |(name, path): (&&str, &PathBuf)| ((*name).to_owned(), path.display().to_string());
+            evidence.merge_histories.iter().map(named).collect()
+        },
         replay: evidence.replay.clone(),
         waterfall: proofs.values().find_map(|proof| proof.waterfall.clone()),
         notes: evidence.notes.clone(),

@@ -14,9 +14,12 @@ use wire::http::Level;
 use crate::conduct::{Plain, Shown, unsampled};
 use crate::control::{FleetControl, STORAGE_NODE};
 use crate::faults::FaultKind;
+use crate::history_file::Values;
+use crate::level_ticks::LevelTicks;
 use crate::levels::{self, Levels, LevelsConfig};
 use crate::lock_history::LockBook;
 use crate::lock_traffic;
+use crate::merges::{self, Merges};
 use crate::metrics::Metrics;
 use crate::monkey::{Health, MonkeyConfig, MonkeyPlan};
 use crate::nemesis::{HaltSwitch, Nemesis, Shared, sight};
@@ -28,7 +31,7 @@ use crate::tick::{self, Ticks};
 use crate::trace_check::TraceCheck;
 use crate::traffic::{self, TrafficConfig};
 use crate::verdict::{Demands, Verdict};
-use crate::verifier::{check, final_read};
+use crate::verifier::{COUNTED, JUDGED, Part, acknowledged, check, final_read};
 
 /// What drives the requests.
 #[derive(Clone, Debug)]
@@ -82,8 +85,8 @@ pub struct RunConfig {
     pub halt: HaltSwitch,
     /// What drives the requests.
     pub load: Load,
-    /// The sessions at levels causal and eventual that run beside the traffic; none leaves them out. Beside a replay
-    /// there are none.
+    /// The sessions at the levels below strict, and those on sets and counters, that run beside the traffic; none
+    /// leaves them out. Beside a replay there are none.
     pub levels: Option<LevelsConfig>,
     /// Whether the read-increment-write loops run, which measure the downtime.
     pub ticks: bool,
@@ -91,7 +94,8 @@ pub struct RunConfig {
     pub demands: Option<Demands>,
     /// Where the report goes.
     pub report: Option<PathBuf>,
-    /// Where the history goes; none puts it beside the report, or nowhere.
+    /// Where the history goes; none puts it beside the report, or nowhere. Those of locks, sets and counters go beside
+    /// it.
     pub history: Option<PathBuf>,
     /// Whether progress is shown on standard error.
     pub progress: bool,
@@ -207,12 +211,22 @@ async fn run(
     };
     match steady {
         Ok(members) => {
-            let fleet = Fleet { control, gateway, http, members };
+            let mut fleet = Fleet { control, gateway, http, members, merges: merges_are_wanted(&config) };
             if let Err(why) = clear_keys(&fleet.gateway, &config).await {
                 evidence.circumstances.void.push(why);
             }
+            if fleet.merges
+                && let Err(error) = merges::make_buckets(&fleet.gateway).await
+            {
+                fleet.merges = false;
+                let why = error_chain(&error);
+                evidence.circumstances.void.push(format!("the buckets of sets and counters cannot be made: {why}"));
+            }
             // The clock of the run starts with the traffic, not with the wait before it.
             let recorder = Arc::new(recorder.restarted());
+            if fleet.merges {
+                keep_merges(&recorder, &mut evidence)?;
+            }
             evidence.lock_history = lock_history_path(&config, evidence.history.as_deref());
             let book = LockBook::new(Arc::clone(&recorder), evidence.lock_history.as_deref())
                 .map_err(|source| RunError::File { path: evidence.lock_history.clone().unwrap_or_default(), source })?;
@@ -232,6 +246,8 @@ struct Fleet {
     gateway: GatewayClient,
     http: reqwest::Client,
     members: usize,
+    /// Whether there are buckets for sets and counters.
+    merges: bool,
 }
 
 /// Everything that runs side by side, and the order in which it ends: faults, then load, then the watchers.
@@ -267,7 +283,8 @@ async fn drive(
         let stopped = load_stopped.clone();
         async move { trace_check.run(stopped).await }
     });
-    let showing = start_progress(&recorder, config, &ticks, &load_stopped, watchers_stopped);
+    let level_ticks = levels.as_ref().map(Levels::ticks);
+    let showing = start_progress(&recorder, config, (&ticks, level_ticks), &load_stopped, watchers_stopped);
 
     let Driving { mut handle, replay, .. } = load;
     let began = tokio::time::Instant::now();
@@ -288,10 +305,9 @@ async fn drive(
     }
     join_some(ticking).await;
     join_some(locking).await;
-    (evidence.levels, evidence.unread_levels) = Levels::end(levels, &recorder, &fleet.gateway).await;
     let bodies = replay.as_ref().map(|replay| replay.bodies());
     let shown: &dyn Shown = bodies.as_ref().map_or(&Plain, |bodies| bodies.as_ref());
-    evidence.final_read = final_read(&recorder, &fleet.gateway, shown).await;
+    read_back(&recorder, &fleet.gateway, levels, shown, evidence).await;
     join(checking).await;
     let _ = stop_watchers.send(true);
     join_some(showing).await;
@@ -302,6 +318,26 @@ async fn drive(
     evidence.replay = replay.map(|replay| replay.report());
     let locks = locks.then_some(&*book);
     conclude(&recorder, locks, config.check_limit, evidence).await;
+}
+
+/// Reads everything for the last time: what has to settle, once it has, and what is ordered. Then the sessions' keys
+/// are deleted.
+async fn read_back(
+    recorder: &Arc<Recorder>,
+    gateway: &GatewayClient,
+    levels: Option<Levels>,
+    shown: &dyn Shown,
+    evidence: &mut Evidence,
+) {
+    let levels = match levels {
+        Some(levels) => Some(levels.end(recorder, gateway).await),
+        None => None,
+    };
+    evidence.final_read = final_read(recorder, gateway, shown).await;
+    if let Some(levels) = levels {
+        levels.clear(gateway).await;
+        (evidence.levels, evidence.unread_levels) = (levels.record, levels.unread);
+    }
 }
 
 /// Takes the record over, and has its history judged; that of the locks was judged on the way.
@@ -317,27 +353,56 @@ async fn conclude(recorder: &Recorder, locks: Option<&LockBook>, check_limit: Du
         let note = format!("the record reached its bound of {OPERATIONS_MAX} requests, so the traffic ended early");
         evidence.notes.push(note);
     }
-    let history = std::mem::take(&mut evidence.record.history);
-    let named = [(Level::Strict, "registers"), (Level::Causal, "causal keys"), (Level::Eventual, "eventual keys")];
-    for (level, name) in named {
-        // Strict requests are there in every run; of the other levels only what was asked for is judged.
-        if level == Level::Strict || evidence.levels.contains_key(&level) {
-            evidence.checks.push(check(&history, level, name, check_limit).await);
+    let histories = std::mem::take(&mut evidence.record.histories);
+    // Strict requests are there in every run; of the rest only what was asked for is judged and counted.
+    let was_asked = |part: Part| match (part.values, part.level) {
+        (Values::Registers, Some(level)) => level == Level::Strict || evidence.levels.contains_key(&level),
+        (values, _) => histories.contains_key(&values),
+    };
+    let judged: Vec<_> = JUDGED.into_iter().filter(|judged| was_asked(judged.part)).collect();
+    let counted: Vec<_> = COUNTED.into_iter().filter(|(_, part)| was_asked(*part)).collect();
+    for judged in judged {
+        evidence.checks.push(check(&histories, judged, check_limit).await);
+    }
+    for (name, part) in counted {
+        match acknowledged(&histories, part).await {
+            Ok(acked) => drop(evidence.acked.insert(name, acked)),
+            Err(why) => evidence.circumstances.void.push(format!("the lost updates of {name} were not counted: {why}")),
         }
     }
+}
+
+/// Whether the run has traffic on sets and counters.
+fn merges_are_wanted(config: &RunConfig) -> bool {
+    let levels = config.levels.as_ref().filter(|levels| levels.merge_rate > 0);
+    levels.is_some() && matches!(config.load, Load::Traffic(_))
+}
+
+/// Has sets and counters have histories of their own, beside that of registers.
+fn keep_merges(recorder: &Recorder, evidence: &mut Evidence) -> Result<(), RunError> {
+    for values in [Values::Sets, Values::Counters] {
+        let beside = |path: &PathBuf| path.with_extension(format!("{}.jsonl", values.name()));
+        let path = evidence.history.as_ref().map(beside);
+        recorder
+            .keep(values, path.as_deref())
+            .map_err(|source| RunError::File { path: path.clone().unwrap_or_default(), source })?;
+        evidence.merge_histories.extend(path.map(|path| (values.name(), path)));
+    }
+    Ok(())
 }
 
 /// The line on standard error, in a task of its own; none where nobody is to see it.
 fn start_progress(
     recorder: &Arc<Recorder>,
     config: &RunConfig,
-    ticks: &Arc<Ticks>,
+    (ticks, level_ticks): (&Arc<Ticks>, Option<Arc<LevelTicks>>),
     load_stopped: &watch::Receiver<bool>,
     stop: watch::Receiver<bool>,
 ) -> Option<JoinHandle<()>> {
     let (recorder, shared, ticks) = (Arc::clone(recorder), Arc::clone(&config.shared), Arc::clone(ticks));
     let (duration, load_stopped) = (config.duration, load_stopped.clone());
-    config.progress.then(|| tokio::spawn(Progress { recorder, shared, ticks, duration, load_stopped }.show(stop)))
+    let progress = Progress { recorder, shared, ticks, level_ticks, duration, load_stopped };
+    config.progress.then(|| tokio::spawn(progress.show(stop)))
 }
 
 /// The loops that measure the downtime, in a task of their own.
@@ -372,7 +437,7 @@ fn start_locks(
         .then(|| tokio::spawn(lock_traffic::run(book, recorder, gateway, traffic, prng, limit, stop.clone())))
 }
 
-/// The sessions below sequential, beside traffic of our own.
+/// The sessions below strict, beside traffic of our own.
 fn start_levels(
     fleet: &Fleet,
     recorder: &Arc<Recorder>,
@@ -385,7 +450,8 @@ fn start_levels(
     let levels = LevelsConfig { prefix: format!("{run_id}-{}", levels.prefix), ..levels };
     // Drawn apart from the faults and from the other traffic.
     let prng = Prng::from_seed(config.seed ^ 0x6c65_7665_6c73);
-    Some(Levels::start(Arc::clone(recorder), fleet.gateway.clone(), levels, prng, stop))
+    let merges = Merges::of(&levels).filter(|_| fleet.merges);
+    Some(Levels::start(recorder, &fleet.gateway, levels, merges, prng, stop))
 }
 
 /// The load as it runs.
@@ -505,7 +571,8 @@ async fn look_for_steadiness(
         let (key, within) = (format!("steady{at}"), Duration::from_secs(1));
         expect_answer(gateway, "a read", &unsampled(Action::Get, &key, Default::default(), within)).await?;
         if config.levels.is_some() {
-            expect_answer(gateway, "a causal read", &levels::request(Action::Get, &key, within)).await?;
+            let request = levels::request(Level::Causal, Action::Get, &key, within);
+            expect_answer(gateway, "a causal read", &request).await?;
         }
     }
     Ok(members)

@@ -52,6 +52,9 @@ pub struct Verdict {
     /// Where the history of locks is, if it was written to a file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lock_history: Option<String>,
+    /// Where the histories of sets and of counters are, if they were written to files.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub merge_histories: BTreeMap<String, String>,
     /// The replay's own figures, if this was one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replay: Option<ReplayReport>,
@@ -169,7 +172,9 @@ pub struct Downtimes {
     pub strict_read: u64,
     /// Strict writes.
     pub strict_write: u64,
-    /// Reads and writes at level causal, the worse of the two; null if there were none.
+    /// Reads at level sequential and the writes of their sessions, the worse of the two; null if there were none.
+    pub sequential: Option<u64>,
+    /// Reads and writes at level causal, the worse of the two.
     pub causal: Option<u64>,
     /// Reads and writes at level eventual.
     pub eventual: Option<u64>,
@@ -181,12 +186,27 @@ pub struct Downtimes {
 }
 
 /// Acknowledged writes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct AckedWrites {
     /// All.
     pub total: u64,
     /// Missing in the final read of every key.
     pub lost: u64,
+    /// The same by what they are: registers by the level of their traffic, sets, counters.
+    pub by: BTreeMap<String, Acked>,
+}
+
+/// Acknowledged writes of one kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Acked {
+    /// All.
+    pub total: u64,
+    /// At level sequential and above: missing in a strict read at the end. Below: neither there, nor is what took their
+    /// place, once all has settled. Of counters as many as must be missing at least.
+    pub lost: u64,
+    /// The first few keys that lack some, as sentences with trace ids.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub examples: Vec<String>,
 }
 
 /// One check of a history.
@@ -339,8 +359,12 @@ impl Verdict {
                 because.push(what);
             }
         };
-        let AckedWrites { total, lost } = self.acked_writes;
-        say(lost > 0, format!("{lost} of {total} acknowledged writes are lost"));
+        let AckedWrites { total, lost, by } = &self.acked_writes;
+        say(*lost > 0, format!("{lost} of {total} acknowledged writes are lost"));
+        for (name, Acked { total, lost, examples }) in by {
+            let example = examples.first().map(|example| format!(", such as {example}")).unwrap_or_default();
+            say(*lost > 0, format!("of these {lost} of {total} ({name}){example}"));
+        }
         for check in &self.checks {
             let Check { name, level, violations, examples, .. } = check;
             let example = examples.first().map(|example| format!(", such as {example}")).unwrap_or_default();
@@ -361,10 +385,11 @@ impl Verdict {
             format!("{unanswered} requests were not answered in time ({} may be)", demands.failed_max),
         );
         // A fault is blamed for what the machine does not do without it.
-        let Downtimes { strict, causal, eventual, lock, steady, .. } = self.downtime_ms;
+        let Downtimes { strict, sequential, causal, eventual, lock, steady, .. } = self.downtime_ms;
         let strict = strict.max(lock);
         let without = if steady > 0 { format!(", and without a fault for {steady} ms at most") } else { String::new() };
-        for (level, down) in [("strict", Some(strict)), ("causal", causal), ("eventual", eventual)] {
+        let below = [("sequential", sequential), ("causal", causal), ("eventual", eventual)];
+        for (level, down) in [("strict", Some(strict))].into_iter().chain(below) {
             let down = down.unwrap_or(0);
             say(
                 down > demands.downtime_ms_max.max(steady),
@@ -395,6 +420,9 @@ impl Verdict {
         );
         for check in self.checks.iter().filter(|check| !check.decided) {
             say(true, format!("the check {} was not decided in its time", check.name));
+        }
+        for check in self.checks.iter().filter(|check| check.ops == 0) {
+            say(true, format!("the check {} had nothing to judge", check.name));
         }
         say(self.checks.is_empty(), "no history was checked".to_owned());
         let unmet = self.kills_without_requests;
@@ -440,12 +468,12 @@ impl Verdict {
         writeln!(out, "faults     {} injected; {answered} requests were in flight on their arcs", self.injected())?;
         let Requests { total, ok, failed, unknown } = self.requests;
         writeln!(out, "requests   {total}: {ok} ok, {failed} failed, {unknown} unknown")?;
-        let Downtimes { strict_read, strict_write, causal, eventual, lock, steady, .. } = self.downtime_ms;
+        let Downtimes { strict_read, strict_write, sequential, causal, eventual, lock, steady, .. } = self.downtime_ms;
         write!(out, "downtime   strict reads {strict_read} ms, strict writes {strict_write} ms")?;
         if self.locks.is_some() {
             write!(out, ", calls on locks {lock} ms")?;
         }
-        for (level, down) in [("causal", causal), ("eventual", eventual)] {
+        for (level, down) in [("sequential", sequential), ("causal", causal), ("eventual", eventual)] {
             if let Some(down) = down {
                 write!(out, ", {level} {down} ms")?;
             }
@@ -462,7 +490,10 @@ impl Verdict {
              second {worst_tick_ratio:.1} x the median's p99",
             steady.p50, steady.p99, steady.max, fault.p50, fault.p99, fault.max
         )?;
-        writeln!(out, "writes     {} acknowledged, {} lost", self.acked_writes.total, self.acked_writes.lost)?;
+        let AckedWrites { total, lost, by } = &self.acked_writes;
+        let by: Vec<String> = by.iter().map(|(name, of)| format!("{name} {}", of.total)).collect();
+        let by = if by.is_empty() { String::new() } else { format!(" ({})", by.join(", ")) };
+        writeln!(out, "writes     {total} acknowledged, {lost} lost{by}")?;
         if let Some(LockReport { granted, held, renewed, lost, writes, fenced_off }) = self.locks {
             writeln!(
                 out,

@@ -7,7 +7,7 @@ fn good() -> Verdict {
     Verdict {
         faults: vec![fault(1), fault(2)],
         requests: Requests { total: 1_000, ok: 1_000, failed: 0, unknown: 0 },
-        acked_writes: AckedWrites { total: 400, lost: 0 },
+        acked_writes: AckedWrites { total: 400, ..AckedWrites::default() },
         checks: vec![Check {
             name: "registers".to_owned(),
             level: "strict".to_owned(),
@@ -41,14 +41,24 @@ type Way = fn(&mut Verdict, &mut Circumstances);
 
 #[test]
 fn every_broken_promise_is_broken() {
-    let ways: [(&str, Way); 10] = [
+    let ways: [(&str, Way); 13] = [
         ("lost", |verdict, _| verdict.acked_writes.lost = 1),
+        ("of these 2 of 9 (sets), such as key \"s\" lacks 2 (traces t1, t2)", |verdict, _| {
+            let examples = vec!["key \"s\" lacks 2 (traces t1, t2)".to_owned()];
+            verdict.acked_writes.by.insert("sets".to_owned(), Acked { total: 9, lost: 2, examples });
+        }),
+        ("1 keys violate level eventual (counters), such as it is not the sum (traces t3)", |verdict, _| {
+            let examples = vec!["it is not the sum (traces t3)".to_owned()];
+            let (name, level) = ("counters".to_owned(), "eventual".to_owned());
+            verdict.checks.push(Check { name, level, ops: 3, decided: true, violations: 1, examples });
+        }),
         ("violate level strict", |verdict, _| verdict.checks[0].violations = 1),
         ("missed a write", |_, circumstances| circumstances.stale_reads = 1),
         ("did not read as it was written", |verdict, _| verdict.ticks.wrong = 1),
         ("1 requests were not answered", |verdict, _| verdict.requests.failed = 1),
         ("1 requests were not answered", |verdict, _| verdict.requests.unknown = 1),
         ("for 100 ms around a fault", |verdict, _| verdict.downtime_ms.strict = 100),
+        ("for 100 ms around a fault no sequential request", |verdict, _| verdict.downtime_ms.sequential = Some(100)),
         ("for 200 ms around a fault no strict request of a kind succeeded, and without", |verdict, _| {
             verdict.downtime_ms = Downtimes { strict: 200, steady: 100, ..Downtimes::default() };
         }),
@@ -75,7 +85,8 @@ fn a_fault_is_not_blamed_for_what_the_machine_does_without_it() {
 
 #[test]
 fn what_proves_nothing_is_invalid() {
-    let ways: [(&str, Way); 7] = [
+    let ways: [(&str, Way); 8] = [
+        ("the check registers had nothing to judge", |verdict, _| verdict.checks[0].ops = 0),
         ("only 1 faults", |verdict, _| verdict.faults.truncate(1)),
         ("only 1 faults", |verdict, _| verdict.faults[0].not_injected = Some("gone".to_owned())),
         ("only 99 requests", |verdict, _| verdict.requests.total = 99),
@@ -140,7 +151,12 @@ fn the_report_has_the_names_that_the_interface_promises() {
     for name in ["total", "ok", "failed", "unknown"] {
         assert!(report["requests"].get(name).is_some(), "{name}");
     }
-    assert!(report["downtime_ms"].get("strict").is_some());
+    for level in ["strict", "sequential", "causal", "eventual"] {
+        assert!(report["downtime_ms"].get(level).is_some(), "{level}");
+    }
+    for name in ["total", "lost", "by"] {
+        assert!(report["acked_writes"].get(name).is_some(), "{name}");
+    }
     for name in ["p50", "p99", "max"] {
         assert!(
             report["latency_ms"]["steady"].get(name).is_some() && report["latency_ms"]["fault"].get(name).is_some()

@@ -41,6 +41,10 @@ pub enum Ask {
     },
     /// Delete the key.
     Delete,
+    /// Put this element into the set.
+    Insert(String),
+    /// Add this to the counter.
+    Add(i64),
 }
 
 /// One client's source of requests.
@@ -152,6 +156,7 @@ mod tests {
                     assert!(values.insert(new.clone()), "{new} is written twice");
                 }
                 Ask::Delete => deletes += 1,
+                Ask::Insert(_) | Ask::Add(_) => unreachable!("of registers alone"),
             }
         }
         assert!((400..800).contains(&cas), "{cas} of 4,000 are conditional");

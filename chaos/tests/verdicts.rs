@@ -129,9 +129,80 @@ async fn a_store_that_keeps_one_value_of_those_that_did_not_see_each_other_is_fo
     let verdict = judged_with(Mode::Correct, traffic(), false, Some(LevelsConfig::default())).await;
     assert_broken(&verdict, "violate level causal");
     assert_broken(&verdict, "violate level eventual");
-    assert!(verdict.because.iter().all(|because| !because.contains("level strict")), "{:?}", verdict.because);
+    for ordered in ["level strict", "level sequential", "(sets)", "(counters)"] {
+        assert!(verdict.because.iter().all(|because| !because.contains(ordered)), "{:?}", verdict.because);
+    }
     let checks: Vec<&str> = verdict.checks.iter().map(|check| check.name.as_str()).collect();
-    assert_eq!(checks, ["registers", "causal keys", "eventual keys", "locks"]);
+    let registers = ["registers", "sequential keys", "causal keys", "eventual keys"];
+    let merged = ["causal sets", "sets", "causal counters", "counters"];
+    assert_eq!(checks, [&registers[..], &merged, &["locks"]].concat());
+    assert!(verdict.checks.iter().all(|check| check.decided && check.ops > 5), "{}", verdict.text());
+    // What is not there at the end is counted, and told with its key and traces.
+    let by = &verdict.acked_writes.by;
+    let names: Vec<&str> = by.keys().map(String::as_str).collect();
+    assert_eq!(names, ["causal", "counters", "eventual", "sequential", "sets", "strict"]);
+    assert!(by.values().all(|of| of.total > 0), "{}", verdict.text());
+    for name in ["strict", "sequential", "sets", "counters"] {
+        assert_eq!(by[name].lost, 0, "{name}: {}", verdict.text());
+    }
+    for name in ["causal", "eventual"] {
+        assert!(by[name].lost > 0 && by[name].examples[0].contains("traces"), "{by:?}");
+        assert_broken(&verdict, &format!("({name}), such as key \"sessions/"));
+    }
+    assert_eq!(verdict.acked_writes.lost, by.values().map(|of| of.lost).sum::<u64>());
+}
+
+/// More requests on sets and counters than usual, so that a short run shows enough.
+fn many_merges() -> LevelsConfig {
+    LevelsConfig { merge_rate: 400, deadline: Duration::from_secs(5), ..LevelsConfig::default() }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lost_additions_are_found_counted_and_in_the_histories_that_are_left() {
+    let directory = tempfile::tempdir().expect("a temporary folder");
+    let fleet = FakeFleet::start(Mode::LostAdds, None).await;
+    let config = RunConfig {
+        gateways: vec![fleet.gateway()],
+        levels: Some(many_merges()),
+        duration: Some(Duration::from_millis(1_500)),
+        load: traffic(),
+        ticks: false,
+        history: Some(directory.path().join("history.jsonl")),
+        ..RunConfig::default()
+    };
+    let verdict = run_traffic(config, std::future::pending()).await.expect("the run can begin");
+    fleet.end();
+    for (name, model) in [("sets", checker::Model::Set), ("counters", checker::Model::Counter)] {
+        assert_broken(&verdict, &format!("violate level eventual ({name})"));
+        let acked = &verdict.acked_writes.by[name];
+        assert!(acked.lost > 0 && acked.lost < acked.total, "{}", verdict.text());
+        assert_broken(&verdict, &format!("({name}), such as key \"verified-{name}/"));
+        assert!(acked.examples[0].contains("(trace"), "{acked:?}");
+        // The history that was left is one that `everring check` reads, with the same judgement.
+        let path = directory.path().join(format!("history.{name}.jsonl"));
+        assert_eq!(verdict.merge_histories[name], path.display().to_string());
+        let file = std::io::BufReader::new(std::fs::File::open(&path).expect("it was left"));
+        let options = checker::Options { model, level: checker::Level::Eventual, ..checker::Options::default() };
+        let report = checker::check(file, &options).expect("readable");
+        assert_eq!(report.verdict, checker::Verdict::Violated, "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_addition_that_is_done_twice_is_found() {
+    let verdict = judged_with(Mode::DoubleAdds, traffic(), false, Some(many_merges())).await;
+    assert_broken(&verdict, "violate level eventual (counters)");
+    assert!(verdict.because.iter().all(|because| !because.contains("(sets)")), "{:?}", verdict.because);
+    assert_eq!(verdict.acked_writes.by["counters"].lost, 0, "nothing is lost by it");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_that_go_back_are_found_at_level_sequential() {
+    let levels = LevelsConfig { rate: 400, deadline: Duration::from_secs(5), ..LevelsConfig::default() };
+    let verdict = judged_with(Mode::StaleReads, traffic(), false, Some(levels)).await;
+    assert_broken(&verdict, "violate level sequential (sequential keys)");
+    let check = verdict.checks.iter().find(|check| check.name == "sequential keys").expect("it is judged");
+    assert!(check.examples[0].contains("traces"), "{check:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -384,7 +384,8 @@ pub struct StorageNodeArgs {
         default_value_t = storage_node::BYTES_PER_SECOND_DEFAULT
     )]
     pub scrub_bytes_per_second: u64,
-    /// How much it takes in at most while it copies what it is to hold, in bytes a second. Without it: 32 MiB.
+    /// How much moves at most while it copies what it is to hold, ordered and available, in bytes a second. Without it:
+    /// 32 MiB.
     #[arg(
         long,
         env = "EVERRING_TRANSFER_BYTES_PER_SECOND",
@@ -409,6 +410,11 @@ pub struct StorageNodeArgs {
     /// of refusing to start.
     #[arg(long, env = "EVERRING_REJOIN")]
     pub rejoin: bool,
+    /// Use a data directory that was copied or moved, or is older than what its node is known to have synced, instead
+    /// of refusing it or joining as a new member. Only where it is known to hold all that its node acknowledged:
+    /// moved whole, while its node was stopped.
+    #[arg(long)]
+    pub trust_data: bool,
 }
 
 /// Where the fleet is reached.

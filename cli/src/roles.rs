@@ -139,6 +139,7 @@ pub fn storage_node(args: StorageNodeArgs, logs: Option<String>) -> anyhow::Resu
         scrub_bytes_per_second: args.scrub_bytes_per_second,
         grace: Some(args.grace).filter(|grace| !grace.is_zero()),
         rejoin: args.rejoin,
+        trust_data: args.trust_data,
     };
     // The loop is one thread by its nature: a second one would only cost memory.
     let runtime = one_thread()?;

@@ -5,6 +5,7 @@
 #![allow(dead_code)]
 
 mod locks;
+mod merges;
 
 use std::collections::BTreeMap;
 use std::process::{Child, Command};
@@ -42,6 +43,10 @@ pub enum Mode {
     TwoHolders,
     /// Now and then a lock is granted under a token that was given away already.
     SameToken,
+    /// Now and then an addition to a set or a counter is acknowledged and not done.
+    LostAdds,
+    /// Now and then an addition to a counter is done twice.
+    DoubleAdds,
 }
 
 /// The names of the fake fleet's nodes.
@@ -69,6 +74,7 @@ struct Inner {
     nodes: Vec<Node>,
     pipelines: BTreeMap<String, Pipeline>,
     locks: locks::Locks,
+    merges: merges::Merges,
 }
 
 #[derive(Clone, Default)]
@@ -96,6 +102,7 @@ impl FakeFleet {
             nodes: NODES.map(node).into(),
             pipelines: BTreeMap::new(),
             locks: locks::Locks::default(),
+            merges: merges::Merges::default(),
         };
         let fleet = Arc::new(FakeFleet { mode, inner: Mutex::new(inner), otlp, address: Mutex::default() });
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -109,6 +116,8 @@ impl FakeFleet {
                 .route("/v1/kv/{bucket}/{key}", web::get().to(get))
                 .route("/v1/kv/{bucket}/{key}", web::put().to(put))
                 .route("/v1/kv/{bucket}/{key}", web::delete().to(delete))
+                .route("/v1/kv/{bucket}/{key}", web::post().to(merges::add))
+                .route("/v1/buckets/{bucket}", web::put().to(merges::make))
                 .route("/v1/locks/{name}", web::put().to(locks::acquire))
                 .route("/v1/locks/{name}", web::delete().to(locks::release))
                 .route("/v1/locks/{name}/renew", web::post().to(locks::renew))
@@ -307,8 +316,11 @@ fn problem(mut response: actix_web::HttpResponseBuilder, status: u16, code: &str
 }
 
 async fn get(fleet: Data<FakeFleet>, request: HttpRequest, path: Path<(String, String)>) -> HttpResponse {
-    let key = path.into_inner().1;
+    let (bucket, key) = path.into_inner();
     let inner = &mut *fleet.lock();
+    if let Some(shown) = inner.merges.shown(&bucket, &key) {
+        return answer(&fleet, inner, &request, 200, &key).body(shown);
+    }
     let breaks = inner.breaks();
     let register = inner.keys.get(&key).cloned().unwrap_or_default();
     let shown = if breaks && fleet.mode == Mode::StaleReads { register.before } else { register.now };

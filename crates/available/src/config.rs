@@ -20,9 +20,6 @@ pub struct Config {
     pub hints_max: usize,
     /// Bytes of hints at most, about.
     pub hint_bytes_max: usize,
-    /// How much is taken in by passes of reconciliation, and so by copying, in bytes a second: each pass waits for what
-    /// its last page costs. Leaves requests room on the network.
-    pub copy_bytes_per_second: u64,
     /// What a write's place is, once it is acknowledged.
     pub durability: Durability,
 }
@@ -49,7 +46,6 @@ impl Default for Config {
             limits: Limits::default(),
             hints_max: 4_096,
             hint_bytes_max: 16 << 20,
-            copy_bytes_per_second: 32 << 20,
             durability: Durability::Disk,
         }
     }

@@ -105,6 +105,11 @@ pub enum Event {
     ArcCopied {
         /// The token at its end.
         high: Position,
+        /// Keys of it that are held here, tombstones included.
+        keys: u64,
+        /// How many homes in charge counted and fingerprinted the same at the end of a pass. Where there were writes
+        /// meanwhile it can be none.
+        verified_with: usize,
     },
     /// Keys were dropped that other nodes are in charge of now.
     Released {

@@ -39,6 +39,7 @@ mod state;
 mod stream;
 mod table;
 mod tenure;
+mod transfer;
 mod version;
 mod view_change;
 
@@ -60,5 +61,5 @@ pub use session::{BadSession, Session};
 pub use state::{Body as EntryBody, Entry, Ledger, Limits, Past as PastRequest, State};
 pub use table::{Digest, DigestKey, Held, Table};
 pub use tenure::Tenure;
+pub use transfer::CopyStatus;
 pub use version::{Actor, Context, Dot, VersionVector};
-pub use view_change::CopyStatus;

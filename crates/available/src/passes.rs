@@ -1,7 +1,5 @@
 //! Reconciliation with peers, pass by pass: at each start, after a peer lost its log, and now and then as a safety net.
 
-use std::time::Duration;
-
 use membership::{Epoch, NodeId};
 use replication::{LogPosition, RegisterKey};
 use stdx::TraceContext;
@@ -33,8 +31,10 @@ impl Replica {
         if peer.pass.is_none() {
             if peer.pass_at <= now {
                 let (shared, handed) = self.arcs_to_compare(node);
+                let awaited = shared.iter().filter(|(_, high)| self.is_copying(*high)).copied().collect();
                 let id = self.prng.next_u64() >> 1;
-                let pass = Pass::new((id, generation, self.view.epoch), (&shared, &handed), &self.table);
+                let mut pass = Pass::new((id, generation, self.view.epoch), (&shared, &handed), &self.table);
+                pass.check(awaited);
                 if let Some(peer) = self.peers.get_mut(&node) {
                     peer.pass = Some(pass);
                 }
@@ -45,14 +45,25 @@ impl Replica {
         }
     }
 
-    /// Takes the next step of the pass with the peer.
+    /// Takes the next step of the pass with the peer; later, if it moves states and those before are not paid for.
     pub(crate) fn drive(&mut self, node: NodeId, out: &mut Outbox) {
-        let resend_at = self.now + self.config.resend * 2;
+        let (resend_at, wait) = (self.now + self.config.resend * 2, self.must_wait());
+        let another = self.another_is_asked(node);
         let Some(peer) = self.peers.get_mut(&node) else { return };
         let Some(pass) = &mut peer.pass else { return };
+        if let Some(until) = wait.max(another.filter(|_| pass.is_copy())).filter(|_| pass.moves_states()) {
+            return self.at(until, Timer::Pass(node));
+        }
         peer.pass_resend_at = resend_at;
+        let is_copy = pass.is_copy();
         match pass.next(&self.table) {
-            Next::Ask(_) | Next::Want(_) => self.step_again(node, out),
+            Next::Ask(_) => self.step_again(node, out),
+            Next::Want(_) => {
+                if is_copy {
+                    self.note_asked(node, resend_at);
+                }
+                self.step_again(node, out);
+            }
             Next::Send(keys) => self.send_surplus(node, keys, out),
             Next::Over => self.pass_over(node, out),
             Next::Nothing => {}
@@ -60,10 +71,14 @@ impl Replica {
     }
 
     fn step_again(&mut self, node: NodeId, out: &mut Outbox) {
-        let resend_at = self.now + self.config.resend * 2;
+        let (resend_at, wait) = (self.now + self.config.resend * 2, self.must_wait());
         let Some(peer) = self.peers.get_mut(&node) else { return };
         let Some(pass) = &mut peer.pass else { return };
         peer.pass_resend_at = resend_at;
+        if let Some(until) = wait.filter(|_| pass.sends_states()) {
+            peer.pass_resend_at = until;
+            return;
+        }
         let (id, question) = (pass.id, pass.question);
         let body = match &pass.step {
             Step::Ready => return,
@@ -98,19 +113,21 @@ impl Replica {
         pass.sent += entries.len();
         pass.send_later(rest);
         pass.step = Step::Sent(id, keys);
+        self.pay_for_states(entries.iter());
         self.tell(node, Body::Store { id, claim: None, entries }, wait, TraceContext::NONE, out);
     }
 
     fn pass_over(&mut self, node: NodeId, out: &mut Outbox) {
         let every = self.config.pass_every;
         let next = self.now + self.jittered(every);
-        let (now, generation) = (self.now, self.generation);
+        let (now, generation, keeps) = (self.now, self.generation, self.rules.keep(Rule::PassPutOff));
         let Some(peer) = self.peers.get_mut(&node) else { return };
         let Some(pass) = peer.pass.take() else { return };
         peer.passed = peer.passed.max(pass.generation);
         // One that began before homes changed or somebody lost a log does not stand for the one that is due since then:
         // a change that copies would wait a whole round for it.
-        peer.pass_at = if pass.generation < generation { now } else { next };
+        let due = pass.generation < generation && keeps;
+        peer.pass_at = if due { now } else { next };
         self.compared_with(node, &pass, out);
         out.events.push(Event::Reconciled { peer: node, fetched: pass.fetched, sent: pass.sent });
         self.become_whole(out);
@@ -148,6 +165,7 @@ impl Replica {
         answers: Vec<Answer>,
         out: &mut Outbox,
     ) {
+        self.pay_for_answers(&answers);
         let Some(pass) = self.peers.get_mut(&from).and_then(|peer| peer.pass.as_mut()) else { return };
         // Who acts on an older view may take writes, after it has told, of which we never hear.
         if pass.id != id || (epoch < pass.epoch && self.rules.keep(Rule::CopiedFromOldView)) {
@@ -172,6 +190,8 @@ impl Replica {
         entries: Vec<(RegisterKey, State)>,
         out: &mut Outbox,
     ) {
+        // Also what comes a second time has come.
+        self.pay_for_states(entries.iter());
         let known = self.peers.get(&from).and_then(|peer| peer.pass.as_ref()).map(|pass| (pass.id, pass.question));
         if known != Some((id, question)) || self.disk_full {
             return;
@@ -180,18 +200,12 @@ impl Replica {
         let entries: Vec<(RegisterKey, State)> = ours.collect();
         let got: Vec<ShortHash> =
             entries.iter().map(|(key, state)| self.digests.digest(key, state).short(id)).collect();
-        let bytes: usize = entries.iter().map(|(_, state)| state.size()).sum();
         self.take_states(from, entries, out);
         if let Some(pass) = self.peers.get_mut(&from).and_then(|peer| peer.pass.as_mut()) {
             pass.had(question, &got, !self.rules.keep(Rule::ChangedSkipped));
         }
-        // Peers share the rate: most pages come from one at a time.
-        let cost_ms = (bytes as u64).saturating_mul(1_000) / self.config.copy_bytes_per_second.max(1);
-        if cost_ms == 0 {
-            return self.drive(from, out);
-        }
-        let paid_at = self.now + Duration::from_millis(cost_ms);
-        self.at(paid_at, Timer::Pass(from));
+        self.let_others_ask(from, out);
+        self.drive(from, out);
     }
 
     /// A message that a pass sent has arrived.

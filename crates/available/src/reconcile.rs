@@ -18,6 +18,8 @@ pub const PARTS: u64 = 16;
 pub const LEAF_MAX: u64 = 32;
 /// Ranges in one question.
 pub const RANGES_MAX: usize = 64;
+/// How often a pass asks whether an arc is equal before it says that it differs.
+const CHECKS_MAX: u32 = 3;
 /// Bytes of states in one message, about, beyond the first state.
 pub const PAGE_BYTES_MAX: usize = 256 * 1024;
 
@@ -178,6 +180,18 @@ pub(crate) struct Pass {
     pub fetched: usize,
     /// States that were sent.
     pub sent: usize,
+    check: Check,
+}
+
+/// Arcs of a pass that are compared as wholes in the end. Only those that are not known to be equal are asked about,
+/// and a few times, since a write that is under way makes them differ.
+#[derive(Clone, Debug, Default)]
+struct Check {
+    arcs: Vec<Extent>,
+    /// How often they were asked about.
+    rounds: u32,
+    /// Of them, by the tokens at their ends, those that a range lies in that differed when it was last asked about.
+    differing: BTreeSet<Position>,
 }
 
 /// What a pass waits for.
@@ -233,7 +247,34 @@ impl Pass {
             surplus: VecDeque::new(),
             fetched: 0,
             sent: 0,
+            check: Check::default(),
         }
+    }
+
+    /// Compares these arcs as wholes, too.
+    pub fn check(&mut self, arcs: Vec<Extent>) {
+        self.check.arcs = arcs;
+    }
+
+    /// The arcs to be compared as wholes, by the tokens at their ends, in which all looked the same to both.
+    pub fn agreed(&self) -> BTreeSet<Position> {
+        let highs = self.check.arcs.iter().map(|(_, high)| *high);
+        highs.filter(|high| !self.check.differing.contains(high)).collect()
+    }
+
+    /// Whether it is about arcs that we are to copy.
+    pub fn is_copy(&self) -> bool {
+        !self.check.arcs.is_empty()
+    }
+
+    /// Whether its next step moves states.
+    pub fn moves_states(&self) -> bool {
+        self.step == Step::Ready && !(self.leaves.is_empty() && self.surplus.is_empty())
+    }
+
+    /// Whether it waits until states that it sent have arrived.
+    pub fn sends_states(&self) -> bool {
+        matches!(self.step, Step::Sent(..))
     }
 
     /// The next step, if none is under way.
@@ -255,11 +296,27 @@ impl Pass {
             return Next::Send(self.surplus.drain(..self.surplus.len().min(RANGES_MAX)).collect());
         }
         if self.queue.is_empty() {
+            self.check_again(table);
+        }
+        if self.queue.is_empty() {
             return Next::Over;
         }
         let asked: Vec<Question> = self.queue.drain(..self.queue.len().min(RANGES_MAX)).collect();
         self.step = Step::Asked(asked.clone());
         Next::Ask(asked)
+    }
+
+    /// All is done: asks about whole arcs that did not look the same. How that comes out changes nothing but what is
+    /// told.
+    fn check_again(&mut self, table: &Table) {
+        if self.check.rounds == CHECKS_MAX {
+            return;
+        }
+        self.check.rounds += 1;
+        let differing = std::mem::take(&mut self.check.differing);
+        let again: Vec<Extent> = self.check.arcs.iter().filter(|(_, high)| differing.contains(high)).copied().collect();
+        let ask = |range: Range| Question { range, print: Some(table.print(range, self.id).0) };
+        self.queue.extend(again.iter().flat_map(|(low, high)| ranges_of(*low, *high)).map(ask));
     }
 
     /// These did not fit.
@@ -310,6 +367,15 @@ impl Pass {
         let asked = asked.clone();
         self.step = Step::Ready;
         for (asked, answer) in asked.into_iter().zip(answers) {
+            if asked.print.is_some() && answer != Answer::Same {
+                let arcs = self.check.arcs.iter();
+                let in_it =
+                    arcs.filter(|(low, high)| ranges_of(*low, *high).iter().any(|part| part.meets(asked.range)));
+                self.check.differing.extend(in_it.map(|(_, high)| *high));
+            }
+            if self.check.rounds > 0 {
+                continue;
+            }
             match answer {
                 Answer::Same => {}
                 Answer::Leaf(theirs) => self.leaves.push((asked.range, theirs)),
@@ -346,5 +412,60 @@ impl Pass {
         self.answered.extend(got);
         self.fetched += got.len();
         self.step = Step::Ready;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::DigestKey;
+    use crate::version::{Actor, Dot};
+    use bytes::Bytes;
+    use membership::BucketId;
+    use replication::LogPosition;
+
+    fn put(table: &mut Table, position: u64, counter: u64) {
+        let key = RegisterKey { position: Position(position), bucket: BucketId(1), key: Bytes::from_static(b"k") };
+        let context = crate::version::Context::of(Dot { counter, actor: Actor::default() });
+        table.put(&key, crate::state::State { context, ..Default::default() }, LogPosition(1));
+    }
+
+    /// A pass of somebody who holds nothing, about two arcs; in the end the other one writes this often to the second.
+    fn agreed_after(writes: u64) -> BTreeSet<Position> {
+        let tables = || Table::new(DigestKey::new(b"s"));
+        let (mut mine, mut theirs) = (tables(), tables());
+        (1..200).for_each(|position| put(&mut theirs, position, position));
+        let arcs = [(Position(0), Position(100)), (Position(100), Position(200))];
+        let mut pass = Pass::new((1, 0, Epoch(1)), (&arcs, &[]), &mine);
+        pass.check(arcs.to_vec());
+        let mut left = writes;
+        loop {
+            match pass.next(&mine) {
+                Next::Ask(ranges) => {
+                    if pass.check.rounds > 0 && left > 0 {
+                        left -= 1;
+                        put(&mut theirs, 150, 1_000 + left);
+                    }
+                    let answers = ranges.iter().map(|question| answer(&theirs, 1, question)).collect();
+                    pass.told(pass.question, answers, &mine, false);
+                }
+                Next::Want(wanted) => {
+                    let entries = fetch(&theirs, 1, &wanted);
+                    entries.iter().for_each(|(key, state)| mine.put(key, state.clone(), LogPosition(1)));
+                    let got: Vec<ShortHash> =
+                        entries.iter().filter_map(|(key, _)| Some(mine.get(key)?.digest().short(1))).collect();
+                    pass.had(pass.question, &got, false);
+                }
+                Next::Over => return pass.agreed(),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_pass_says_which_arcs_were_the_same_in_the_end() {
+        let both = BTreeSet::from([Position(100), Position(200)]);
+        assert_eq!(agreed_after(0), both);
+        assert_eq!(agreed_after(1), BTreeSet::from([Position(100)]), "what differs is told, not hidden");
     }
 }

@@ -20,6 +20,7 @@ use crate::peer::Peer;
 use crate::rules::{Rule, Rules};
 use crate::state::State;
 use crate::table::{DigestKey, Table};
+use crate::transfer::Transfer;
 use crate::version::{Actor, Dot};
 use crate::view_change::Homes;
 
@@ -54,8 +55,10 @@ pub(crate) enum Timer {
     Deadline(Ticket),
     /// A round asks again.
     Round(u64),
-    /// What a pass with a node took in is paid for: it goes on.
+    /// What passes have moved is paid for: the one with this node goes on.
     Pass(NodeId),
+    /// The same: what this node is owed can be sent again.
+    Owed(NodeId),
     /// Look after the peers.
     Beat,
 }
@@ -70,6 +73,7 @@ pub struct Replica {
     pub(crate) view: View,
     pub(crate) ring: Ring,
     pub(crate) homes: Homes,
+    pub(crate) transfer: Transfer,
     pub(crate) prng: Prng,
     pub(crate) now: Instant,
     pub(crate) wall_ms: u64,
@@ -127,6 +131,7 @@ impl Replica {
             config,
             ring: view.ring(),
             homes: Homes::default(),
+            transfer: Transfer::default(),
             view,
             prng,
             now: Instant::ZERO,
@@ -544,6 +549,7 @@ impl Replica {
                 Timer::Deadline(ticket) => self.handle_deadline(ticket, out),
                 Timer::Round(round) => self.round_again(round, out),
                 Timer::Pass(node) => self.drive(node, out),
+                Timer::Owed(node) => self.look_after(node, out),
                 Timer::Beat => {
                     self.beat(out);
                     let wait = self.config.beat;

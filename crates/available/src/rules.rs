@@ -64,10 +64,12 @@ pub enum Rule {
     DamageDropped,
     /// A causal write whose other attempt has just acted here is acknowledged once a majority has that.
     AttemptUnsettled,
+    /// A pass that is out of date when it ends does not stand for the one that is due since homes changed.
+    PassPutOff,
 }
 
 impl Rule {
-    const NAMES: [(Rule, &'static str); 28] = [
+    const NAMES: [(Rule, &'static str); 29] = [
         (Rule::DotReused, "dot-reused"),
         (Rule::SiblingDropped, "sibling-dropped"),
         (Rule::MergeByArrival, "merge-by-arrival"),
@@ -96,6 +98,7 @@ impl Rule {
         (Rule::DroppedUnhanded, "dropped-unhanded"),
         (Rule::DamageDropped, "available-damage-dropped"),
         (Rule::AttemptUnsettled, "attempt-unsettled"),
+        (Rule::PassPutOff, "pass-put-off"),
     ];
 
     /// Rules that the argument needs, and whose breaking a thousand simulated schedules of the present mixes did not
@@ -105,7 +108,7 @@ impl Rule {
     /// acts on an old view does not answer what comes from a newer one, but lets it wait; and while a node is silent,
     /// nobody knows which hints it keeps, and nothing is buried. The fourth takes a longer chain of writes by sessions
     /// that saw nothing else than any mix has often; the fifth, two attempts at one home that is cut off from the
-    /// others in between: seed 2212 has it, and a test holds on to that.
+    /// others in between, as in `tests/attempts.rs`.
     const UNSEEN: [Rule; 5] = [
         Rule::CountedBeforeCopy,
         Rule::CopiedFromOldView,

@@ -18,7 +18,7 @@ use stdx::TraceContext;
 use crate::io::{Event, Outbox};
 use crate::message::{Body, Claim, Record};
 use crate::reconcile::PAGE_BYTES_MAX;
-use crate::replica::{Later, Replica};
+use crate::replica::{Later, Replica, Timer};
 use crate::rules::Rule;
 use crate::state::State;
 use crate::version::Actor;
@@ -139,8 +139,13 @@ impl Replica {
                 }
                 continue;
             }
+            let (before, copying) = (self.logged(&key), self.is_copying(key.position));
+            let is_new = copying && self.table.get(&key).is_none();
             let stale = self.merge(&key, &incoming, out);
             wait = wait.max(self.logged(&key));
+            if copying && self.logged(&key) > before {
+                self.note_copied_key(&incoming, is_new);
+            }
             if stale {
                 out.events.push(Event::StaleRefused);
                 outdated.push((key.clone(), self.state_of(&key, incoming.kind)));
@@ -300,11 +305,11 @@ impl Replica {
         self.release(out);
     }
 
-    fn look_after(&mut self, node: NodeId, out: &mut Outbox) {
+    pub(crate) fn look_after(&mut self, node: NodeId, out: &mut Outbox) {
         if self.shared_with_none(node) && self.peers.get(&node).is_none_or(|peer| !peer.owes()) {
             return;
         }
-        let (now, resend) = (self.now, self.config.resend);
+        let (now, resend, wait) = (self.now, self.config.resend, self.must_wait());
         let Some(peer) = self.peers.get_mut(&node) else { return };
         if peer.down {
             return;
@@ -317,8 +322,18 @@ impl Replica {
             return;
         }
         if peer.owes() && peer.resend_at <= now {
-            peer.resend_at = now + resend;
-            self.send_owed(node, out);
+            // Who is owed more than a page was away, or is new here: a new home is owed all that we ever stamped of its
+            // arcs. That is part of the transfer. A message that was lost is not held up by it.
+            match wait.filter(|_| peer.owed().nth(PAGE_MAX).is_some()) {
+                Some(until) => {
+                    peer.resend_at = until;
+                    self.at(until, Timer::Owed(node));
+                }
+                None => {
+                    peer.resend_at = now + resend;
+                    self.send_owed(node, out);
+                }
+            }
         }
         let claim = self.claim_for(node);
         let Some(peer) = self.peers.get_mut(&node) else { return };
@@ -355,6 +370,7 @@ impl Replica {
             return;
         }
         let id = self.next_number();
+        self.pay_for_states(entries.iter());
         if let Some(peer) = self.peers.get_mut(&node) {
             peer.sent(id, stamps);
         }

@@ -61,15 +61,6 @@ struct Foreign {
     handed: BTreeSet<NodeId>,
 }
 
-/// How far the copying of arcs is that a change makes this node a home of.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct CopyStatus {
-    /// Arcs to copy.
-    pub arcs: usize,
-    /// Of these, how many are copied and on disk.
-    pub arcs_copied: usize,
-}
-
 impl Replica {
     /// The changes for which this node holds, on its disk, all that they make it a home of, and has not said so. To be
     /// noted in the view.
@@ -86,13 +77,6 @@ impl Replica {
             .collect()
     }
 
-    /// How far the copying is.
-    pub fn copy_status(&self) -> CopyStatus {
-        let arcs: Vec<Position> = self.ring.arcs().iter().filter(|arc| arc.awaits(self.me)).map(|a| a.high).collect();
-        let arcs_copied = arcs.iter().filter(|high| self.is_copied(**high)).count();
-        CopyStatus { arcs: arcs.len(), arcs_copied }
-    }
-
     /// Whether keys or hints are here that are for others to keep: a node that has left may end once there are none.
     pub fn is_released(&self) -> bool {
         self.homes.foreign.is_empty() && self.hints.is_empty()
@@ -104,7 +88,7 @@ impl Replica {
         self.homes.acted_on.is_some_and(|(epoch, _)| self.view.epoch < epoch)
     }
 
-    fn is_copied(&self, high: Position) -> bool {
+    pub(crate) fn is_copied(&self, high: Position) -> bool {
         let copied = self.tenure_of(high).is_some_and(|tenure| tenure.copied);
         copied && self.homes.logged <= self.synced
     }
@@ -264,6 +248,7 @@ impl Replica {
         }
         self.buried_by.clear();
         self.find_foreign();
+        self.transfer_follow_view();
     }
 
     fn log_homes(&mut self, out: &mut Outbox) {
@@ -423,6 +408,7 @@ impl Replica {
         // One that had dropped what it had stamped, and is about to get it back, does not vouch for its own stamps.
         let actor = self.peers.get(&node).and_then(|peer| peer.actor).unwrap_or_default();
         let vouches = pass.marks.get(actor) > 0;
+        self.note_agreed(node, pass);
         let (mut news, mut again) = (false, false);
         for at in 0..self.homes.tenures.len() {
             let tenure = &mut self.homes.tenures[at];
@@ -445,7 +431,9 @@ impl Replica {
             if !tenure.copied && self.has_copied(high) {
                 self.homes.tenures[at].copied = true;
                 news = true;
-                out.events.push(Event::ArcCopied { high });
+                let keys = self.keys_in(high);
+                let verified_with = self.agreed_homes(high, self.homes.tenures[at].epoch);
+                out.events.push(Event::ArcCopied { high, keys, verified_with });
             }
         }
         let mut handed = Vec::new();
@@ -464,6 +452,13 @@ impl Replica {
             self.buried_max = self.buried_max.max(self.clock);
             self.log_homes(out);
         }
+    }
+
+    /// How many keys are held of one of our arcs.
+    fn keys_in(&self, high: Position) -> u64 {
+        let Some(tenure) = self.tenure_of(high) else { return 0 };
+        let ranges = ranges_of(tenure.low, tenure.high);
+        ranges.into_iter().map(|range| self.table.range(range).count() as u64).sum()
     }
 
     /// The node has all that we hold of these arcs, of which we stamp nothing any more.

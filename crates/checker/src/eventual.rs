@@ -32,20 +32,7 @@ pub(crate) enum Converged {
 
 /// Judges; `settled` is the line from which on reads are final.
 pub(crate) fn judge(claims: &Claims<'_>, model: Model, settled: Option<u64>) -> Result<Converged, CheckError> {
-    let update = |claim: &&crate::claims::Claim<'_>| claim.operation.f != Function::Read;
-    let ends = claims
-        .claims
-        .iter()
-        .filter(update)
-        .map(|claim| claim.operation.completed_at.unwrap_or(claim.operation.invoked_at));
-    let from = settled.unwrap_or_else(|| ends.max().unwrap_or(0));
-    let mut finals: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
-    for (index, claim) in claims.claims.iter().enumerate() {
-        let read = claim.operation.f == Function::Read && claim.operation.outcome == Outcome::Ok;
-        if read && claim.operation.invoked_at > from {
-            finals.entry(claim.key).or_default().push(index as u32);
-        }
-    }
+    let finals = final_reads(claims, settled);
     if finals.is_empty() && !claims.claims.is_empty() {
         return Ok(Converged::NothingToJudge);
     }
@@ -63,6 +50,25 @@ pub(crate) fn judge(claims: &Claims<'_>, model: Model, settled: Option<u64>) -> 
         broken.extend(found);
     }
     Ok(Converged::Judged(broken))
+}
+
+/// The reads of each key that were made late enough: after the line `settled`, or after the last update ended.
+pub(crate) fn final_reads(claims: &Claims<'_>, settled: Option<u64>) -> BTreeMap<u32, Vec<u32>> {
+    let update = |claim: &&crate::claims::Claim<'_>| claim.operation.f != Function::Read;
+    let ends = claims
+        .claims
+        .iter()
+        .filter(update)
+        .map(|claim| claim.operation.completed_at.unwrap_or(claim.operation.invoked_at));
+    let from = settled.unwrap_or_else(|| ends.max().unwrap_or(0));
+    let mut finals: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+    for (index, claim) in claims.claims.iter().enumerate() {
+        let read = claim.operation.f == Function::Read && claim.operation.outcome == Outcome::Ok;
+        if read && claim.operation.invoked_at > from {
+            finals.entry(claim.key).or_default().push(index as u32);
+        }
+    }
+    finals
 }
 
 fn of(what: &'static str, claims: Vec<u32>) -> Broken {
@@ -84,14 +90,8 @@ fn differing(claims: &Claims<'_>, reads: &[u32]) -> Option<Broken> {
 
 /// A register's final value that nobody wrote, or that was replaced; or a write that is missing beside it.
 fn replaced(claims: &Claims<'_>, sight: &Sight<'_, '_>, key: u32, read: u32) -> Option<Broken> {
-    let shown: Vec<Word> = match &claims.claims[read as usize].seen {
-        Seen::Equal(word) => vec![*word],
-        Seen::Siblings(words) => words.clone(),
-        Seen::Nothing | Seen::NotEqual(_) => return None,
-    };
-    let writes: Vec<u32> = (0..claims.claims.len() as u32)
-        .filter(|index| claims.claims[*index as usize].key == key && claims.claims[*index as usize].wrote.is_some())
-        .collect();
+    let shown = shown_words(claims, read)?;
+    let writes = writes_of(claims, key);
     for word in &shown {
         let writers = claims.writers(key, *word);
         if writers.is_empty() && *word != ABSENT {
@@ -109,12 +109,39 @@ fn replaced(claims: &Claims<'_>, sight: &Sight<'_, '_>, key: u32, read: u32) -> 
         }
     }
     let missing = writes.iter().copied().filter(|_| sight.keeps_siblings(key)).find(|write| {
-        let claim = &claims.claims[*write as usize];
-        let unshown = claim.must && claim.wrote.is_some_and(|word| word != ABSENT && !shown.contains(&word));
-        let unnoticed = |by: &u32| may_be_unnoticed(claims, *by) && took_place(claims, sight, *by, *write);
-        unshown && !writes.iter().any(unnoticed)
+        claims.claims[*write as usize].must
+            && is_unshown(claims, *write, &shown)
+            && !is_over(claims, sight, *write, &writes)
     });
     missing.map(|write| of("an acknowledged write is neither shown nor replaced", vec![read, write]))
+}
+
+/// The words that a read showed; none where it observed nothing by itself.
+pub(crate) fn shown_words(claims: &Claims<'_>, read: u32) -> Option<Vec<Word>> {
+    match &claims.claims[read as usize].seen {
+        Seen::Equal(word) => Some(vec![*word]),
+        Seen::Siblings(words) => Some(words.clone()),
+        Seen::Nothing | Seen::NotEqual(_) => None,
+    }
+}
+
+/// The writes and deletions of a key, in the order of their begins.
+pub(crate) fn writes_of(claims: &Claims<'_>, key: u32) -> Vec<u32> {
+    let of_key = claims.claims.iter().enumerate().filter(|(_, claim)| claim.key == key && claim.wrote.is_some());
+    of_key.map(|(index, _)| index as u32).collect()
+}
+
+/// Whether the write left a value, and that value is not among those shown.
+pub(crate) fn is_unshown(claims: &Claims<'_>, write: u32, shown: &[Word]) -> bool {
+    claims.claims[write as usize].wrote.is_some_and(|word| word != ABSENT && !shown.contains(&word))
+}
+
+/// Whether some other write of the key may have taken the place of this one. Those that began later are asked first,
+/// since it is one of them as a rule.
+pub(crate) fn is_over(claims: &Claims<'_>, sight: &Sight<'_, '_>, write: u32, writes: &[u32]) -> bool {
+    let (earlier, later) = writes.split_at(writes.partition_point(|other| *other < write));
+    let takes_place = |by: &u32| may_be_unnoticed(claims, *by) && took_place(claims, sight, *by, write);
+    later.iter().chain(earlier).any(takes_place)
 }
 
 /// Whether the write can have taken another one's place and left no trace: it surely took effect; or, of unknown
@@ -137,7 +164,7 @@ fn replaces(claims: &Claims<'_>, sight: &Sight<'_, '_>, by: u32, writer: Option<
 }
 
 /// Whether `by`, if it took effect, replaced what `writer` wrote.
-fn took_place(claims: &Claims<'_>, sight: &Sight<'_, '_>, by: u32, writer: u32) -> bool {
+pub(crate) fn took_place(claims: &Claims<'_>, sight: &Sight<'_, '_>, by: u32, writer: u32) -> bool {
     if by == writer {
         return false;
     }
@@ -148,7 +175,8 @@ fn took_place(claims: &Claims<'_>, sight: &Sight<'_, '_>, by: u32, writer: u32) 
     sight.had_written(by, writer) || (alone && sight.had_seen(by, writer))
 }
 
-fn updates<'c, 'a>(claims: &'c Claims<'a>, key: u32) -> impl Iterator<Item = (u32, &'a Operation)> + 'c {
+/// The additions to a key that took effect or may have.
+pub(crate) fn updates<'c, 'a>(claims: &'c Claims<'a>, key: u32) -> impl Iterator<Item = (u32, &'a Operation)> + 'c {
     let of_key = claims.claims.iter().enumerate().filter(move |(_, claim)| claim.key == key);
     of_key.filter(|(_, claim)| claim.operation.f == Function::Add).map(|(index, claim)| (index as u32, claim.operation))
 }

@@ -52,7 +52,7 @@ mod weaker;
 
 pub use causal::Guarantee;
 pub use check::{CheckError, SETTLED, check, check_history, check_operations, exit_code};
-pub use lost::{LostKey, LostWrites, lost_writes};
+pub use lost::{LostKey, LostWrites, lost_once_settled, lost_writes};
 pub use options::{Level, Limit, Model, Options, UnknownName, WHOLE_MAX};
 pub use report::{OffendingOperation, Report, Verdict, Violation};
 pub use weaker::{GuaranteeBroken, session_guarantees};

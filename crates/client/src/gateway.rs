@@ -766,6 +766,18 @@ pub fn siblings(body: &[u8]) -> Result<Vec<Sibling>, AskError> {
         .collect()
 }
 
+/// The elements of a set, from the body of a read.
+///
+/// # Errors
+/// The body is not of the expected form.
+pub fn elements(body: &[u8]) -> Result<Vec<Bytes>, AskError> {
+    let wrong = |why: String| AskError::NotUnderstood(format!("elements: {why}"));
+    let body: Value = serde_json::from_slice(body).map_err(|error| wrong(error.to_string()))?;
+    let listed = body["elements"].as_array().ok_or_else(|| wrong("there is no list of them".to_owned()))?;
+    let element = |one: &Value| BASE64.decode(one.as_str().unwrap_or("-")).map(Bytes::from);
+    listed.iter().map(element).collect::<Result<_, _>>().map_err(|error| wrong(error.to_string()))
+}
+
 /// Full jitter: a random wait below a bound that doubles with each attempt.
 pub(crate) fn backoff(attempt: u32) -> Duration {
     let bound_ms = (4u64 << attempt.min(8)).min(BACKOFF_MAX_MS);

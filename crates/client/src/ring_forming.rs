@@ -14,6 +14,8 @@ use crate::fleet::VIEW_KEY;
 
 /// Under this prefix, each node's last incarnation, as decimal text.
 pub const INCARNATION_PREFIX: &str = "everring/incarnation/";
+/// Under this prefix, a record of each node's log that it has synced, as decimal text: of late, not the last.
+pub const SYNCED_PREFIX: &str = "everring/synced/";
 
 /// How often a lost compare-and-set is tried again. Each loss means that somebody else got in, and a forming ring has
 /// few members: running out means that something rewrites the key without end.
@@ -80,9 +82,9 @@ pub enum EnterError {
     /// What stands under the key is no view; its people must look at it.
     #[error("what discovery holds under {VIEW_KEY} cannot be used; look at it, and delete it if it is left over")]
     View(#[source] ViewJsonError),
-    /// What stands under the node's incarnation is no number.
+    /// What stands under the node's incarnation, or what it has synced, is no number.
     #[error("what discovery holds under {key} is not a number: {found:?}; delete it to begin anew")]
-    Incarnation {
+    Number {
         /// The key.
         key: String,
         /// What stood there.
@@ -124,13 +126,36 @@ pub async fn enter(consul: &Consul, newcomer: &Newcomer, prng: &mut Prng) -> Res
     Err(EnterError::Contended { key: VIEW_KEY.to_owned() })
 }
 
-/// Tells discovery that `node` starts as `incarnation`, which its disk holds already. False: discovery has seen this
-/// start or a later one, so the disk is a copy, or older than the node's last start.
+/// Tells discovery that `node` starts as `incarnation`, which its disk holds already. Some: discovery has seen this
+/// start or a later one, the one that is answered, so the disk is a copy, or older than the node's last start.
 ///
 /// # Errors
 /// See [`EnterError`].
-pub async fn claim_incarnation(consul: &Consul, node: NodeId, incarnation: u64) -> Result<bool, EnterError> {
-    let key = format!("{INCARNATION_PREFIX}{node}");
+pub async fn claim_incarnation(consul: &Consul, node: NodeId, incarnation: u64) -> Result<Option<u64>, EnterError> {
+    raise(consul, format!("{INCARNATION_PREFIX}{node}"), incarnation).await
+}
+
+/// Tells discovery that `node` has synced its log up to `record`, unless it knows of a later one: a directory that
+/// holds less than that forgot something (decision 0073).
+///
+/// # Errors
+/// See [`EnterError`].
+pub async fn tell_synced(consul: &Consul, node: NodeId, record: u64) -> Result<(), EnterError> {
+    raise(consul, format!("{SYNCED_PREFIX}{node}"), record).await.map(drop)
+}
+
+/// A record that `node` is known to have synced; none if it never told.
+///
+/// # Errors
+/// See [`EnterError`].
+pub async fn synced(consul: &Consul, node: NodeId) -> Result<Option<u64>, EnterError> {
+    let key = format!("{SYNCED_PREFIX}{node}");
+    let held = consul.kv_get(&key, None).await.map_err(EnterError::Discovery)?.value;
+    held.map(|pair| read_number(&key, &pair.value)).transpose()
+}
+
+/// Raises the number under `key`. Some: it stood there already, or a greater one, the one that is answered.
+async fn raise(consul: &Consul, key: String, number: u64) -> Result<Option<u64>, EnterError> {
     let mut backoff = contention_backoff();
     for _ in 0..ATTEMPTS_MAX {
         let held = consul.kv_get(&key, None).await.map_err(EnterError::Discovery)?.value;
@@ -138,12 +163,12 @@ pub async fn claim_incarnation(consul: &Consul, node: NodeId, incarnation: u64) 
             Some(pair) => (read_number(&key, &pair.value)?, pair.modify_index),
             None => (0, 0),
         };
-        if last >= incarnation {
-            return Ok(false);
+        if held.is_some() && last >= number {
+            return Ok(Some(last));
         }
-        let text = incarnation.to_string();
+        let text = number.to_string();
         if consul.kv_cas(&key, text.as_bytes(), modify_index).await.map_err(EnterError::Discovery)? {
-            return Ok(true);
+            return Ok(None);
         }
         tokio::time::sleep(backoff.pause()).await;
     }
@@ -223,7 +248,7 @@ pub(crate) fn read_view(value: &[u8]) -> Result<View, EnterError> {
 
 fn read_number(key: &str, value: &[u8]) -> Result<u64, EnterError> {
     let found = String::from_utf8_lossy(value).into_owned();
-    found.trim().parse().map_err(|_| EnterError::Incarnation { key: key.to_owned(), found })
+    found.trim().parse().map_err(|_| EnterError::Number { key: key.to_owned(), found })
 }
 
 #[cfg(test)]

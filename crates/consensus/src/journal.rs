@@ -68,7 +68,8 @@ impl Journal {
     ) -> Result<Journal, OpenError> {
         let mut files: Box<dyn Disk> = Box::new(files);
         let known = identity::load(&mut *files)?;
-        let fresh = Identity { cluster: CLUSTER, node: prng.next_u64().max(1), log: prng.next_u64(), incarnation: 1 };
+        let (node, log_id) = (prng.next_u64().max(1), prng.next_u64());
+        let fresh = Identity { cluster: CLUSTER, node, log: log_id, incarnation: 1, place: None };
         let own = known.unwrap_or(fresh);
         own.check(CLUSTER, None)?;
         let (image, configuration) = read_image(&mut *files)?.unwrap_or_default();

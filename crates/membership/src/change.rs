@@ -331,6 +331,15 @@ impl View {
         ring.arcs().iter().filter(|arc| arc.next.is_some() && moved(arc.high)).collect()
     }
 
+    /// The nodes that copy for a change under way, by what the view tells. `ring` is this view's.
+    pub fn copiers(&self, ring: &Ring) -> BTreeSet<NodeId> {
+        let of = |pending: &Pending| {
+            let newcomers = newcomers(&self.arcs_of_change(pending.id, ring));
+            newcomers.difference(&pending.copied).copied().collect::<Vec<NodeId>>()
+        };
+        self.pending.iter().flat_map(of).collect()
+    }
+
     /// The change by which `node` joins, leaves, is replaced or gets other tokens.
     pub fn pending_of(&self, node: NodeId) -> Option<&Pending> {
         self.pending.iter().find(|pending| pending.change.concerns(node))

@@ -16,12 +16,12 @@
 //! that it named is held at its ballot or a higher one. At the end both sides count what they hold of the arc and take
 //! a fingerprint of it; the two agree unless writes were under way, and are told to people ([`Event::ArcCopied`]).
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc as Shared;
 use std::time::Duration;
 
-use membership::{Epoch, NodeId, Position, ReplicaSets, newcomers};
-use stdx::{Instant, TraceContext, mix};
+use membership::{Epoch, NodeId, Position, ReplicaSets};
+use stdx::{Budget, Instant, TraceContext, mix};
 
 use crate::acceptor::Acceptor;
 use crate::io::{Event, Outbox};
@@ -42,8 +42,6 @@ const ARCS_AT_ONCE: usize = 4;
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(150);
 /// Askings after which another source is tried.
 const TRIES_MAX: u32 = 3;
-/// How much all who copy take in together at most unless told otherwise, in bytes a second.
-const RATE_DEFAULT: u64 = 32 << 20;
 /// What a register's key, ballot and frame cost on the way, in bytes.
 const ENTRY_BYTES: usize = 64;
 /// What the work on a register costs, as if it were so many bytes: small ones are bounded by the processor and not by
@@ -57,12 +55,10 @@ pub(crate) struct Transfer {
     copies: BTreeMap<Position, ArcCopy>,
     /// Which of them each change waits for.
     changes: Vec<(Epoch, Vec<Position>)>,
-    /// Bytes a second; 0 for the default.
-    rate: u64,
+    /// What came in is charged to it.
+    budget: Budget,
     /// Nodes that copy now, as far as the view tells: they share the rate, since they draw on the same sources.
     at_it: u64,
-    /// Nothing is asked before this time: what came in last is still being paid for.
-    paid_until: Option<Instant>,
     timer_at: Option<Instant>,
     registers: u64,
     bytes: u64,
@@ -146,9 +142,16 @@ pub struct TransferStatus {
 }
 
 impl<R: Rules> Replica<R> {
-    /// How much this node takes in at most while it copies, in bytes a second.
-    pub fn set_transfer_rate(&mut self, bytes_per_second: u64) {
-        self.transfer.rate = bytes_per_second;
+    /// What this node may take in while it copies, and what of it is spent. Where others draw on the same, as the
+    /// replicas of available keys do, the shell gives it before each input and takes it back from
+    /// [`Replica::budget`].
+    pub fn set_budget(&mut self, budget: Budget) {
+        self.transfer.budget = budget;
+    }
+
+    /// What is left of it.
+    pub fn budget(&self) -> Budget {
+        self.transfer.budget
     }
 
     /// How far the copying is.
@@ -201,20 +204,16 @@ impl<R: Rules> Replica<R> {
             });
             self.transfer.copies.insert(arc.high, copy);
         }
-        let (mut changes, mut at_it) = (Vec::new(), BTreeSet::new());
-        for pending in &self.view.pending {
+        let mut changes = Vec::new();
+        for pending in self.view.pending.iter().filter(|pending| !pending.copied.contains(&self.me)) {
             let arcs = self.view.arcs_of_change(pending.id, &self.ring);
-            at_it.extend(newcomers(&arcs).difference(&pending.copied).copied());
-            if pending.copied.contains(&self.me) {
-                continue;
-            }
             let mine: Vec<Position> = arcs.iter().filter(|arc| arc.awaits(self.me)).map(|arc| arc.high).collect();
             if !mine.is_empty() {
                 changes.push((pending.id, mine));
             }
         }
         self.transfer.changes = changes;
-        self.transfer.at_it = at_it.len() as u64;
+        self.transfer.at_it = self.view.copiers(&self.ring).len() as u64;
         self.transfer_continue(out);
     }
 
@@ -228,7 +227,7 @@ impl<R: Rules> Replica<R> {
         if highs.is_empty() {
             return;
         }
-        if let Some(until) = self.transfer.paid_until.filter(|until| *until > self.now) {
+        if let Some(until) = self.transfer.budget.spent_until(self.now) {
             return self.transfer_timer(until);
         }
         if !self.disk_full {
@@ -400,11 +399,8 @@ impl<R: Rules> Replica<R> {
 
     /// What came in is paid for with time.
     fn transfer_pay(&mut self, bytes: usize) {
-        let rate = if self.transfer.rate == 0 { RATE_DEFAULT } else { self.transfer.rate };
         let shared = (bytes as u64).saturating_mul(self.transfer.at_it.max(1));
-        let cost = Duration::from_nanos(shared.saturating_mul(1_000_000_000) / rate.max(1));
-        let from = self.transfer.paid_until.unwrap_or(self.now).max(self.now);
-        self.transfer.paid_until = Some(from + cost);
+        self.transfer.budget.pay(self.now, shared);
     }
 
     /// Answers a newcomer, if we are in charge of what it asks for.
@@ -444,13 +440,13 @@ impl<R: Rules> Replica<R> {
 impl Transfer {
     /// For the model check: what came in is paid for, and nothing is asked again.
     pub(crate) fn stop_clocks(&mut self, far: Instant) {
-        self.paid_until = None;
+        self.budget.forgive();
         self.timer_at = self.timer_at.map(|_| far);
     }
 
     /// Whether what came in is still being paid for.
     pub(crate) fn owes(&self) -> bool {
-        self.paid_until.is_some()
+        self.budget.spent_until(Instant::ZERO).is_some()
     }
 
     /// What was asked is asked anew: it was refused by who did not know of the change yet.

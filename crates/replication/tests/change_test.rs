@@ -10,7 +10,7 @@ use replication::{
     Outcome, REQUESTS_AGE_MAX_MS, Receipt, Record, Refusal, RegisterKey, Replica, RequestId, RoundId, Rule, State,
     Terms, Ticket, Value, Write,
 };
-use stdx::{Instant, Prng, TraceContext};
+use stdx::{Budget, Instant, Prng, TraceContext};
 
 const KEYS: u64 = 600;
 
@@ -383,7 +383,7 @@ fn an_interrupted_copy_is_resumed() {
     ring.fill();
     let joining = ring.view.begin_join(newcomer(6, 2500)).expect("it may join");
     ring.start(id(6), joining.clone());
-    ring.replicas.get_mut(&id(6)).expect("it runs").set_transfer_rate(1_000_000);
+    ring.replicas.get_mut(&id(6)).expect("it runs").set_budget(Budget::new(1_000_000));
     ring.publish(joining.clone());
     ring.wait(Duration::from_millis(60));
     let before = ring.fetched;

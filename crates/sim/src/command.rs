@@ -319,8 +319,11 @@ impl fmt::Display for Summary {
         let Counts { bits_rotted, damage_scrubbed, damage_at_start, .. } = self.counts;
         writeln!(f, "{bits_rotted} bits rotted, {damage_scrubbed} found by scrubbing, {damage_at_start} by a start")?;
         writeln!(f, "{ring_checks} checks of the ring, ideal {rings_healed} times, {second_rings} second rings")?;
-        let Counts { twins, twins_fenced, .. } = self.counts;
-        writeln!(f, "{twins} nodes ran twice, {twins_fenced} older ones were fenced off under load")?;
+        let Counts { copies_started, put_back, doubted, .. } = self.counts;
+        writeln!(
+            f,
+            "{copies_started} copies of directories were started and {put_back} put back; {doubted} were set aside"
+        )?;
         let Counts { changes_begun, changes_done, arcs_copied, arcs_confirmed, released, .. } = self.counts;
         let moved = self.counts.tokens_moved;
         writeln!(f, "{changes_begun} changes of membership, {changes_done} ended, {moved} tokens moved")?;

@@ -58,10 +58,6 @@ pub struct Options {
     pub planted: Option<Planted>,
     /// Whether to keep the event log's text.
     pub keep_log: bool,
-    /// Whether a later start on a copy of a node's disk is let in while the older start is stopped, cut off or slow.
-    /// Not otherwise: what the older one accepts after it was copied, and a coordinator counts that has not heard of
-    /// the later start yet, the copy lacks (seed 4269; decision 0010).
-    pub later_starts: bool,
 }
 
 /// How a run ended.

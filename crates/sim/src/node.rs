@@ -1,17 +1,22 @@
 //! A simulated storage node: the real cores and the real log over a simulated disk.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use chord::Config;
 use membership::{Epoch, NodeId, Position, View};
 use replication::{AllBut, Ballot, Effects, Input, LogPosition, Outbox, Record, RegisterKey, Replica};
 use stdx::{Instant, Prng};
-use store::{LogConfig, OpenError, SimDisk};
+use store::identity::Place;
+use store::{Disk as _, LogConfig, OpenError, SimDisk};
 
 use crate::clock::Clock;
 use crate::node_log::{DiskFailed, Logged, NodeLog, StartFailed};
 use crate::planted::Planted;
 use crate::ring_host::RingHost;
+
+/// How often discovery is told how far a log is synced, at most. Runs are short: in production it is some seconds.
+const TELL_EVERY: Duration = Duration::from_millis(40);
 
 /// What a crash leaves behind, and what runs on it.
 pub(crate) struct SimNode<C: chord::Rules> {
@@ -27,6 +32,13 @@ pub(crate) struct SimNode<C: chord::Rules> {
     pub running: Option<Running<C>>,
     /// How often it was started.
     pub incarnation: u64,
+    /// Where its data directory says that it is.
+    pub home: Place,
+    /// The latest start that its data directory notes.
+    pub noted: u64,
+    /// A record that discovery knows it to have synced, and when it was told of it.
+    pub told: u64,
+    told_at: Instant,
     /// Until when it is stopped in its tracks.
     pub paused_until: Option<Instant>,
     /// Whether it never comes back.
@@ -116,7 +128,8 @@ impl Durable {
 
 impl<C: chord::Rules> SimNode<C> {
     pub fn new(id: NodeId, view: &View, planted: Option<Planted>, prng: &mut Prng) -> SimNode<C> {
-        let disk = SimDisk::new(prng.next_u64());
+        let mut disk = SimDisk::new(prng.next_u64());
+        let home = disk.place().expect("this is asked of nothing that can fail");
         let tokens = view.member(id).map(|member| member.tokens.clone()).unwrap_or_default();
         let (running, paused_until) = (None, None);
         let kept_views = [view.clone(), view.clone()];
@@ -127,6 +140,10 @@ impl<C: chord::Rules> SimNode<C> {
             disk,
             running,
             incarnation: 0,
+            home,
+            noted: 0,
+            told: 0,
+            told_at: Instant::ZERO,
             paused_until,
             gone: false,
             doomed: false,
@@ -200,6 +217,13 @@ impl<C: chord::Rules> SimNode<C> {
     /// The epoch of the view that it acts on; none while it is down.
     pub fn acting_epoch(&self) -> Option<Epoch> {
         self.running.as_ref().map(|running| running.replica.view().epoch)
+    }
+
+    /// What is synced: discovery is told from time to time.
+    pub fn note_synced(&mut self, now: Instant, through: u64) {
+        if now.since(self.told_at) >= TELL_EVERY {
+            (self.told, self.told_at) = (self.told.max(through), now);
+        }
     }
 
     /// The process ends, and what it had handed to the disk stays.

@@ -50,6 +50,10 @@ pub enum Planted {
     ReleaseBeforeSwitch,
     /// Starts a copy of a data directory whose node runs, and heeds both.
     TwinHeeded,
+    /// Starts a copy of a data directory as its node's next start, whatever the node did after it was copied.
+    CopyTrusted,
+    /// Comes back as it was on an older state of its data directory.
+    RolledBackTrusted,
     /// Confirms an arc by the old replica set alone while a change is pending.
     ConfirmedByOldSet,
     /// Keeps what was confirmed of an arc over its change.
@@ -87,7 +91,7 @@ pub struct UnknownPlanted {
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Planted; 31] = [
+    pub const ALL: [Planted; 33] = [
         Planted::AckBeforeSync,
         Planted::MinorityRead,
         Planted::RetryTwice,
@@ -109,6 +113,8 @@ impl Planted {
         Planted::SwitchBeforeCopy,
         Planted::ReleaseBeforeSwitch,
         Planted::TwinHeeded,
+        Planted::CopyTrusted,
+        Planted::RolledBackTrusted,
         Planted::ConfirmedByOldSet,
         Planted::ConfirmationKept,
         Planted::FloorsDropped,
@@ -145,6 +151,8 @@ impl Planted {
             Planted::SwitchBeforeCopy => "switch-before-copy",
             Planted::ReleaseBeforeSwitch => "release-before-switch",
             Planted::TwinHeeded => "twin-heeded",
+            Planted::CopyTrusted => "copy-trusted",
+            Planted::RolledBackTrusted => "rolled-back-trusted",
             Planted::ConfirmedByOldSet => "confirmed-by-old-set",
             Planted::ConfirmationKept => "confirmation-kept",
             Planted::FloorsDropped => "floors-dropped",
@@ -189,6 +197,7 @@ impl Planted {
             Planted::DroppedAboveFloor => Rule::FloorBeforeDrop,
             Planted::MemoryDropped => Rule::AgreeOnLapse,
             Planted::Amnesia | Planted::DamageCut => return None,
+            Planted::CopyTrusted | Planted::RolledBackTrusted => return None,
             Planted::PublishedChord | Planted::FingersNeverFixed => return None,
         })
     }

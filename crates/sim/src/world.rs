@@ -3,6 +3,7 @@
 mod changes;
 mod clients;
 mod clocks;
+mod copies;
 mod endings;
 mod faults;
 mod nodes;
@@ -102,8 +103,10 @@ enum Happening {
     NoteCopied { node: NodeId, change: Epoch },
     /// A node that belongs to the ring no more ends.
     Retire { node: usize },
-    /// Somebody starts a copy of a node's data directory.
-    Twin,
+    /// Somebody keeps a node's data directory as it is.
+    KeepImage,
+    /// Somebody uses what was kept.
+    UseImage,
     /// A node whose disk was lost is set up anew.
     Replace { gone: NodeId },
     /// One node's disk is lost.
@@ -160,9 +163,13 @@ pub struct Counts {
     pub rings_healed: u64,
     /// Times at which a member began a ring of its own beside a living one.
     pub second_rings: u64,
-    /// Later starts of a node on a copy of its disk, while the older one still ran.
-    pub twins: u64,
-    /// Of these older ones, how many were fenced off under load.
+    /// Starts on a copy of a node's directory.
+    pub copies_started: u64,
+    /// Directories that were put back as they had been.
+    pub put_back: u64,
+    /// Directories that a start set aside, because it knew them for copied or put back.
+    pub doubted: u64,
+    /// Older starts that a later one fenced off under load; only where a planted bug lets both run.
     pub twins_fenced: u64,
     /// Changes of membership that were begun.
     pub changes_begun: u64,
@@ -206,7 +213,9 @@ impl Counts {
         self.ring_checks_at_rest += other.ring_checks_at_rest;
         self.rings_healed += other.rings_healed;
         self.second_rings += other.second_rings;
-        self.twins += other.twins;
+        self.copies_started += other.copies_started;
+        self.put_back += other.put_back;
+        self.doubted += other.doubted;
         self.twins_fenced += other.twins_fenced;
         self.changes_begun += other.changes_begun;
         self.changes_done += other.changes_done;
@@ -227,8 +236,6 @@ impl Counts {
 pub(crate) struct World<C: chord::Rules> {
     pub swarm: Swarm,
     pub log: EventLog,
-    /// See [`Options::later_starts`].
-    later_starts: bool,
     pub counts: Counts,
     now: Instant,
     order: u64,
@@ -257,6 +264,8 @@ pub(crate) struct World<C: chord::Rules> {
     violation: Option<Violation>,
     rules: AllBut,
     planted: Option<Planted>,
+    /// A node's data directory as somebody kept it.
+    image: Option<copies::Image>,
     /// The damage that is not mended yet; at most one at a time.
     rotten: Option<rot::Rotten>,
     /// The litmus test that the clients run, if they do not draw what they do.
@@ -288,7 +297,7 @@ impl<C: chord::Rules> World<C> {
 
     /// The world of a mix.
     pub fn of(swarm: Swarm, mut prng: Prng, options: Options, litmus: Option<Running>) -> World<C> {
-        let Options { planted, later_starts, .. } = options;
+        let Options { planted, .. } = options;
         let rules = AllBut(planted.and_then(Planted::rule));
         let (view, hasher) = formed_view(&swarm, &mut prng);
         let kinds = [
@@ -307,7 +316,6 @@ impl<C: chord::Rules> World<C> {
         let allowance_ms = 1 + 2 * apart_ms;
         let mut world = World {
             log: EventLog::new(options.keep_log),
-            later_starts,
             counts: Counts::default(),
             now: Instant::ZERO,
             order: 0,
@@ -331,6 +339,7 @@ impl<C: chord::Rules> World<C> {
             violation: None,
             rules,
             planted,
+            image: None,
             rotten: None,
             litmus,
             calm: true,
@@ -413,7 +422,7 @@ impl<C: chord::Rules> World<C> {
         self.plan_fault(self.swarm.rot_every, |_| Happening::Rot);
         self.plan_jump();
         if self.swarm.twin {
-            self.plan_fault(Some(Duration::from_millis(200)), |_| Happening::Twin);
+            self.plan_fault(Some(Duration::from_millis(200)), |_| Happening::KeepImage);
         }
         if self.swarm.lose_disk {
             self.plan_fault(Some(Duration::from_millis(300)), |_| Happening::LoseDisk);
@@ -468,7 +477,8 @@ impl<C: chord::Rules> World<C> {
             Happening::KeepHouse { node, incarnation } => self.keep_house(node, incarnation),
             Happening::NoteCopied { node, change } => self.note_copied(node, change),
             Happening::Retire { node } => self.retire(node),
-            Happening::Twin => self.start_twin(),
+            Happening::KeepImage => self.keep_image(),
+            Happening::UseImage => self.use_image(),
             Happening::Replace { gone } => self.replace(gone),
             Happening::LoseDisk => self.lose_disk(),
             Happening::FailSync { node } => self.fail_sync(node),

@@ -14,7 +14,7 @@ fn seeds(otherwise: u64) -> u64 {
 #[test]
 fn a_seed_gives_the_same_log_byte_for_byte() {
     // One of each theme.
-    for seed in [0, 17, 10, 12, 3, 6, 8, 14, 23] {
+    for seed in [0, 16, 17, 10, 12, 3, 6, 8, 14, 23] {
         let [once, again] = [run(seed, None, true), run(seed, None, true)];
         assert!(once.log.text().len() > 10_000, "the log of seed {seed} is {} bytes", once.log.text().len());
         assert!(once.log.text() == again.log.text(), "two runs of seed {seed} differ");
@@ -56,13 +56,6 @@ fn each_planted_bug_is_found() {
         }
     }
     assert!(missed.is_empty(), "not found in {SEEDS_MAX} seeds: {missed:?}");
-}
-
-/// What takes more than a thousand seeds to be seen is seen in the one that once found it.
-#[test]
-fn a_retry_that_is_told_of_what_is_not_settled_is_found() {
-    let found = run(2212, Some(Rule::AttemptUnsettled), false).violation;
-    assert_eq!(found.map(|found| found.invariant), Some("causal"));
 }
 
 /// Each of these broke something once, and says what.

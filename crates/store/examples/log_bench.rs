@@ -5,6 +5,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use store::identity::Place;
 use store::{Disk, DiskError, FileEntry, Log, LogConfig, RealDisk};
 
 const BODY_BYTES: usize = 200;
@@ -59,6 +60,10 @@ struct Timed {
 }
 
 impl Disk for Timed {
+    fn place(&mut self) -> Result<Place, DiskError> {
+        self.disk.place()
+    }
+
     fn list(&mut self) -> Result<Vec<FileEntry>, DiskError> {
         self.disk.list()
     }

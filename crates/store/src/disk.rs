@@ -2,10 +2,15 @@ use std::io;
 
 use thiserror::Error;
 
+use crate::identity::Place;
+
 /// A flat directory of files with explicit durability: all that the log may do to the world.
 ///
 /// Names are plain file names, without a separator. Calls are made by one thread at a time.
 pub trait Disk: Send {
+    /// Where the directory is.
+    fn place(&mut self) -> Result<Place, DiskError>;
+
     /// All files, by name in ascending order.
     fn list(&mut self) -> Result<Vec<FileEntry>, DiskError>;
 

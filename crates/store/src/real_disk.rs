@@ -2,13 +2,15 @@ use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::num::NonZeroU64;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
 use rustix::fs::{Advice, FallocateFlags};
 use rustix::io::Errno;
 
 use crate::disk::{Disk, DiskError, FileEntry};
+use crate::identity::Place;
 
 /// A directory of the file system, held by this process alone.
 pub struct RealDisk {
@@ -73,6 +75,13 @@ impl RealDisk {
 }
 
 impl Disk for RealDisk {
+    fn place(&mut self) -> Result<Place, DiskError> {
+        let metadata = fs::metadata(&self.directory).map_err(|error| failed("look at", &self.directory, error))?;
+        let born = metadata.created().ok().and_then(|born| born.duration_since(UNIX_EPOCH).ok());
+        let born_ns = born.and_then(|born| u64::try_from(born.as_nanos()).ok());
+        Ok(Place { inode: metadata.ino(), born_ns })
+    }
+
     fn list(&mut self) -> Result<Vec<FileEntry>, DiskError> {
         let fail = |error| failed("list", &self.directory, error);
         let mut entries = Vec::new();

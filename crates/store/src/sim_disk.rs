@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use stdx::Prng;
 
 use crate::disk::{Disk, DiskError, FileEntry};
+use crate::identity::Place;
 
 /// A disk in memory that forgets like a real one, by chance from a seed.
 ///
@@ -19,6 +20,7 @@ pub struct SimDisk(Arc<Mutex<State>>);
 struct State {
     files: BTreeMap<String, SimFile>,
     prng: Prng,
+    place: Place,
     /// All files' lengths together may not pass this.
     capacity_bytes: u64,
     calls: u64,
@@ -56,6 +58,7 @@ impl SimDisk {
         SimDisk(Arc::new(Mutex::new(State {
             files: BTreeMap::new(),
             prng: Prng::from_seed(seed),
+            place: Place { inode: seed, born_ns: None },
             capacity_bytes: u64::MAX,
             calls: 0,
             crash_at: None,
@@ -116,10 +119,17 @@ impl SimDisk {
         }
     }
 
-    /// An independent copy with the same contents, for trying several fates of one disk.
+    /// The disk as it is, to be put back in its place later, or to try several fates of one disk.
     pub fn fork(&self, seed: u64) -> SimDisk {
         let state = self.state();
         SimDisk(Arc::new(Mutex::new(State { files: state.files.clone(), prng: Prng::from_seed(seed), ..*state })))
+    }
+
+    /// A copy of its files on another disk.
+    pub fn copy(&self, seed: u64) -> SimDisk {
+        let copy = self.fork(seed);
+        copy.state().place = Place { inode: seed, born_ns: None };
+        copy
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -141,6 +151,10 @@ impl SimDisk {
 }
 
 impl Disk for SimDisk {
+    fn place(&mut self) -> Result<Place, DiskError> {
+        Ok(self.state().place)
+    }
+
     fn list(&mut self) -> Result<Vec<FileEntry>, DiskError> {
         let (state, fails) = self.begin("list", "")?;
         let entries = state.files.iter().map(|(name, file)| FileEntry { name: name.clone(), len: file.len }).collect();

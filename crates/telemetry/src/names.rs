@@ -179,8 +179,14 @@ names! {
         NODE_COPY_ARCS = "everring_node_copy_arcs", "gauge, arcs";
         /// Registers that a storage node has copied since its start.
         NODE_COPIED_REGISTERS = "everring_node_copied_registers", "gauge, registers";
-        /// Bytes that a storage node has copied since its start.
+        /// Bytes of registers that a storage node has copied since its start.
         NODE_COPIED_BYTES = "everring_node_copied_bytes", "gauge, bytes";
+        /// Arcs of which a storage node is still to copy the available keys, on disk and in memory, to become a home.
+        NODE_AVAILABLE_COPY_ARCS = "everring_node_available_copy_arcs", "gauge, arcs";
+        /// Available keys that came in at a storage node since its start, of arcs that it was copying.
+        NODE_AVAILABLE_COPIED_KEYS = "everring_node_available_copied_keys", "gauge, keys";
+        /// Bytes of the available keys that a storage node has copied since its start.
+        NODE_AVAILABLE_COPIED_BYTES = "everring_node_available_copied_bytes", "gauge, bytes";
         /// Bytes of its log that a storage node has read again and verified since its start.
         NODE_SCRUBBED_BYTES = "everring_node_scrubbed_bytes", "gauge, bytes";
         /// Times at which a storage node had read all of its log again since its start.

@@ -11,7 +11,7 @@ use client::consul::{Blocking, Consul, HealthQuery, ServiceRegistration, Status}
 use client::fleet::{Directory, Fleet, STORAGE_NODE_SERVICE, VIEW_KEY};
 use client::registration::Registration;
 use client::ring_changes::{self, Raise, RingChangeError, note_copied};
-use client::ring_forming::{EnterError, Newcomer, claim_incarnation, enter};
+use client::ring_forming::{EnterError, Newcomer, claim_incarnation, enter, synced, tell_synced};
 use common::{Fixture, LONG, within};
 use membership::{Change, ChangeError, ClusterId, Epoch, FormError, NodeId, Position, TOKENS, View};
 use stdx::Prng;
@@ -194,16 +194,30 @@ async fn a_leave_that_an_arc_would_not_survive_does_not_begin() {
 }
 
 #[tokio::test]
+async fn what_was_synced_only_grows() {
+    let discovery = Fixture::start();
+    let known = async || synced(&discovery.consul, NodeId(7)).await.expect("discovery answers");
+    let tell = async |record| tell_synced(&discovery.consul, NodeId(7), record).await.expect("discovery answers");
+    assert_eq!(known().await, None);
+    tell(0).await;
+    assert_eq!(known().await, Some(0));
+    tell(70).await;
+    tell(50).await;
+    assert_eq!(known().await, Some(70), "an older start may still speak");
+    discovery.stop().await;
+}
+
+#[tokio::test]
 async fn incarnations_only_grow() {
     let discovery = Fixture::start();
     let claim = async |incarnation| {
         claim_incarnation(&discovery.consul, NodeId(7), incarnation).await.expect("discovery answers")
     };
-    assert!(claim(1).await);
-    assert!(!claim(1).await, "a copy of the data directory starts under the same number");
-    assert!(claim(2).await);
-    assert!(claim(9).await, "starts without discovery were counted by the disk alone");
-    assert!(!claim(3).await, "a directory from a backup");
+    assert_eq!(claim(1).await, None);
+    assert_eq!(claim(1).await, Some(1), "a copy of the data directory starts under the same number");
+    assert_eq!(claim(2).await, None);
+    assert_eq!(claim(9).await, None, "starts without discovery were counted by the disk alone");
+    assert_eq!(claim(3).await, Some(9), "a directory from a backup");
     discovery.stop().await;
 }
 

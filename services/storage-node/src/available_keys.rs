@@ -6,7 +6,7 @@
 use available::{Config, Effects, Input, Outbox, Record, Replica};
 use membership::{Epoch, NodeId, View};
 use replication::LogPosition;
-use stdx::{Instant, Prng};
+use stdx::{Budget, Instant, Prng};
 use wire::http::Durability;
 
 /// Both, in the order in which they are driven.
@@ -16,6 +16,8 @@ pub(crate) const DURABILITIES: [Durability; 2] = [Durability::Disk, Durability::
 pub(crate) struct AvailableKeys {
     disk: Replica,
     memory: Replica,
+    /// What both may move while they copy, together with others: given and taken by who drives them.
+    pub budget: Budget,
 }
 
 impl AvailableKeys {
@@ -25,7 +27,8 @@ impl AvailableKeys {
             let config = Config { durability, ..Config::default() };
             Replica::new(me, incarnation, view.clone(), secret, config, prng.fork())
         };
-        AvailableKeys { disk: replica(available::Durability::Disk), memory: replica(available::Durability::Memory) }
+        let (disk, memory) = (replica(available::Durability::Disk), replica(available::Durability::Memory));
+        AvailableKeys { disk, memory, budget: Budget::default() }
     }
 
     /// Takes a record back from the log, in log order.
@@ -90,10 +93,13 @@ impl AvailableKeys {
 
     fn drive(&mut self, durability: Durability, act: impl FnOnce(&mut Replica, &mut Outbox)) -> Effects {
         let mut out = Outbox::default();
-        match durability {
-            Durability::Disk => act(&mut self.disk, &mut out),
-            Durability::Memory => act(&mut self.memory, &mut out),
-        }
+        let replica = match durability {
+            Durability::Disk => &mut self.disk,
+            Durability::Memory => &mut self.memory,
+        };
+        replica.set_budget(self.budget);
+        act(replica, &mut out);
+        self.budget = replica.budget();
         out.drain()
     }
 }

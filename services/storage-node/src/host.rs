@@ -1,18 +1,21 @@
 //! The cores of one node, side by side: its replicas, and a ring member for each of its tokens.
 //!
 //! The replicas share one log, whose records are numbered in one order: before a core is asked for anything it is told
-//! where the log ends.
+//! where the log ends. They share one budget for what they copy, too, which is handed from one to the next likewise.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use chord::{Chord, NextHop, Peer};
 use membership::{NodeId, Position, View};
 use replication::{Effects, Input, LogPosition, Outbox, Record, Replica};
-use stdx::{Instant, Prng};
+use stdx::{Budget, Instant, Prng};
 use wire::http::Durability;
 use wire::node::{LogRecord, LookupBy};
 
 use crate::available_keys::AvailableKeys;
+
+#[cfg(test)]
+mod budget_test;
 
 /// Attempts to join after which the ring's lowest token begins a ring of its own: the fleet has just started, and
 /// there is nobody to be let in by. Rings that meet become one.
@@ -27,6 +30,8 @@ pub(crate) struct Host {
     pub available: AvailableKeys,
     /// The last record that any core has numbered.
     log_end: LogPosition,
+    /// What all replicas together may move while they copy.
+    budget: Budget,
     members: BTreeMap<Position, Chord>,
     lowest: Option<Position>,
     prng: Prng,
@@ -40,8 +45,13 @@ impl Host {
         let available = AvailableKeys::new(me, incarnation, &view, secret, &mut prng);
         let mut replica = Replica::new(me, view, prng.fork());
         replica.set_incarnation(incarnation);
-        let log_end = LogPosition(0);
-        Host { me, replica, available, log_end, members: BTreeMap::new(), lowest: None, prng }
+        let (log_end, budget) = (LogPosition(0), Budget::default());
+        Host { me, replica, available, log_end, budget, members: BTreeMap::new(), lowest: None, prng }
+    }
+
+    /// How much all replicas together may move while they copy, in bytes a second.
+    pub fn set_transfer_rate(&mut self, bytes_per_second: u64) {
+        self.budget = Budget::new(bytes_per_second);
     }
 
     /// Takes a record back from the log, in log order.
@@ -112,7 +122,9 @@ impl Host {
     fn drive(&mut self, act: impl FnOnce(&mut Replica, &mut Outbox)) -> Effects {
         let mut out = Outbox::default();
         self.replica.note_log_end(self.log_end);
+        self.replica.set_budget(self.budget);
         act(&mut self.replica, &mut out);
+        self.budget = self.replica.budget();
         let effects = out.drain();
         self.log_end = effects.persist.last().map_or(self.log_end, |(position, _)| *position);
         effects
@@ -120,7 +132,9 @@ impl Host {
 
     fn drive_available(&mut self, act: impl FnOnce(&mut AvailableKeys) -> available::Effects) -> available::Effects {
         self.available.note_log_end(self.log_end);
+        self.available.budget = self.budget;
         let effects = act(&mut self.available);
+        self.budget = self.available.budget;
         self.log_end = effects.persist.last().map_or(self.log_end, |(position, _)| *position);
         effects
     }

@@ -59,6 +59,8 @@ impl Collector for StatusMetrics {
         let status = self.0.read();
         let ready = i64::from(status.is_ready());
         let (disk, memory) = (status.available.disk, status.available.memory);
+        let copying = status.available.copying();
+        let copying_arcs = copying.arcs - copying.arcs_copied;
         let gauges = [
             (names::NODE_REGISTERS, "Registers held, deletions included", status.registers as i64),
             (names::NODE_TOMBSTONES, "Deletions that wait to be dropped", status.tombstones as i64),
@@ -72,6 +74,9 @@ impl Collector for StatusMetrics {
             (names::NODE_COPY_ARCS, "Arcs that are still to be copied", status.copying.left() as i64),
             (names::NODE_COPIED_REGISTERS, "Registers copied since the start", status.copying.registers as i64),
             (names::NODE_COPIED_BYTES, "Bytes copied since the start", status.copying.bytes as i64),
+            (names::NODE_AVAILABLE_COPY_ARCS, "Arcs of available keys still to be copied", copying_arcs as i64),
+            (names::NODE_AVAILABLE_COPIED_KEYS, "Available keys copied since the start", copying.keys as i64),
+            (names::NODE_AVAILABLE_COPIED_BYTES, "Bytes of available keys copied", copying.bytes as i64),
             (names::NODE_SCRUBBED_BYTES, "Bytes of the log read again since the start", status.scrub.bytes as i64),
             (names::NODE_SCRUB_PASSES, "Times at which all of the log had been read", status.scrub.passes as i64),
             (names::NODE_DAMAGE_FOUND, "Places where the log was found damaged", status.scrub.damage_found as i64),
@@ -91,5 +96,36 @@ impl Collector for StatusMetrics {
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::{AvailableCopying, Copying};
+
+    #[test]
+    fn metrics_tell_how_far_copies_of_registers_and_available_keys_are() {
+        let copying = Copying { arcs: 5, arcs_copied: 2, registers: 7, bytes: 70 };
+        let mut status = Status { copying, ..Status::default() };
+        let keys = AvailableCopying { arcs: 5, arcs_copied: 1, arcs_verified: 1, keys: 8, bytes: 80 };
+        (status.available.disk.copying, status.available.memory.copying) = (keys, keys);
+        let json = serde_json::to_value(&status).expect("it is JSON");
+        assert_eq!(json["available"]["memory"]["copying"]["arcs_verified"], 1);
+        let board = Board::default();
+        board.write(status, Vec::new());
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(StatusMetrics(board)));
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).expect("text takes it");
+        for line in [
+            "everring_node_copy_arcs 3",
+            "everring_node_copied_bytes 70",
+            "everring_node_available_copy_arcs 8",
+            "everring_node_available_copied_keys 16",
+            "everring_node_available_copied_bytes 160",
+        ] {
+            assert!(text.lines().any(|told| told == line), "`{line}` is missing in:\n{text}");
+        }
     }
 }

@@ -10,8 +10,8 @@
 //! Invariants:
 //! - nothing is said that vouches for a record before the record is synced (the core holds it back);
 //! - one process uses a data directory; a directory of another cluster or node is refused;
-//! - a node that lost its data, or found it damaged at its start, or started on a copy of it, comes back as a new
-//!   member: it must not vote as if it remembered;
+//! - a node that lost its data, or found it damaged at its start, or started on a copy of it or on an older state of
+//!   it, comes back as a new member: it must not vote as if it remembered;
 //! - a member that is away for longer than the grace period is taken out of the ring, so that its keys have all their
 //!   copies again; one that was taken out comes back as a new member;
 //! - damage that is found while the node runs is mended from memory; nothing that is damaged is ever read as absent;
@@ -19,6 +19,7 @@
 
 mod absences;
 mod available_keys;
+mod doubt;
 mod host;
 mod http;
 mod node_loop;

@@ -62,6 +62,8 @@ pub(crate) struct Parts {
     pub peer_events: mpsc::Receiver<PeerEvent>,
     pub log: LogThread,
     pub log_events: mpsc::UnboundedReceiver<LogEvent>,
+    /// How far the log is synced, for whoever tells discovery.
+    pub synced: watch::Sender<u64>,
     pub fleet: watch::Receiver<Arc<Fleet>>,
     pub discovery: Discovery,
     pub board: Board,
@@ -103,6 +105,8 @@ pub(crate) struct NodeLoop {
     /// How far each table of available keys is gone through: on disk, in memory.
     sweeps: [Sweep; 2],
     collected_at: Instant,
+    /// Whether it was said that this node copies.
+    copying: bool,
 }
 
 /// What a node that is told to end is to do first.
@@ -149,6 +153,7 @@ impl NodeLoop {
             ended_due_at: parts.clock.now(),
             sweeps: Default::default(),
             collected_at: parts.clock.now(),
+            copying: false,
             parts,
         };
         let first = node.parts.host.begin(node.parts.clock.now());
@@ -313,6 +318,7 @@ impl NodeLoop {
     fn take_log_event(&mut self, event: LogEvent) {
         match event {
             LogEvent::Synced(position) => {
+                self.parts.synced.send_replace(position.0);
                 self.tell_replica(Input::Synced(position));
                 self.tell_available_of(Durability::Disk, available::Input::Synced(position));
             }
@@ -625,7 +631,30 @@ impl NodeLoop {
         self.give_up_absent(now);
         let members = self.parts.host.members();
         let pointers = members.filter_map(|m| Some(Pointers { view: m.view()?, fingers: m.fingers().to_vec() }));
-        self.parts.board.write(self.status(), pointers.collect());
+        let pointers = pointers.collect();
+        let status = self.status();
+        self.log_copying(&status);
+        self.parts.board.write(status, pointers);
+    }
+
+    /// Says when copying begins and when it is over.
+    fn log_copying(&mut self, status: &Status) {
+        let (registers, keys) = (status.copying, status.available.copying());
+        let copies = registers.arcs + keys.arcs > 0;
+        if copies && !self.copying {
+            let (arcs, arcs_of_available_keys) = (registers.arcs, keys.arcs);
+            tracing::info!(arcs, arcs_of_available_keys, "copying: a change makes this node a replica of them");
+        } else if self.copying && !copies {
+            let (bytes, bytes_of_available_keys) = (registers.bytes, keys.bytes);
+            tracing::info!(
+                registers = registers.registers,
+                bytes,
+                available_keys = keys.keys,
+                bytes_of_available_keys,
+                "copying is over: so much since the start"
+            );
+        }
+        self.copying = copies;
     }
 
     fn status(&self) -> Status {

@@ -10,15 +10,15 @@ use client::ring_forming::EnterError;
 use membership::NodeId;
 use runtime::{Clock, LogThread, Peers};
 use store::Log;
-use store::identity::Identity;
-use tokio::sync::mpsc;
+use store::identity::{Doubt, Identity};
+use tokio::sync::{mpsc, watch};
 use wire::node::{Hello, PROTOCOL, Sender};
 
 use crate::host::Host;
 use crate::node_loop::{Discovery, Ended, NodeLoop, Parting, Parts};
 use crate::start::{Claim, Opened};
 use crate::status::Board;
-use crate::{http, start};
+use crate::{doubt, http, start};
 
 /// What a storage node is started with.
 #[derive(Clone, Debug)]
@@ -49,7 +49,8 @@ pub struct Config {
     pub data_bytes_max: Option<u64>,
     /// The size of the log's segments, in bytes; none for the store's own default.
     pub segment_bytes: Option<u64>,
-    /// How much it takes in at most while it copies arcs that it is to hold, in bytes a second; none for the default.
+    /// How much moves at most while it copies arcs that it is to hold, registers and available keys together, in bytes
+    /// a second; none for the default.
     pub transfer_bytes_per_second: Option<u64>,
     /// How much of its log it reads again to see whether the disk has spoiled it, in bytes a second; 0 never.
     pub scrub_bytes_per_second: u64,
@@ -57,6 +58,8 @@ pub struct Config {
     pub grace: Option<Duration>,
     /// Whether to enter as a new member on the data directory of a node that has left the ring, instead of refusing it.
     pub rejoin: bool,
+    /// Whether to use the data directory though it may not hold all that its node promised, instead of refusing it.
+    pub trust_data: bool,
 }
 
 /// Why a storage node did not start, or ended by itself. Nothing was left half done.
@@ -106,6 +109,19 @@ pub enum StartError {
     /// The ring does not take this node.
     #[error("{name} cannot enter the ring", name = "this node")]
     Enter(#[source] EnterError),
+    /// The data directory may not hold all that its node promised, and others cannot fill a new one.
+    #[error(
+        "the data directory {} cannot be used as it is: {doubt}. Start the other nodes, so that this one can begin \
+         anew and copy from them; or, if the directory is known to hold all that its node ever acknowledged (it was \
+         moved whole, while its node was stopped), start once with --trust-data",
+        path.display()
+    )]
+    Doubted {
+        /// The directory.
+        path: PathBuf,
+        /// What is wrong with it.
+        doubt: Doubt,
+    },
     /// A thread or server could not be started.
     #[error("the node cannot start its own parts")]
     Start(#[source] std::io::Error),
@@ -187,16 +203,12 @@ impl Node {
         let http = listen(config.listen)?;
         let peer = listen(config.peer_listen)?;
         let consul = Consul::open(&config.discovery).map_err(StartError::DiscoveryAddress)?;
-        let mut claimed = start::claim(&config, start::cluster_of(&config.cluster_secret))?;
+        let claimed = start::claim(&config, start::cluster_of(&config.cluster_secret))?;
         let directory = Directory::start(consul.clone(), Some(start::fleet_file(&config)));
         let last_view = Some(directory.current()).filter(|fleet| fleet.is_known()).map(|fleet| (*fleet.view).clone());
         let own = address_of(&peer)?;
-        start::refuse_twin(&config, &consul, &claimed.identity, own).await?;
-        let mut claim = claimed.count_start(&config, &consul).await?;
-        if claim == Claim::Stale || start::was_removed(&consul, &claimed.identity, last_view.as_ref()).await {
-            claimed = claimed.set_aside(&config, start::cluster_of(&config.cluster_secret))?;
-            claim = claimed.count_start(&config, &consul).await?;
-        }
+        doubt::refuse_twin(&config, &consul, &claimed.identity, own).await?;
+        let (mut claimed, mut claim) = claimed.count_own_start(&config, &consul, last_view.as_ref()).await?;
         let mut view = start::enter(&config, &consul, &claimed.identity, last_view.clone(), own).await?;
         let mut damaged = false;
         let (identity, host, log) = loop {
@@ -204,13 +216,19 @@ impl Node {
             let mut host =
                 Host::new(NodeId(identity.node), identity.incarnation, view.clone(), config.cluster_secret.as_bytes());
             match claimed.open_log(&config, &mut host)? {
-                Opened::Whole(log) => break (identity, host, *log),
+                Opened::Whole(log) => match doubt::of_end(&consul, &identity, log.last_sequence()).await? {
+                    Some(doubt) if doubt::must_go(&config, &consul, &identity, doubt).await? => {
+                        drop(log);
+                        claimed = start::give_up(&config, identity)?;
+                    }
+                    _ => break (identity, host, *log),
+                },
                 Opened::Damaged(damage) => {
                     claimed = start::give_up_damaged(&config, identity, &view, damage)?;
                     damaged = true;
                 }
             }
-            claim = claimed.count_start(&config, &consul).await?;
+            claim = claimed.count_start(&config, &consul, 0).await?;
             view = start::enter(&config, &consul, &claimed.identity, last_view.clone(), own).await?;
         };
         directory.learn(view);
@@ -236,8 +254,14 @@ impl Node {
             tracing::warn!("discovery did not answer; started with the last known view");
         }
 
+        let (synced, mut told_of) = watch::channel(log.durable());
+        told_of.mark_changed();
+        tokio::spawn(doubt::keep_telling(consul.clone(), id, told_of));
+
         let clock = Clock::start();
-        host.replica.set_transfer_rate(config.transfer_bytes_per_second.unwrap_or(0));
+        if let Some(bytes_per_second) = config.transfer_bytes_per_second {
+            host.set_transfer_rate(bytes_per_second);
+        }
         let (log_sender, log_events) = mpsc::unbounded_channel();
         // The loop may be gone already when the last events come: then nobody needs them.
         let log = LogThread::start(log, move |event| drop(log_sender.send(event))).map_err(StartError::Start)?;
@@ -267,6 +291,7 @@ impl Node {
             peer_events,
             log,
             log_events,
+            synced,
             fleet,
             discovery,
             board,

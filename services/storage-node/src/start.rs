@@ -1,7 +1,6 @@
 //! What a start needs before anything is promised: the data directory, an identity, an incarnation, a place in the
 //! ring.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,12 +10,12 @@ use client::ring_changes::{self, Raise};
 use client::ring_forming::{self, EnterError, Newcomer};
 use membership::{ChangeError, ClusterId, FormError, KeyHasher, NodeId, View};
 use replication::LogPosition;
-use runtime::{PeerEvent, Peers};
 use stdx::Prng;
-use store::identity::{self, Identity};
+use store::identity::{self, Doubt, Identity};
 use store::{Disk, Log, LogConfig, OpenError, RealDisk};
-use wire::node::{Hello, PROTOCOL, Sender};
+use wire::node::PROTOCOL;
 
+use crate::doubt::{self, is_at_work};
 use crate::host::Host;
 use crate::serve::{Config, StartError};
 
@@ -24,8 +23,6 @@ use crate::serve::{Config, StartError};
 const FLEET_FILE: &str = "fleet.json";
 /// The file that says that the node has left the ring: it must not come back as the one it was.
 pub const RETIRED_FILE: &str = "retired";
-/// How long a process that may be our twin has to take a connection, and then to say who it is.
-const DIAL_PATIENCE: Duration = Duration::from_millis(500);
 /// How often a node that waits to enter looks whether its turn has come.
 const TURN_AGAIN_AFTER: Duration = Duration::from_millis(500);
 
@@ -98,31 +95,58 @@ fn first_start(
     let log_config = LogConfig { may_create: true, ..log_config(config, log_id) };
     Log::open(disk, log_config, &mut |_, _| {}).map_err(|error| data_error(config, error))?;
     let mut disk = RealDisk::open(directory).map_err(|error| data_error(config, error))?;
-    let identity = Identity { cluster: cluster.0, node: rand::random(), log: log_id, incarnation: 0 };
+    let place = Some(disk.place().map_err(|error| data_error(config, error))?);
+    let identity = Identity { cluster: cluster.0, node: rand::random(), log: log_id, incarnation: 0, place };
     identity::create(&mut disk, identity).map_err(|error| data_error(config, error))?;
     Ok(Claimed { disk, identity })
 }
 
 impl Claimed {
+    /// Counts this start where the directory is the one that its node had last. Otherwise the directory is set aside,
+    /// and this is the first start of a new member.
+    pub async fn count_own_start(
+        mut self,
+        config: &Config,
+        consul: &Consul,
+        last_view: Option<&View>,
+    ) -> Result<(Claimed, Claim), StartError> {
+        // Before the start is counted, which notes where the directory is.
+        let found = self.disk.place().map_err(|error| data_error(config, error))?;
+        if let Some(doubt) = Doubt::of_place(self.identity.place, found)
+            && doubt::must_go(config, consul, &self.identity, doubt).await?
+        {
+            return self.set_aside(config, consul).await;
+        }
+        let mut claim = self.count_start(config, consul, 0).await?;
+        if let Claim::Stale { last } = claim {
+            if doubt::must_go(config, consul, &self.identity, Doubt::Older { last }).await? {
+                return self.set_aside(config, consul).await;
+            }
+            claim = self.count_start(config, consul, last.saturating_add(1)).await?;
+        }
+        if was_removed(consul, &self.identity, last_view).await {
+            tracing::warn!("the ring gave this node up while it was away");
+            return self.set_aside(config, consul).await;
+        }
+        Ok((self, claim))
+    }
+
     /// Notes this start on the disk, under a greater incarnation than any that the disk knows of, and then with
     /// discovery: so that discovery never knows of a start that the directory does not.
-    pub async fn count_start(&mut self, config: &Config, consul: &Consul) -> Result<Claim, StartError> {
-        let noted = identity::bump_incarnation(&mut self.disk, self.identity, 0);
+    pub async fn count_start(&mut self, config: &Config, consul: &Consul, at_least: u64) -> Result<Claim, StartError> {
+        let noted = identity::bump_incarnation(&mut self.disk, self.identity, at_least);
         self.identity = noted.map_err(|error| data_error(config, error))?;
         claim_incarnation(consul, &self.identity).await
     }
 
-    /// Sets the directory aside and makes an empty one, under a new identity. What was in it stays beside it.
-    pub fn set_aside(self, config: &Config, cluster: ClusterId) -> Result<Claimed, StartError> {
+    /// Sets the directory aside and counts the first start on an empty one, under a new identity. What was in it stays
+    /// beside it.
+    async fn set_aside(self, config: &Config, consul: &Consul) -> Result<(Claimed, Claim), StartError> {
         let Claimed { disk, identity } = self;
         drop(disk);
-        let (claimed, aside) = begin_anew(config, identity, cluster)?;
-        tracing::warn!(
-            aside = %aside.display(),
-            "the data directory is a copy, or older than this node's last start, or of a node that the ring gave up \
-             while it was away; it is set aside, and the node joins as a new member"
-        );
-        Ok(claimed)
+        let mut claimed = give_up(config, identity)?;
+        let claim = claimed.count_start(config, consul, 0).await?;
+        Ok((claimed, claim))
     }
 
     /// Opens the log and gives each of its records back to the replicas. Where the log is damaged, nothing that was
@@ -171,6 +195,13 @@ pub(crate) fn give_up_damaged(
          aside, and the node joins as a new member, which copies all that it is to hold from the others; look at the \
          disk, and remove what was set aside once the copy is complete"
     );
+    Ok(claimed)
+}
+
+/// Sets the log's directory aside and makes an empty one, under a new identity. What was in it stays beside it.
+pub(crate) fn give_up(config: &Config, identity: Identity) -> Result<Claimed, StartError> {
+    let (claimed, aside) = begin_anew(config, identity, cluster_of(&config.cluster_secret))?;
+    tracing::warn!(aside = %aside.display(), "the data directory is set aside, and the node joins as a new member");
     Ok(claimed)
 }
 
@@ -313,7 +344,10 @@ pub(crate) enum Claim {
     /// It is the latest of this node.
     Latest,
     /// It is not: the data directory is a copy, or older than the node's last start.
-    Stale,
+    Stale {
+        /// The latest one.
+        last: u64,
+    },
     /// Nothing: it cannot be reached. The disk's own count has to do.
     Unheard,
 }
@@ -321,8 +355,8 @@ pub(crate) enum Claim {
 /// Tells discovery of this start.
 async fn claim_incarnation(consul: &Consul, identity: &Identity) -> Result<Claim, StartError> {
     match ring_forming::claim_incarnation(consul, NodeId(identity.node), identity.incarnation).await {
-        Ok(true) => Ok(Claim::Latest),
-        Ok(false) => Ok(Claim::Stale),
+        Ok(None) => Ok(Claim::Latest),
+        Ok(Some(last)) => Ok(Claim::Stale { last }),
         Err(EnterError::Discovery(error)) => {
             tracing::warn!(%error, "discovery cannot be reached; counting starts by the data directory alone");
             Ok(Claim::Unheard)
@@ -332,7 +366,7 @@ async fn claim_incarnation(consul: &Consul, identity: &Identity) -> Result<Claim
 }
 
 /// Whether the ring has given this node up while it was away: it was a member when it last knew, and is none now.
-pub(crate) async fn was_removed(consul: &Consul, identity: &Identity, last_view: Option<&View>) -> bool {
+async fn was_removed(consul: &Consul, identity: &Identity, last_view: Option<&View>) -> bool {
     let me = NodeId(identity.node);
     if last_view.is_none_or(|view| view.member(me).is_none()) {
         return false;
@@ -340,49 +374,4 @@ pub(crate) async fn was_removed(consul: &Consul, identity: &Identity, last_view:
     // Without discovery the last known view has to do.
     let Ok(view) = ring_changes::read(consul).await else { return false };
     view.is_formed() && view.member(me).is_none()
-}
-
-/// Refuses to start beside a process that answers under our own identity: the data directory is a copy of one in use.
-///
-/// Whoever was known at `own`, the address that this start has taken, is gone.
-pub(crate) async fn refuse_twin(
-    config: &Config,
-    consul: &Consul,
-    identity: &Identity,
-    own: SocketAddr,
-) -> Result<(), StartError> {
-    if is_at_work(config, consul, NodeId(identity.node), own).await {
-        return Err(StartError::Twin { path: config.data.clone(), name: config.name.clone() });
-    }
-    Ok(())
-}
-
-/// Whether a process answers as `node` where discovery last knew it, unless that is our `own` address.
-async fn is_at_work(config: &Config, consul: &Consul, node: NodeId, own: SocketAddr) -> bool {
-    // Without discovery nobody knows of another process, nor where to look for it.
-    let Ok(registered) = ring_changes::registered(consul, false).await else { return false };
-    let Some(known) = registered.get(&node) else { return false };
-    if known.peer == own {
-        return false;
-    }
-    let dial = tokio::time::timeout(DIAL_PATIENCE, tokio::net::TcpStream::connect(known.peer));
-    if !matches!(dial.await, Ok(Ok(_))) {
-        return false;
-    }
-    // The address may be another process's by now: only one that says who it is counts.
-    let sender = Sender::Client { name: format!("start of {}", config.name) };
-    let (peers, mut events) =
-        Peers::new(Hello { protocol: PROTOCOL, cluster: cluster_of(&config.cluster_secret), sender });
-    peers.set_addresses(BTreeMap::from([(node, known.peer)]));
-    let answers = tokio::time::timeout(DIAL_PATIENCE, async {
-        while let Some(event) = events.recv().await {
-            if event == PeerEvent::Up(node) {
-                return true;
-            }
-        }
-        false
-    });
-    let answers = answers.await.unwrap_or(false);
-    peers.close();
-    answers
 }

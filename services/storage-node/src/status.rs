@@ -23,7 +23,7 @@ pub enum State {
     Draining,
 }
 
-/// How far the copying is that makes a node a replica of arcs.
+/// How far the copying of registers is that makes a node a replica of arcs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Copying {
     /// Arcs that it is to become a replica of.
@@ -36,6 +36,22 @@ pub struct Copying {
     pub bytes: u64,
 }
 
+/// How far the copying of available keys is that makes a node a home of arcs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct AvailableCopying {
+    /// Arcs that it is to become a home of.
+    pub arcs: usize,
+    /// Of these, how many are copied.
+    pub arcs_copied: usize,
+    /// Of those that are copied, how many were counted and fingerprinted on both sides since the start, and were the
+    /// same: fewer where there are writes.
+    pub arcs_verified: usize,
+    /// Keys that came in for such arcs since the start.
+    pub keys: u64,
+    /// Bytes of their states.
+    pub bytes: u64,
+}
+
 /// What a node holds of available buckets, one kind of durability.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct AvailableStatus {
@@ -45,6 +61,8 @@ pub struct AvailableStatus {
     pub bytes: usize,
     /// Whether it has what it ever told anybody that it holds: else it is not counted.
     pub whole: bool,
+    /// What it copies to become a home of more arcs.
+    pub copying: AvailableCopying,
     /// Writes that are kept for other nodes.
     pub hints: usize,
     /// Writes kept for other nodes that these have taken since the start.
@@ -90,7 +108,7 @@ pub struct Status {
     pub catch_up_remaining: usize,
     /// Registers in which it lagged and that it has read again since its start.
     pub caught_up: u64,
-    /// What it copies to become a replica of more arcs.
+    /// What it copies of registers to become a replica of more arcs.
     pub copying: Copying,
     /// Whether it is leaving the ring.
     pub leaving: bool,
@@ -157,6 +175,20 @@ impl Copying {
     /// Arcs that are still to be copied.
     pub fn left(&self) -> usize {
         self.arcs - self.arcs_copied
+    }
+}
+
+impl AvailableStatuses {
+    /// Both kinds' copying together: each arc is counted with each.
+    pub fn copying(&self) -> AvailableCopying {
+        let (disk, memory) = (self.disk.copying, self.memory.copying);
+        AvailableCopying {
+            arcs: disk.arcs + memory.arcs,
+            arcs_copied: disk.arcs_copied + memory.arcs_copied,
+            arcs_verified: disk.arcs_verified + memory.arcs_verified,
+            keys: disk.keys + memory.keys,
+            bytes: disk.bytes + memory.bytes,
+        }
     }
 }
 

@@ -75,6 +75,7 @@ impl TestFleet {
             scrub_bytes_per_second: storage_node::BYTES_PER_SECOND_DEFAULT,
             grace: None,
             rejoin: false,
+            trust_data: false,
         }
     }
 
@@ -107,6 +108,23 @@ impl TestFleet {
         tokio::time::timeout(PATIENCE, wait)
             .await
             .unwrap_or_else(|_| panic!("never came: {what}; last seen: {:#?}", seen.borrow()));
+    }
+
+    /// Waits until the node of this name takes connections under this start.
+    async fn until_connected(&self, name: &str, incarnation: u64) {
+        let mut watch = self.directory.watch();
+        let wait = async {
+            loop {
+                let nodes = watch.borrow_and_update().nodes.clone();
+                self.peers.set_addresses(nodes.iter().map(|(id, node)| (*id, node.peer)).collect());
+                let found = nodes.iter().find(|(_, node)| node.name == name && node.incarnation == incarnation);
+                if found.is_some_and(|(id, _)| self.peers.is_up(*id)) {
+                    return;
+                }
+                let _ = tokio::time::timeout(Duration::from_millis(50), watch.changed()).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("{name} never came back"));
     }
 
     async fn all_ready(&self, fleet: &Fleet, seen: &std::cell::RefCell<Vec<String>>) -> bool {
@@ -432,6 +450,113 @@ async fn a_leave_waits_for_those_it_needs() {
             assert_eq!(fleet.end_of(1).await, Farewell::Retired);
             fleet.until("n2 is out", |f| f.view.member(n2).is_none() && f.nodes.len() == 4).await;
             fleet.expect_all(20, "after n2 left").await;
+        })
+        .await;
+}
+
+/// A copy of the present data directory, while its node is away: what the node went on to promise is not in it.
+#[tokio::test]
+async fn a_copy_of_the_present_is_used_by_nobody_unasked() {
+    LocalSet::new()
+        .run_until(async {
+            let mut fleet = TestFleet::start(3).await;
+            let put = fleet.put("k", "v", Condition::Absent);
+            assert!(matches!(fleet.ask(put).await, Outcome::Done { .. }));
+            let id = fleet.directory.current().view.member_named("n1").expect("a member").id;
+            copy_directory(&fleet.data(0), &fleet.data(8));
+            fleet.stop(0).await;
+
+            // With one of the others alone, nobody could copy what the two of them may have decided.
+            fleet.stop(1).await;
+            let copy = Config { data: fleet.data(8), ..fleet.config(0, 3) };
+            let refusal = refused(copy.clone()).await;
+            for part in ["it is a copy, or was moved", "Start the other nodes", "--trust-data"] {
+                assert!(refusal.contains(part), "{part} is missing in: {refusal}");
+            }
+            fleet.nodes[1] = spawn(fleet.config(1, 3));
+            fleet.until_connected("n2", 2).await;
+            fleet.nodes[0] = spawn(copy);
+            let renewed = |f: &Fleet| {
+                let now = f.view.member_named("n1").expect("the name stays");
+                now.id != id && f.view.pending.is_empty() && f.nodes.len() == 3
+            };
+            fleet.until("the copy has become a new member", renewed).await;
+            assert_eq!(fleet.read("k").await.as_deref(), Some("v"));
+        })
+        .await;
+}
+
+/// Whoever moves directories whole can say so, be it all of them, and keeps the members.
+#[tokio::test]
+async fn a_fleet_that_is_moved_whole_is_trusted_when_its_people_say_so() {
+    LocalSet::new()
+        .run_until(async {
+            let mut fleet = TestFleet::start(3).await;
+            let put = fleet.put("k", "v", Condition::Absent);
+            assert!(matches!(fleet.ask(put).await, Outcome::Done { .. }));
+            let before = fleet.directory.current().view.clone();
+            for at in 0..3 {
+                fleet.stop(at).await;
+                copy_directory(&fleet.data(at), &fleet.data(at + 5));
+            }
+            let moved = |fleet: &TestFleet, at| Config { data: fleet.data(at + 5), ..fleet.config(at, 3) };
+            for at in 0..3 {
+                let refusal = refused(moved(&fleet, at)).await;
+                assert!(refusal.contains("it is a copy, or was moved"), "{refusal}");
+            }
+            for at in 0..3 {
+                fleet.nodes[at] = spawn(Config { trust_data: true, ..moved(&fleet, at) });
+            }
+            fleet.until("all are back", |fleet| fleet.nodes.len() == 3).await;
+            assert_eq!(fleet.read("k").await.as_deref(), Some("v"));
+            // From now on that is where they are.
+            fleet.stop(1).await;
+            fleet.nodes[1] = spawn(moved(&fleet, 1));
+            fleet.until("n2 is back without a word", |fleet| fleet.nodes.len() == 3).await;
+            assert_eq!(fleet.directory.current().view.members, before.members);
+        })
+        .await;
+}
+
+/// An older state of the same start is put back in the same place: the log ends before what was synced.
+#[tokio::test]
+async fn a_directory_that_was_rolled_back_begins_anew() {
+    LocalSet::new()
+        .run_until(async {
+            let mut fleet = TestFleet::start(3).await;
+            let id = fleet.directory.current().view.member_named("n1").expect("a member").id;
+            let consul = Consul::new(&fleet.discovery).expect("an address");
+            let told = async || client::ring_forming::synced(&consul, id).await.expect("it answers").unwrap_or(0);
+            let put = fleet.put("k", "v", Condition::Absent);
+            assert!(matches!(fleet.ask(put).await, Outcome::Done { .. }));
+            copy_directory(&fleet.data(0), &fleet.data(8));
+            let before = told().await;
+            let wait = async {
+                let mut count = 0;
+                while told().await <= before + 1 {
+                    count += 1;
+                    let put = fleet.put(&format!("k{count}"), "v", Condition::Absent);
+                    assert!(matches!(fleet.ask(put).await, Outcome::Done { .. }));
+                }
+                count
+            };
+            let count =
+                tokio::time::timeout(PATIENCE, wait).await.expect("discovery is told how far the log is synced");
+            fleet.stop(0).await;
+            let log = fleet.data(0).join("log");
+            for entry in std::fs::read_dir(&log).expect("it is there").flatten() {
+                std::fs::remove_file(entry.path()).expect("it can be removed");
+            }
+            copy_directory(&fleet.data(8), &fleet.data(0));
+            fleet.nodes[0] = spawn(fleet.config(0, 3));
+            let renewed = |f: &Fleet| {
+                let now = f.view.member_named("n1").expect("the name stays");
+                now.id != id && f.view.pending.is_empty() && f.nodes.len() == 3
+            };
+            fleet.until("what was put back has become a new member", renewed).await;
+            for at in 1..=count {
+                assert_eq!(fleet.read(&format!("k{at}")).await.as_deref(), Some("v"));
+            }
         })
         .await;
 }

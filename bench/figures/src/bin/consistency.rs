@@ -44,6 +44,7 @@ const AREA: Area = Area {
         "live_kills",
         "live_violations",
         "live_lost",
+        "live_acked",
         "live_verdict",
         "downtime_ms",
         "messages",

@@ -12,6 +12,8 @@ const SCHEDULES_MIN: f64 = 100_000.0;
 const LIVE_SECONDS_MIN: f64 = 600.0;
 /// Kills in it: one each 5 s on average, less what chance and the waits for the fleet's full strength take away.
 const LIVE_KILLS_MIN: f64 = 80.0;
+/// The kinds of writes that there must be in the live run: that none is lost says nothing of a kind that was not tried.
+const KINDS_ACKED: [&str; 6] = ["strict", "sequential", "causal", "eventual", "sets", "counters"];
 /// Load buffering: both values would have to be read before they were written. No level forbids more than causal does,
 /// and no store that answers with what was written shows it.
 const NEVER_SEEN: &str = "LB";
@@ -61,13 +63,18 @@ pub fn missed(figures: &Map<String, Value>, quick: bool) -> Vec<String> {
         missed.push(format!("{:?} of {:?} planted bugs were found", number("planted_found"), number("planted_total")));
     }
     if let Some(downtime) = figures.get("downtime_ms").filter(|downtime| !downtime.is_null()) {
-        for kind in ["strict", "causal", "eventual", "lock"] {
+        for kind in ["strict", "sequential", "causal", "eventual", "lock"] {
             if downtime[kind] != 0 {
                 missed.push(format!("{} ms of downtime ({kind}) around a fault", downtime[kind]));
             }
         }
         if downtime["steady"] != 0 {
             missed.push(format!("{} ms of downtime without a fault", downtime["steady"]));
+        }
+    }
+    if let Some(acked) = figures.get("live_acked").filter(|acked| !acked.is_null()) {
+        for kind in KINDS_ACKED.into_iter().filter(|kind| acked[kind].as_u64().is_none_or(|total| total == 0)) {
+            missed.push(format!("the live run had no acknowledged write of its kind: {kind}"));
         }
     }
     if let Some(verdict) = figures.get("live_verdict").filter(|verdict| !verdict.is_null() && **verdict != "kept") {
@@ -132,8 +139,9 @@ mod tests {
                 "eventual": {"LB": {"forbidden": false, "forbidden_seen": 0, "allowed_seen": 0}}},
             "litmus_violations": 0, "live_verdict": "kept",
             "live_seconds": 600.0, "live_kills": 110, "live_violations": 0, "live_lost": 0,
-            "downtime_ms": {"strict": 0, "strict_read": 0, "strict_write": 0, "causal": 0, "eventual": 0, "lock": 0,
-                "steady": 0},
+            "live_acked": {"strict": 9, "sequential": 9, "causal": 9, "eventual": 9, "sets": 9, "counters": 9},
+            "downtime_ms": {"strict": 0, "strict_read": 0, "strict_write": 0, "sequential": 0, "causal": 0,
+                "eventual": 0, "lock": 0, "steady": 0},
             "messages": each_cost(|trips, _| json!({"round_trips": trips})),
             "syncs": each_cost(|_, syncs| json!(syncs)),
             "reconcile_bytes_over_difference": 2.5, "model_states": 100,
@@ -157,7 +165,12 @@ mod tests {
             ("live_kills", json!(20)),
             ("live_verdict", json!("broken")),
             ("downtime_ms", json!({"strict": 0, "causal": 100})),
-            ("downtime_ms", json!({"strict": 0, "causal": 0, "eventual": 0, "lock": 0, "steady": 100})),
+            ("live_acked", json!({"strict": 9, "sequential": 9, "causal": 9, "eventual": 9, "sets": 0, "counters": 9})),
+            ("downtime_ms", json!({"strict": 0, "causal": 0, "eventual": 0, "lock": 0, "steady": 0})),
+            (
+                "downtime_ms",
+                json!({"strict": 0, "sequential": 0, "causal": 0, "eventual": 0, "lock": 0, "steady": 100}),
+            ),
             ("messages", each_cost(|trips, _| json!({"round_trips": trips + 0.1}))),
             ("syncs", each_cost(|_, syncs| json!(syncs + 0.1))),
             ("syncs", json!({"strict write": 1.0})),

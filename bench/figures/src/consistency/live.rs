@@ -1,5 +1,5 @@
-//! A fleet of processes under its monkey, with clients at levels strict, causal and eventual at once, the litmus tests
-//! at all four levels beside them, and its verdict.
+//! A fleet of processes under its monkey, with clients at all four levels at once and on sets and counters, the litmus
+//! tests at all four levels beside them, and its verdict.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{ChildStderr, Stdio};
@@ -71,11 +71,18 @@ fn read(verdict: &Value) -> Result<Part> {
         ("live_kills", json!(kills)),
         ("live_violations", json!(violations)),
         ("live_lost", verdict["acked_writes"]["lost"].clone()),
+        ("live_acked", acknowledged(verdict)),
         ("live_verdict", verdict["verdict"].clone()),
         ("downtime_ms", verdict["downtime_ms"].clone()),
     ];
     let kept = ["verdict", "because", "seed", "requests", "checks", "latency_ms", "acked_writes", "traces"];
     Ok(Part { figures, details: verdict::kept(verdict, &kept) })
+}
+
+/// How many writes of each kind were acknowledged.
+fn acknowledged(verdict: &Value) -> Value {
+    let kinds = verdict["acked_writes"]["by"].as_object();
+    kinds.into_iter().flatten().map(|(kind, acked)| (kind.clone(), acked["total"].clone())).collect()
 }
 
 #[cfg(test)]
@@ -86,7 +93,8 @@ mod tests {
     fn the_figures_of_a_verdict_are_read() {
         let mut verdict = json!({
             "duration_s": 30.0, "faults": [{"kind": "kill"}, {"kind": "kill", "not_injected": "halted"}],
-            "acked_writes": {"lost": 1}, "downtime_ms": {"strict": 100, "sequential": 0}, "verdict": "broken",
+            "acked_writes": {"lost": 1, "by": {"sets": {"total": 3, "lost": 1}, "strict": {"total": 9, "lost": 0}}},
+            "downtime_ms": {"strict": 100, "sequential": 0}, "verdict": "broken",
             "checks": [{"decided": true, "violations": 1}, {"decided": true, "violations": 2}],
         });
         let part = read(&verdict).expect("a whole report");
@@ -94,6 +102,7 @@ mod tests {
         assert_eq!(figure("live_kills"), Some(json!(1)));
         assert_eq!(figure("live_violations"), Some(json!(3)));
         assert_eq!(figure("live_lost"), Some(json!(1)));
+        assert_eq!(figure("live_acked"), Some(json!({"sets": 3, "strict": 9})));
         assert_eq!(figure("live_verdict"), Some(json!("broken")));
         assert_eq!(figure("downtime_ms"), Some(json!({"strict": 100, "sequential": 0})));
         verdict["checks"][0]["decided"] = json!(false);

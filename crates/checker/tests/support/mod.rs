@@ -1,5 +1,8 @@
 //! Histories for tests, from scripts and from lists of what was asked.
 
+// Each test program uses another part of it.
+#![allow(dead_code)]
+
 use history::{Function, Operation, Outcome, Process, Value};
 use stdx::Prng;
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use available::{Config, Context, Durability, Effects, Input, Limits, Outbox, Record, Replica, Rule};
 use membership::{NodeId, View};
 use replication::{LogPosition, RegisterKey};
-use stdx::{Instant, Prng};
+use stdx::{Budget, Instant, Prng};
 use store::{LogConfig, SimDisk};
 use wire::node::LogRecord;
 
@@ -24,6 +24,8 @@ pub(super) struct Times {
     /// Whether nothing is written: a restart loses all.
     pub volatile: bool,
     pub segment_bytes: u64,
+    /// Bytes a second; none for the default.
+    pub copy_rate: Option<u64>,
 }
 
 /// A node.
@@ -103,6 +105,9 @@ impl Node {
         let mut replica = Replica::new(self.id, self.incarnation, view.clone(), SECRET, config, prng.fork());
         if let Some(rule) = self.planted {
             replica = replica.without(rule);
+        }
+        if let Some(rate) = times.copy_rate {
+            replica.set_budget(Budget::new(rate));
         }
         let config = LogConfig { segment_bytes: times.segment_bytes, ..LogConfig::new(self.id.0) };
         let (log, restored) = NodeLog::open(&self.disk, config);

@@ -75,6 +75,8 @@ pub struct Swarm {
     pub changes_every: Option<Duration>,
     /// After one in so many operations, a client is another one; none for never.
     pub renew_one_in: Option<u64>,
+    /// What a node may move beside requests, in bytes a second; none for its default.
+    pub copy_rate: Option<u64>,
     /// What is made denser.
     pub theme: Theme,
     /// How wrong clocks are, and how uneven disks.
@@ -137,15 +139,19 @@ pub enum Theme {
     Wide,
     /// Nodes join and leave while the network is cut, so that the old and the new homes do not hear each other.
     Rift,
+    /// Nodes join and leave and copy slowly, so that they, and those they copy from, are killed in the middle of it,
+    /// and changes are given up and begun anew. No pass is due by itself: nothing may rest on that.
+    Slow,
 }
 
 impl Theme {
-    /// The theme of a seed: five of 32 are plain.
+    /// The theme of a seed: four of 32 are plain.
     pub fn of(seed: u64) -> Theme {
         // Seeds that once found something keep the theme that they had then: hence the odd choice.
         match (seed % 16, seed / 16 % 2) {
             (14, 0) | (11, 1) => return Theme::Wide,
             (7, 1) => return Theme::Rift,
+            (0, 0) => return Theme::Slow,
             _ => {}
         }
         match seed % 16 {
@@ -230,6 +236,7 @@ impl Swarm {
             partition_max: Duration::from_millis(1_500),
             changes_every: None,
             renew_one_in: None,
+            copy_rate: None,
             theme: Theme::Plain,
             timing: Timing::default(),
             disks: Disks::PLAIN,
@@ -291,6 +298,7 @@ impl Swarm {
             }
             Theme::Wide => self.take_wide(prng),
             Theme::Rift => self.take_rift(prng),
+            Theme::Slow => self.take_slow(prng),
         }
     }
 
@@ -346,6 +354,18 @@ impl Swarm {
         self.lose_disk_every = None;
     }
 
+    fn take_slow(&mut self, prng: &mut Prng) {
+        self.changes_every = every(prng, 30, 200);
+        self.crash_every = every(prng, 50, 250);
+        self.downtime_max = Duration::from_millis(20 + prng.below(200));
+        self.pass_every = Duration::from_secs(600);
+        self.copy_rate = Some(60_000 + prng.below(400_000));
+        self.keys = [[20 + prng.index(40), 1, 1, 1], [2, 1, 0, 0]];
+        self.operations = 400;
+        self.think_max = Duration::from_millis(40);
+        (self.power_cut_every, self.lose_disk_every, self.fill_every) = (None, None, None);
+    }
+
     /// The load of a litmus test: its sessions, and fresh keys of single values for every round.
     pub fn run_litmus(&mut self, sessions: usize, level: usize) {
         self.clients = sessions;
@@ -381,6 +401,7 @@ impl fmt::Display for Swarm {
         writeln!(f, "contexts 1 in {}, deletions 1 in {}", self.context_one_in, self.delete_one_in)?;
         writeln!(f, "passes every {:?}, patience {:?}, memory {} ms", self.pass_every, self.patience, self.memory_ms)?;
         writeln!(f, "changes {}, another client 1 in {:?}", every(&self.changes_every), self.renew_one_in)?;
+        writeln!(f, "copies at {:?} bytes a second", self.copy_rate)?;
         writeln!(f, "theme {:?}, thinking up to {:?}, stand-ins {}", self.theme, self.think_max, self.stand_ins)?;
         let Disks { segment_bytes, clean_every, rough, shared_log, .. } = self.disks;
         writeln!(f, "segments of {segment_bytes}, cleaned {}", every(&clean_every))?;

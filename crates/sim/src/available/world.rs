@@ -401,8 +401,8 @@ impl World {
         self.log.push(self.now, format_args!("start node {}", node + 1));
         let (now, wall_ms) = (self.now_at(node), self.wall_ms_of(node));
         let volatile = self.swarm.theme == Theme::Volatile;
-        let Swarm { pass_every, memory_ms, disks, .. } = self.swarm;
-        let times = Times { pass_every, memory_ms, volatile, segment_bytes: disks.segment_bytes };
+        let Swarm { pass_every, memory_ms, copy_rate, disks, .. } = self.swarm;
+        let times = Times { pass_every, memory_ms, copy_rate, volatile, segment_bytes: disks.segment_bytes };
         let view = self.view_at_start(node);
         if self.swarm.disks.rough && !self.calm && self.disk_prng.one_in(10) {
             // The power may fail again while the log is being read.

@@ -4,10 +4,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use membership::{ChangeError, Epoch, Member, NodeId, Position, View, choose_tokens};
-use replication::{Body, Event, Input, Message, RegisterKey, Rule, Rules as _};
-use wire::node::Payload;
+use replication::{Event, Input, RegisterKey};
 
-use super::clients::encoded;
 use super::{Happening, World};
 use crate::invariants::{Violation, invariant_no_arc_without_its_majority};
 use crate::node::SimNode;
@@ -265,20 +263,6 @@ impl<C: chord::Rules> World<C> {
         }
     }
 
-    /// Faults are over: an older start that still runs connects to its peers anew, and is told of the later one.
-    pub(super) fn tell_outdated(&mut self) {
-        let outdated = |node: &usize| self.nodes[*node].running.is_some() && self.is_outdated(*node);
-        for to in (0..self.nodes.len()).filter(outdated).collect::<Vec<_>>() {
-            let id = self.nodes[to].id;
-            let latest = self.nodes.iter().filter(|node| node.id == id).map(|node| node.incarnation).max();
-            let body = Body::Fenced { incarnation: latest.unwrap_or_default() };
-            let message = Message { epoch: self.view.epoch, counter: 0, body };
-            let Some(peer) = self.nodes.iter().find(|node| node.id != id && !node.gone) else { continue };
-            let (from, bytes) = ((peer.id, peer.incarnation), encoded(Payload::Replica(message)));
-            self.at(Duration::from_millis(2), Happening::Arrive { from, to, bytes });
-        }
-    }
-
     /// A node belongs to the ring no more, and ends.
     pub(super) fn retire(&mut self, node: usize) {
         if self.nodes[node].gone {
@@ -288,63 +272,6 @@ impl<C: chord::Rules> World<C> {
         self.nodes[node].kill();
         self.nodes[node].gone = true;
         self.after_crash(node);
-    }
-
-    /// Somebody copies the data directory of a node that runs and starts it elsewhere. Its registration says where the
-    /// first one is. If that one answers, the second does not start; the planted bug lets it, as the same start. If it
-    /// does not, being stopped, cut off or slow, the second starts as a later start, and the first is to be fenced off.
-    pub(super) fn start_twin(&mut self) {
-        let running: Vec<usize> = (0..self.nodes.len()).filter(|node| self.nodes[*node].running.is_some()).collect();
-        if self.calm || running.is_empty() {
-            return;
-        }
-        self.counts.faults += 1;
-        let node = running[self.prng.index(running.len())];
-        if self.rules.keeps(Rule::FenceTwins) {
-            // A lost disk as well would be more than one replica of an arc may lose.
-            if self.swarm.lose_disk || self.prng.one_in(2) || !self.later_starts {
-                return self.log.push(self.now, format_args!("a twin of node {} is refused", node + 1));
-            }
-            self.leave_behind(node);
-        }
-        self.log.push(self.now, format_args!("node {} gets a twin", node + 1));
-        let (id, view) = (self.nodes[node].id, self.view.clone());
-        let mut twin = SimNode::new(id, &view, self.planted, &mut self.prng);
-        twin.disk = self.nodes[node].disk.fork(self.prng.next_u64());
-        twin.disk.crash();
-        twin.incarnation = self.nodes[node].incarnation;
-        self.nodes.push(twin);
-        self.backlog.push(std::collections::VecDeque::new());
-        let node = self.nodes.len() - 1;
-        self.at(Duration::ZERO, Happening::Start { node });
-    }
-
-    /// A node that runs is not seen to answer, so that a later start of it is let in: it is stopped, or cut off, or
-    /// merely slow.
-    fn leave_behind(&mut self, node: usize) {
-        self.counts.twins += 1;
-        self.watch.twins();
-        let length = Duration::from_millis(5 + self.prng.below(400));
-        match self.prng.below(3) {
-            0 if self.nodes[node].is_working() => {
-                self.nodes[node].paused_until = Some(self.now + length);
-                self.at(length, Happening::Resume { node });
-            }
-            1 => {
-                let others = (0..self.nodes.len()).filter(|other| *other != node);
-                let links: Vec<(usize, usize)> = others.flat_map(|other| [(node, other), (other, node)]).collect();
-                self.network.cut(&links);
-                self.at(length, Happening::Heal { links });
-            }
-            _ => {}
-        }
-    }
-
-    /// Whether a later start of the same node has its place.
-    pub(super) fn is_outdated(&self, node: usize) -> bool {
-        let SimNode { id, incarnation, .. } = &self.nodes[node];
-        let fenced = self.rules.keeps(Rule::FenceTwins);
-        fenced && self.nodes.iter().any(|other| other.id == *id && other.incarnation > *incarnation)
     }
 
     /// A member of the ring that never comes back.

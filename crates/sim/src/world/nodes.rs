@@ -32,6 +32,9 @@ impl<C: chord::Rules> World<C> {
             // Discovery has let a later start in: what lies here is a copy.
             return self.retire(node);
         }
+        if let Some(doubt) = self.doubt_before(node) {
+            return self.set_doubted_aside(node, doubt);
+        }
         self.log.push(self.now, format_args!("start node {}", node + 1));
         if !self.calm && self.prng.one_in(10) {
             // The power may fail again while the log is being read.
@@ -53,6 +56,9 @@ impl<C: chord::Rules> World<C> {
                 return self.note(Err(Violation { invariant: "a_crash_leaves_a_log_that_opens", found }));
             }
         };
+        if let Some(doubt) = self.doubt_of_end(node) {
+            return self.set_doubted_aside(node, doubt);
+        }
         self.expect_remembered(node, &held);
         for durable in held {
             // What is found on the disk is on the disk, be it that nobody was told of its sync.
@@ -220,6 +226,7 @@ impl<C: chord::Rules> World<C> {
         for (_, durable) in durable {
             self.note_durable(node, durable);
         }
+        self.nodes[node].note_synced(self.now, through);
         self.log.push(self.now, format_args!("node {} synced {through}", node + 1));
         self.handle(node, Input::Synced(LogPosition(through)));
     }

@@ -222,7 +222,7 @@ fn a_disk_too_full_for_a_log_is_a_typed_error() {
 
 #[test]
 fn an_identity_is_the_old_or_the_new_one_after_a_crash() {
-    let old = Identity { cluster: 1, node: 2, log: 3, incarnation: 4 };
+    let old = Identity { cluster: 1, node: 2, log: 3, incarnation: 4, place: None };
     let mut seen = [false; 2];
     for seed in 0..20 {
         let mut disk = SimDisk::new(seed);

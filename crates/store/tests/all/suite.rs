@@ -240,7 +240,7 @@ fn the_segment_size_may_change<D: Disk + 'static>(mut disk: impl FnMut() -> D) {
 }
 
 fn an_identity_is_kept<D: Disk + 'static>(mut disk: impl FnMut() -> D) {
-    let first = Identity { cluster: 1, node: 2, log: LOG_ID, incarnation: 0 };
+    let first = Identity { cluster: 1, node: 2, log: LOG_ID, incarnation: 0, place: None };
     assert_eq!(identity::load(&mut disk()).expect("the disk works"), None);
     identity::create(&mut disk(), first).expect("there was none");
     assert!(matches!(identity::create(&mut disk(), first), Err(IdentityError::Exists { found: 2 })));
@@ -253,7 +253,7 @@ fn an_identity_is_kept<D: Disk + 'static>(mut disk: impl FnMut() -> D) {
 }
 
 fn a_foreign_directory_is_refused<D: Disk + 'static>(mut disk: impl FnMut() -> D) {
-    let ours = Identity { cluster: 1, node: 2, log: LOG_ID, incarnation: 0 };
+    let ours = Identity { cluster: 1, node: 2, log: LOG_ID, incarnation: 0, place: None };
     identity::create(&mut disk(), ours).expect("there was none");
     let found = identity::load(&mut disk()).expect("the disk works").expect("it was made");
     found.check(1, None).expect("our cluster, any node");

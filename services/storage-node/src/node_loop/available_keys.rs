@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use available::{Answer, Effects, Event, Input, Message, Replica};
+use available::{Answer, CopyStatus, Effects, Event, Input, Message, Replica};
 use membership::NodeId;
 use runtime::ConnectionId;
 use stdx::TraceContext;
@@ -11,7 +11,7 @@ use wire::node::{AvailableCall, Frame, LogRecord, Payload};
 
 use super::{NodeLoop, name_in};
 use crate::available_keys::DURABILITIES;
-use crate::status::{AvailableStatus, AvailableStatuses};
+use crate::status::{AvailableCopying, AvailableStatus, AvailableStatuses};
 
 /// How long the deletion of a value whose time is up may take.
 const SWEEP_DEADLINE: Duration = Duration::from_secs(1);
@@ -127,7 +127,14 @@ impl NodeLoop {
             Event::StaleRefused => tracing::debug!(?durability, "a late copy of what is gone was turned away"),
             Event::Buried { count } => tracing::debug!(?durability, count, "tombstones were dropped"),
             Event::ViewLearned(view) => self.parts.discovery.directory.learn(view),
-            Event::ArcCopied { high } => tracing::info!(?durability, arc = %high, "available keys: an arc is copied"),
+            Event::ArcCopied { high, keys, verified_with } => {
+                let status = self.parts.host.available.of(durability).copy_status();
+                let (copied, of, bytes) = (status.arcs_copied, status.arcs, status.bytes);
+                tracing::info!(
+                    ?durability, arc = %high, keys, verified_with, arcs_copied = copied, of, bytes,
+                    "available keys: an arc is copied"
+                );
+            }
             Event::Released { keys } => {
                 tracing::info!(?durability, keys, "available keys: others hold them now: dropped");
             }
@@ -151,10 +158,12 @@ impl NodeLoop {
 
 fn status_of(replica: &Replica) -> AvailableStatus {
     let (hints, hints_taken) = replica.hints();
+    let CopyStatus { arcs, arcs_copied, arcs_verified, keys, bytes } = replica.copy_status();
     AvailableStatus {
         keys: replica.table().len(),
         bytes: replica.table().bytes(),
         whole: replica.is_whole(),
+        copying: AvailableCopying { arcs, arcs_copied, arcs_verified, keys, bytes },
         hints,
         hints_taken,
         waiting: replica.waiting(),
