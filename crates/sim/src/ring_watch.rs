@@ -45,8 +45,8 @@ pub(crate) struct RingWatch {
     open: BTreeMap<(Position, CallId), Question>,
     sound: bool,
     at_rest: bool,
-    /// Places that two nodes have, as far as is known: one that lives is replaced by another (a copy of its directory was
-    /// started), and both are there until the change ends. Nothing can be asked of the ring meanwhile.
+    /// Places that two nodes have, as far as is known: one that lives is replaced by another (a copy of its directory
+    /// was started), and both are there until the change ends. Nothing can be asked of the ring meanwhile.
     shared: BTreeSet<Position>,
     /// Whether some node runs twice: then two members share a place, and nothing can be asked of the ring.
     pub twins: bool,
