@@ -45,6 +45,9 @@ struct Look {
     past: Past,
 }
 
+/// The newest look at a key; none before the first.
+type Looks = watch::Receiver<Option<Arc<Look>>>;
+
 /// A key that is watched.
 #[derive(Debug)]
 pub(crate) struct WatchedKey {
@@ -78,11 +81,7 @@ impl WatchedKey {
 impl Watches {
     /// Joins the watch of a key, for a session that has seen this much. The second part says whether it is new, so that
     /// somebody has to look.
-    fn join_available(
-        &self,
-        key: &RegisterKey,
-        past: &Past,
-    ) -> Result<(watch::Receiver<Option<Arc<Look>>>, bool), Refuse> {
+    fn join_available(&self, key: &RegisterKey, past: &Past) -> Result<(Looks, bool), Refuse> {
         self.has_room()?;
         let mut keys = self.available();
         let new = !keys.contains_key(key);
@@ -211,7 +210,7 @@ async fn look(gateway: Data<Gateway>, watched: Watched) {
 /// One watch: what its client was told last.
 struct Told {
     gateway: Data<Gateway>,
-    found: watch::Receiver<Option<Arc<Look>>>,
+    found: Looks,
     key: RegisterKey,
     /// What its session had seen when the watch began: older looks are not for it.
     since: Past,
