@@ -11,7 +11,8 @@ use super::registers::{KEY_BYTES_MIN, read_ballot, read_key, read_version, write
 use super::{read_durability, write_durability};
 use crate::node::{Finding, HeldRegister, Inquiry};
 
-pub(super) fn write_inquiry(w: &mut Writer<'_>, inquiry: &Inquiry) {
+pub(super) fn write_inquiry(w: &mut Writer<'_>, call: u64, inquiry: &Inquiry) {
+    w.varint(call);
     match inquiry {
         Inquiry::Register(key) => {
             w.u8(1);
@@ -38,7 +39,8 @@ pub(super) fn read_inquiry(r: &mut Reader) -> Result<Inquiry, CodecError> {
     })
 }
 
-pub(super) fn write_finding(w: &mut Writer<'_>, finding: &Finding) {
+pub(super) fn write_finding(w: &mut Writer<'_>, call: u64, finding: &Finding) {
+    w.varint(call);
     match finding {
         Finding::Register(held) => {
             w.u8(1);

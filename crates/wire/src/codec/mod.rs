@@ -299,14 +299,8 @@ fn write_payload(w: &mut Writer<'_>, payload: &Payload) {
             w.varint(*call);
             scans::write_listed(w, listed);
         }
-        Payload::Inquiry { call, inquiry } => {
-            w.varint(*call);
-            inquiries::write_inquiry(w, inquiry);
-        }
-        Payload::InquiryReply { call, finding } => {
-            w.varint(*call);
-            inquiries::write_finding(w, finding);
-        }
+        Payload::Inquiry { call, inquiry } => inquiries::write_inquiry(w, *call, inquiry),
+        Payload::InquiryReply { call, finding } => inquiries::write_finding(w, *call, finding),
     }
 }
 
