@@ -372,7 +372,7 @@ impl Replica {
     }
 
     /// Whether a majority of the homes is known to hold what we hold of the key.
-    fn is_stable(&self, key: &RegisterKey) -> bool {
+    pub(crate) fn is_stable(&self, key: &RegisterKey) -> bool {
         let sets = self.sets_of(key.position);
         let Some(held) = self.table.get(key) else { return true };
         if held.stable || !self.rules.keep(Rule::UnstableShown) {

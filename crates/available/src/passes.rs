@@ -124,6 +124,7 @@ impl Replica {
         let Some(peer) = self.peers.get_mut(&node) else { return };
         let Some(pass) = peer.pass.take() else { return };
         peer.passed = peer.passed.max(pass.generation);
+        peer.pass_ended = Some(now);
         // One that began before homes changed or somebody lost a log does not stand for the one that is due since then:
         // a change that copies would wait a whole round for it.
         let due = pass.generation < generation && keeps;

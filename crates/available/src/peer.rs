@@ -68,6 +68,8 @@ pub(crate) struct Peer {
     pub pass: Option<Pass>,
     /// When the next pass begins.
     pub pass_at: Instant,
+    /// When the last one ended, since this node's start.
+    pub pass_ended: Option<Instant>,
     /// When the pass's step is asked again.
     pub pass_resend_at: Instant,
 }
@@ -95,6 +97,7 @@ impl Peer {
             passed: 0,
             pass: None,
             pass_at: Instant::ZERO,
+            pass_ended: None,
             pass_resend_at: Instant::ZERO,
         }
     }

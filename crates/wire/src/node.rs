@@ -1,9 +1,9 @@
 //! What travels between nodes, and from gateways and routers to nodes.
 
-use available::{Listing, ListingPage};
+use available::{Known, Listing, ListingPage};
 use chord::NextHop;
 use membership::{ClusterId, Epoch, NodeId, Position};
-use replication::{Operation, Outcome, Receipt, Scan, ScanOutcome};
+use replication::{Ballot, Operation, Outcome, Receipt, RegisterKey, RequestId, Scan, ScanOutcome, Version};
 use stdx::TraceContext;
 
 use crate::http::Durability;
@@ -12,8 +12,8 @@ use crate::http::Durability;
 /// confirmations of arcs, operations with a time, receipts with a time. 3 brought changes of membership: epochs of
 /// arcs, copying, views among nodes. 4 brought tokens that move when a member leaves, and lookups by neighbours alone.
 /// 5 brought available buckets. 6 brought scans and listings, fingerprints of copied arcs, and the collection of
-/// tombstones.
-pub const PROTOCOL: u16 = 6;
+/// tombstones. 7 brought inquiries.
+pub const PROTOCOL: u16 = 7;
 
 /// The first frame in both directions of every connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,6 +96,43 @@ pub struct ScanCall {
     pub deadline_ms: u32,
     /// What is wanted.
     pub scan: Scan,
+}
+
+/// A question about what one node holds, which only that node can answer: for explanations, and to find a write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Inquiry {
+    /// What does it hold of this register?
+    Register(RegisterKey),
+    /// What does it know of this key of an available bucket?
+    Available(Durability, RegisterKey),
+    /// Which keys did it last see a write with this request of?
+    Request(RequestId),
+}
+
+/// What a node holds of a register.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HeldRegister {
+    /// The epoch of its view.
+    pub epoch: Epoch,
+    /// Whether it is a replica of the register in that view.
+    pub replica: bool,
+    /// The ballot at which it accepted what it holds; zero for nothing.
+    pub ballot: Ballot,
+    /// The version of the last write in it; zero for none.
+    pub version: Version,
+    /// How many bytes the value has; none when there is no value.
+    pub size: Option<u64>,
+}
+
+/// The answer to an [`Inquiry`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Finding {
+    /// To [`Inquiry::Register`].
+    Register(HeldRegister),
+    /// To [`Inquiry::Available`].
+    Available(Known),
+    /// To [`Inquiry::Request`]: the keys. A request acts once for each key, and may have been made of several.
+    Request(Vec<RegisterKey>),
 }
 
 /// What a node keeps in its log: records of the replicas whose keys are kept on disk, in one order.
@@ -197,6 +234,20 @@ pub enum Payload {
         call: u64,
         /// A page; or the view's epoch at a node that is no home of the arc in the epoch that was named.
         listed: Result<ListingPage, Epoch>,
+    },
+    /// What does the node hold?
+    Inquiry {
+        /// The asker's number; the answer returns it.
+        call: u64,
+        /// What about.
+        inquiry: Inquiry,
+    },
+    /// The answer to [`Payload::Inquiry`].
+    InquiryReply {
+        /// The call it answers.
+        call: u64,
+        /// What the node holds.
+        finding: Finding,
     },
     /// The sender is leaving: start no new call with it. It still answers those it has.
     GoAway,

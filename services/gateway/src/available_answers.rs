@@ -165,22 +165,53 @@ pub fn whole(tags: &ContextKey, key: &RegisterKey, shown: &Shown, context: &Cont
     match shown {
         Shown::Nothing => tagged(StatusCode::OK).json(json!({ "elements": [], "fields": {} })),
         Shown::Values(values) => {
-            let siblings: Vec<_> = values.iter().map(|(dot, value)| sibling(tags, key, *dot, value)).collect();
-            tagged(StatusCode::MULTIPLE_CHOICES).json(json!({ "siblings": siblings }))
+            tagged(StatusCode::MULTIPLE_CHOICES).json(json!({ "siblings": siblings(tags, key, values) }))
         }
         Shown::Number(number) => tagged(StatusCode::OK).content_type(NUMBER).body(number.to_string()),
-        Shown::Elements(elements) => {
-            let elements: Vec<_> = elements.iter().map(|element| STANDARD.encode(element)).collect();
-            tagged(StatusCode::OK).json(json!({ "elements": elements }))
-        }
-        Shown::Fields(fields) => {
-            let named = |(name, value): &(bytes::Bytes, bytes::Bytes)| {
-                (String::from_utf8_lossy(name).into_owned(), json!(STANDARD.encode(value)))
-            };
-            let fields: serde_json::Map<_, _> = fields.iter().map(named).collect();
-            tagged(StatusCode::OK).json(json!({ "fields": fields }))
-        }
+        Shown::Elements(elements) => tagged(StatusCode::OK).json(json!({ "elements": in_base64(elements) })),
+        Shown::Fields(fields) => tagged(StatusCode::OK).json(json!({ "fields": named_fields(fields) })),
     }
+}
+
+/// What an event of a watch tells, and its kind: what a read of the key shows, as JSON, with the read's ETag.
+pub fn event(
+    tags: &ContextKey,
+    key: &RegisterKey,
+    shown: &Shown,
+    context: &Context,
+) -> (&'static str, serde_json::Value) {
+    let etag = tags.etag(key, context);
+    match shown {
+        Shown::Nothing => (crate::watches::ABSENT, json!({})),
+        Shown::Values(values) if values.len() == 1 => {
+            let value = &values[0].1;
+            let content_type = String::from_utf8_lossy(ending::split_end(&value.content_type).0);
+            let body = STANDARD.encode(&value.body);
+            ("value", json!({ "etag": etag, "content_type": content_type, "value": body }))
+        }
+        Shown::Values(values) => ("siblings", json!({ "etag": etag, "siblings": siblings(tags, key, values) })),
+        Shown::Number(number) => {
+            let body = STANDARD.encode(number.to_string());
+            ("value", json!({ "etag": etag, "content_type": NUMBER, "value": body }))
+        }
+        Shown::Elements(elements) => ("elements", json!({ "etag": etag, "elements": in_base64(elements) })),
+        Shown::Fields(fields) => ("fields", json!({ "etag": etag, "fields": named_fields(fields) })),
+    }
+}
+
+fn siblings(tags: &ContextKey, key: &RegisterKey, values: &[(Dot, Value)]) -> Vec<serde_json::Value> {
+    values.iter().map(|(dot, value)| sibling(tags, key, *dot, value)).collect()
+}
+
+fn in_base64(elements: &[bytes::Bytes]) -> Vec<String> {
+    elements.iter().map(|element| STANDARD.encode(element)).collect()
+}
+
+fn named_fields(fields: &[(bytes::Bytes, bytes::Bytes)]) -> serde_json::Map<String, serde_json::Value> {
+    let named = |(name, value): &(bytes::Bytes, bytes::Bytes)| {
+        (String::from_utf8_lossy(name).into_owned(), json!(STANDARD.encode(value)))
+    };
+    fields.iter().map(named).collect()
 }
 
 /// The type of a counter's number.

@@ -8,7 +8,7 @@ use available::{Action, Change, Context, Kind, Level, Operation, Outcome, Sessio
 use replication::{RegisterKey, Value};
 use telemetry::names;
 use wire::ending;
-use wire::http::{Durability, ProblemCode, ValueType};
+use wire::http::{Durability, ValueType};
 
 use crate::answers;
 use crate::ask::{Asked, Words, whole};
@@ -28,7 +28,7 @@ const POST_PARAMETERS: &[&str] = &["consistency", "ttl", "op", "by", "field"];
 const WRITE_PARAMETERS: &[&str] = &["consistency", "ttl"];
 
 /// A key with what its bucket says about it.
-struct Target {
+pub(crate) struct Target {
     key: RegisterKey,
     kind: Kind,
     durability: Durability,
@@ -193,7 +193,7 @@ impl Incoming<'_> {
         trailer.on(answer)
     }
 
-    fn target(&self, bucket: &Bucket, key: &str, level: Level) -> Target {
+    pub(crate) fn target(&self, bucket: &Bucket, key: &str, level: Level) -> Target {
         let definition = &bucket.definition;
         Target {
             key: self.gateway.register(bucket.id, key),
@@ -266,7 +266,7 @@ impl Incoming<'_> {
         }
     }
 
-    async fn read_target(
+    pub(crate) async fn read_target(
         &mut self,
         target: &Target,
         bucket_name: &str,
@@ -332,12 +332,4 @@ impl Incoming<'_> {
         let token = self.gateway.tokens.write(fleet.view.cluster, seen, self.session.as_ref());
         Ok((outcome, Trailer::new(receipt, token, request_id)))
     }
-}
-
-/// What a change of another bucket's type is refused with.
-pub(crate) fn not_watched() -> Refuse {
-    Refuse::new(
-        ProblemCode::NotOffered,
-        "keys of available buckets cannot be watched yet; read them now and then, or keep them in an ordered bucket",
-    )
 }

@@ -16,7 +16,7 @@ use runtime::{CallError, Peers};
 use stdx::TraceContext;
 use tokio::sync::watch;
 use wire::http::Durability;
-use wire::node::{Hello, PROTOCOL, Sender};
+use wire::node::{Finding, Hello, Inquiry, PROTOCOL, Sender};
 
 /// What a call comes to.
 pub type CallResult<O = Outcome> = Result<(O, <O as Answer>::Receipt), CallError>;
@@ -54,6 +54,9 @@ pub trait Nodes: Send + Sync + 'static {
         deadline: Duration,
         context: TraceContext,
     ) -> Questioning<Result<ListingPage, Epoch>>;
+
+    /// Asks a node what it holds.
+    fn inquire(&self, to: NodeId, inquiry: Inquiry, deadline: Duration, context: TraceContext) -> Questioning<Finding>;
 }
 
 /// The fleet's nodes over framed TCP.
@@ -157,5 +160,9 @@ impl Nodes for LiveNodes {
         context: TraceContext,
     ) -> Questioning<Result<ListingPage, Epoch>> {
         self.asked(|peers| Box::pin(peers.list(to, listing, deadline, context)))
+    }
+
+    fn inquire(&self, to: NodeId, inquiry: Inquiry, deadline: Duration, context: TraceContext) -> Questioning<Finding> {
+        self.asked(|peers| Box::pin(peers.inquire(to, inquiry, deadline, context)))
     }
 }

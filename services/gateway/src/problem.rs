@@ -64,6 +64,11 @@ impl Refuse {
         self.code
     }
 
+    /// The sentence that says what happened and what to do.
+    pub fn detail(&self) -> &str {
+        &self.problem.detail
+    }
+
     /// The answer. `trace_id` is 32 hex digits.
     pub fn into_response(mut self, trace_id: &str) -> HttpResponse {
         trace_id.clone_into(&mut self.problem.trace_id);

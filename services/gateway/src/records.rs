@@ -109,10 +109,10 @@ impl Incoming<'_> {
     async fn read(&mut self, verb: Verb, bucket_name: &str, key: &str) -> Result<HttpResponse, Refuse> {
         let headers = self.request.headers();
         let query = words::query(self.request.query_string(), &["consistency", "watch"])?;
-        if watches::is_watch(&query)? {
-            return self.watch(bucket_name, key).await;
-        }
         let asked_level = words::level(&query)?;
+        if watches::is_watch(&query)? {
+            return self.watch(bucket_name, key, asked_level).await;
+        }
         let conditions = words::read_conditions(headers)?;
         let range = if verb == Verb::Get { headers.single("range")? } else { None };
         let if_range = headers.single("if-range")?;
@@ -200,16 +200,10 @@ impl Incoming<'_> {
         let query = words::query(self.request.query_string(), &["bucket", "key"])?;
         let seen = self.seen().await?;
         let request = words::request_id(id);
-        let named = match (query.get("bucket"), query.get("key")) {
-            (Some(bucket), Some(key)) => Some((bucket.clone(), key.clone())),
-            (None, None) => self.gateway.recent().find(request),
+        let (bucket_name, key) = match (query.get("bucket"), query.get("key")) {
+            (Some(bucket), Some(key)) => (bucket.clone(), key.clone()),
+            (None, None) => self.find_request(request).await?,
             _ => return Err(Refuse::bad_request("name both the bucket and the key, or neither")),
-        };
-        let Some((bucket_name, key)) = named else {
-            return Err(Refuse::bad_request(
-                "this gateway has not seen the request lately; what became of it is remembered beside the key, so name \
-                 it: GET /v1/requests/{id}?bucket=…&key=…",
-            ));
         };
         let bucket = self.gateway.bucket(&bucket_name, self.deadline, self.context).await?;
         if bucket.definition.contract == Contract::Available {
@@ -359,6 +353,11 @@ impl Trailer {
     /// The words of one answer.
     pub(crate) fn new(receipt: String, token: String, request_id: Option<String>) -> Trailer {
         Trailer { receipt, token, request_id }
+    }
+
+    /// How the answer came about.
+    pub(crate) fn receipt(&self) -> &str {
+        &self.receipt
     }
 
     /// The words of an answer that took a second operation: its receipt and the newest token.

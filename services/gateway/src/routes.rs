@@ -33,6 +33,8 @@ pub enum Call {
     Ring,
     /// `GET /v1/route/{bucket}/{key}`
     Route(String, String),
+    /// `GET /v1/explain/{bucket}/{key}`
+    Explain(String, String),
     /// `GET /problems/{code}`
     ProblemPage(String),
     /// `GET /openapi.json`
@@ -114,6 +116,7 @@ pub const ROUTES: &[Route] = &[
     Route { pattern: "/v1/locks/{name}/renew", verbs: &[Verb::Post], summary: "Hold a lock for longer" },
     Route { pattern: "/v1/ring", verbs: READ, summary: "The view, and who can be reached" },
     Route { pattern: "/v1/route/{bucket}/{key}", verbs: READ, summary: "Which node holds a key" },
+    Route { pattern: "/v1/explain/{bucket}/{key}", verbs: READ, summary: "What each replica of a key holds" },
     Route { pattern: "/problems/{code}", verbs: READ, summary: "What a problem means" },
     Route { pattern: "/openapi.json", verbs: READ, summary: "This interface, as OpenAPI" },
     Route { pattern: "/docs", verbs: READ, summary: "This interface, for people" },
@@ -125,7 +128,6 @@ pub const ROUTES: &[Route] = &[
 
 /// Paths that the interface documents and that are not offered yet, with what serves instead.
 const NOT_YET: &[(&str, &str)] = &[
-    ("/v1/explain/", "`GET /v1/route/{bucket}/{key}` names the replicas"),
     ("/v1/sessions", "a record in the bucket `records` can hold a session"),
     ("/v1/sites", "a record with a Content-Type can hold a file"),
     ("/site/", "a record with a Content-Type can hold a file"),
@@ -166,6 +168,9 @@ pub fn parse(method: &str, path: &str) -> Result<Call, Refuse> {
         ["v1", "route", bucket, key] => {
             ("/v1/route/{bucket}/{key}", Some(Call::Route(decode(bucket)?, decode_key(key)?)))
         }
+        ["v1", "explain", bucket, key] => {
+            ("/v1/explain/{bucket}/{key}", Some(Call::Explain(decode(bucket)?, decode_key(key)?)))
+        }
         // `telemetry::ops` takes their GET before it comes here.
         ["livez" | "readyz" | "metrics" | "version"] => return Err(wrong_method(method, &[Verb::Get])),
         _ => return Err(no_such_path(path)),
@@ -191,6 +196,7 @@ pub fn pattern(call: &Call) -> &'static str {
         Call::LockRenewal(_) => "/v1/locks/{name}/renew",
         Call::Ring => "/v1/ring",
         Call::Route(..) => "/v1/route/{bucket}/{key}",
+        Call::Explain(..) => "/v1/explain/{bucket}/{key}",
         Call::ProblemPage(_) => "/problems/{code}",
         Call::OpenApi => "/openapi.json",
         Call::Docs => "/docs",
@@ -200,7 +206,7 @@ pub fn pattern(call: &Call) -> &'static str {
 /// The path's parts. A key is everything after its bucket, slashes included, so such paths have at most four parts.
 fn segments(path: &str) -> Vec<&str> {
     let path = path.strip_prefix('/').unwrap_or(path);
-    if path.starts_with("v1/kv/") || path.starts_with("v1/route/") {
+    if ["v1/kv/", "v1/route/", "v1/explain/"].iter().any(|prefix| path.starts_with(prefix)) {
         path.splitn(4, '/').collect()
     } else {
         path.split('/').collect()
@@ -296,6 +302,7 @@ mod tests {
             ("POST", "/v1/locks/l/renew"),
             ("GET", "/v1/ring"),
             ("GET", "/v1/route/b/k"),
+            ("GET", "/v1/explain/b/k"),
             ("GET", "/problems/method"),
             ("GET", "/openapi.json"),
             ("GET", "/docs"),

@@ -141,6 +141,7 @@ async fn in_place(
         Call::LockRenewal(name) => incoming.renew_lock(&name, body).await,
         Call::Ring => incoming.ring().await,
         Call::Route(bucket, key) => incoming.route(&bucket, &key).await,
+        Call::Explain(bucket, key) => incoming.explain(&bucket, &key).await,
         Call::ProblemPage(code) => pages::problem(&code),
         Call::OpenApi => Ok(pages::openapi()),
         Call::Docs => Ok(pages::docs()),

@@ -6,7 +6,7 @@
 //! tells what is, not all that was.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use actix_web::web::{Bytes, Data};
@@ -14,13 +14,14 @@ use actix_web::{HttpResponse, http::header::ACCEPT};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use dispatch::Verdict;
+use futures_util::Stream;
 use replication::{Operation, Outcome, RegisterKey, Value, Version};
 use stdx::TraceContext;
 use tokio::sync::watch;
-use wire::http::{Contract, ProblemCode};
+use wire::http::{Contract, Level, ProblemCode};
 
 use crate::ask::Words;
-use crate::available_records::not_watched;
+use crate::available_watches::{self, WatchedKeys};
 use crate::gateway::{Gateway, Phase};
 use crate::problem::Refuse;
 use crate::records::Incoming;
@@ -30,13 +31,15 @@ use crate::words::{self, Headers};
 /// Watches at one gateway at most; past it, `overloaded`.
 const WATCHES_MAX: usize = 1_024;
 /// The pause between two looks at a key.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// The patience of one look.
-const LOOK_PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const LOOK_PATIENCE: Duration = Duration::from_secs(5);
 /// How often something is sent though nothing changed, so that both ends notice a broken connection.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
+pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// How often a watch looks up to see whether the gateway still serves.
+pub(crate) const LOOK_UP_EVERY: Duration = Duration::from_secs(1);
 /// The id of the event that says that there is no value.
-const ABSENT: &str = "absent";
+pub(crate) const ABSENT: &str = "absent";
 
 /// What a look found; none before the first.
 type Found = Option<Option<(Version, Value)>>;
@@ -45,17 +48,33 @@ type Found = Option<Option<(Version, Value)>>;
 #[derive(Debug, Default)]
 pub struct Watches {
     keys: Mutex<BTreeMap<RegisterKey, watch::Sender<Found>>>,
+    available: Mutex<WatchedKeys>,
 }
 
 impl Watches {
+    /// Refuses one watch too many.
+    pub(crate) fn has_room(&self) -> Result<(), Refuse> {
+        let ordered: usize = self.ordered().values().map(watch::Sender::receiver_count).sum();
+        if ordered + available_watches::watching(&self.available()) < WATCHES_MAX {
+            return Ok(());
+        }
+        let detail = format!("{WATCHES_MAX} watches are open at this gateway; try another one, or later");
+        Err(Refuse::new(ProblemCode::Overloaded, detail))
+    }
+
+    fn ordered(&self) -> MutexGuard<'_, BTreeMap<RegisterKey, watch::Sender<Found>>> {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Those of available buckets.
+    pub(crate) fn available(&self) -> MutexGuard<'_, WatchedKeys> {
+        self.available.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Joins the watch of a key. The second part says whether it is new, so that somebody has to look.
     fn join(&self, key: &RegisterKey) -> Result<(watch::Receiver<Found>, bool), Refuse> {
-        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
-        let watching: usize = keys.values().map(watch::Sender::receiver_count).sum();
-        if watching >= WATCHES_MAX {
-            let detail = format!("{WATCHES_MAX} watches are open at this gateway; try another one, or later");
-            return Err(Refuse::new(ProblemCode::Overloaded, detail));
-        }
+        self.has_room()?;
+        let mut keys = self.ordered();
         if let Some(sender) = keys.get(key) {
             return Ok((sender.subscribe(), false));
         }
@@ -66,7 +85,7 @@ impl Watches {
 
     /// Tells those who watch a key what a look found. False once nobody does; the key is forgotten then.
     fn tell(&self, key: &RegisterKey, found: Found) -> bool {
-        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut keys = self.ordered();
         let Some(sender) = keys.get(key) else { return false };
         if sender.receiver_count() == 0 {
             keys.remove(key);
@@ -91,7 +110,12 @@ impl Incoming<'_> {
     ///
     /// # Errors
     /// The problem to answer with.
-    pub async fn watch(&mut self, bucket_name: &str, key: &str) -> Result<HttpResponse, Refuse> {
+    pub async fn watch(
+        &mut self,
+        bucket_name: &str,
+        key: &str,
+        asked_level: Option<Level>,
+    ) -> Result<HttpResponse, Refuse> {
         let headers = self.request.headers();
         let accepts = headers.get(ACCEPT).is_none_or(|accept| {
             let accept = accept.to_str().unwrap_or_default();
@@ -107,7 +131,7 @@ impl Incoming<'_> {
         let bucket = self.gateway.bucket(bucket_name, self.deadline, self.context).await?;
         let register = self.gateway.register(bucket.id, key);
         if bucket.definition.contract == Contract::Available {
-            return Err(not_watched());
+            return self.watch_available((bucket_name, &bucket), register, asked_level, gateway).await;
         }
         let (found, new) = gateway.watches.join(&register)?;
         if new {
@@ -118,10 +142,15 @@ impl Incoming<'_> {
             let bytes = told.next().await?;
             Some((Ok::<_, actix_web::Error>(bytes), told))
         });
-        let mut response = HttpResponse::Ok();
-        response.insert_header(("cache-control", "no-store")).content_type("text/event-stream");
-        Ok(response.streaming(events))
+        Ok(stream(events))
     }
+}
+
+/// The answer to a watch.
+pub(crate) fn stream(events: impl Stream<Item = Result<Bytes, actix_web::Error>> + 'static) -> HttpResponse {
+    let mut response = HttpResponse::Ok();
+    response.insert_header(("cache-control", "no-store")).content_type("text/event-stream");
+    response.streaming(events)
 }
 
 /// Whether the request asks for a watch.
@@ -176,12 +205,13 @@ impl Told {
             if let Some(found) = found {
                 let id = found.as_ref().map_or(ABSENT.to_owned(), |(version, _)| version.to_string());
                 if self.last.as_ref() != Some(&id) {
-                    let event = event(&id, found.as_ref());
+                    let (kind, data) = told(found.as_ref());
+                    let event = event(&id, kind, &data);
                     self.last = Some(id);
                     return Some(event);
                 }
             }
-            let look_up = tokio::time::Instant::now() + Duration::from_secs(1);
+            let look_up = tokio::time::Instant::now() + LOOK_UP_EVERY;
             // Wakes for a change, and now and then to see whether the gateway still serves.
             match tokio::time::timeout_at(silent_till.min(look_up), self.found.changed()).await {
                 Ok(Ok(())) => {}
@@ -195,15 +225,15 @@ impl Told {
     }
 }
 
-/// One event: `value` with the ETag, type and body (base64), or `absent`.
-fn event(id: &str, found: Option<&(Version, Value)>) -> Bytes {
-    let (kind, data) = match found {
-        None => (ABSENT, serde_json::json!({})),
-        Some((version, value)) => {
-            let content_type = String::from_utf8_lossy(&value.content_type);
-            let (etag, body) = (words::etag(*version), STANDARD.encode(&value.body));
-            ("value", serde_json::json!({ "etag": etag, "content_type": content_type, "value": body }))
-        }
-    };
+/// What an event tells: `value` with the ETag, type and body (base64), or `absent`.
+fn told(found: Option<&(Version, Value)>) -> (&'static str, serde_json::Value) {
+    let Some((version, value)) = found else { return (ABSENT, serde_json::json!({})) };
+    let content_type = String::from_utf8_lossy(&value.content_type);
+    let (etag, body) = (words::etag(*version), STANDARD.encode(&value.body));
+    ("value", serde_json::json!({ "etag": etag, "content_type": content_type, "value": body }))
+}
+
+/// One event. Neither its id nor JSON on one line has a line end in it.
+pub(crate) fn event(id: &str, kind: &str, data: &serde_json::Value) -> Bytes {
     Bytes::from(format!("id: {id}\nevent: {kind}\ndata: {data}\n\n"))
 }

@@ -7,12 +7,13 @@ use std::collections::{BTreeMap, VecDeque};
 
 use chord::{Chord, NextHop, Peer};
 use membership::{NodeId, Position, View};
-use replication::{Effects, Input, LogPosition, Outbox, Record, Replica};
+use replication::{Effects, Input, LogPosition, Outbox, Record, RegisterKey, Replica};
 use stdx::{Budget, Instant, Prng};
 use wire::http::Durability;
-use wire::node::{LogRecord, LookupBy};
+use wire::node::{Finding, HeldRegister, Inquiry, LogRecord, LookupBy};
 
-use crate::available_keys::AvailableKeys;
+use crate::available_keys::{AvailableKeys, DURABILITIES};
+use crate::recent_requests::RecentRequests;
 
 #[cfg(test)]
 mod budget_test;
@@ -32,6 +33,8 @@ pub(crate) struct Host {
     log_end: LogPosition,
     /// What all replicas together may move while they copy.
     budget: Budget,
+    /// Where to ask what became of a write.
+    requests: RecentRequests,
     members: BTreeMap<Position, Chord>,
     lowest: Option<Position>,
     prng: Prng,
@@ -46,7 +49,8 @@ impl Host {
         let mut replica = Replica::new(me, view, prng.fork());
         replica.set_incarnation(incarnation);
         let (log_end, budget) = (LogPosition(0), Budget::default());
-        Host { me, replica, available, log_end, budget, members: BTreeMap::new(), lowest: None, prng }
+        let (requests, members) = (RecentRequests::default(), BTreeMap::new());
+        Host { me, replica, available, log_end, budget, requests, members, lowest: None, prng }
     }
 
     /// How much all replicas together may move while they copy, in bytes a second.
@@ -58,8 +62,14 @@ impl Host {
     pub fn restore(&mut self, position: LogPosition, record: LogRecord) {
         self.log_end = position;
         match record {
-            LogRecord::Register(record) => self.replica.restore(position, record),
-            LogRecord::Available(record) => self.available.restore(position, record),
+            LogRecord::Register(record) => {
+                note_registers(&mut self.requests, std::iter::once(&record));
+                self.replica.restore(position, record);
+            }
+            LogRecord::Available(record) => {
+                note_available(&mut self.requests, std::iter::once(&record));
+                self.available.restore(position, record);
+            }
         }
     }
 
@@ -80,12 +90,51 @@ impl Host {
 
     /// Gives the replica one input.
     pub fn replica(&mut self, now: Instant, input: Input) -> Effects {
-        self.drive(|replica, out| replica.handle(now, input, out))
+        let effects = self.drive(|replica, out| replica.handle(now, input, out));
+        note_registers(&mut self.requests, effects.persist.iter().map(|(_, record)| record));
+        effects
     }
 
     /// Gives a replica of available keys one input.
     pub fn available(&mut self, durability: Durability, now: Instant, input: available::Input) -> available::Effects {
-        self.drive_available(|keys| keys.handle(durability, now, input))
+        match (&input, durability) {
+            // Of what is kept in memory no record is made; whoever coordinates a write sends it to the other homes.
+            (available::Input::Operation { operation, .. }, Durability::Memory) => {
+                if let available::Action::Write(write) = &operation.action {
+                    self.requests.note(write.request, write.first_sent_ms, &write.key);
+                }
+            }
+            (available::Input::Message { message, .. }, Durability::Memory) => {
+                if let available::Body::Store { entries, .. } = &message.body {
+                    entries.iter().for_each(|(key, state)| self.requests.note_state(key, state));
+                }
+            }
+            _ => {}
+        }
+        let effects = self.drive_available(|keys| keys.handle(durability, now, input));
+        note_available(&mut self.requests, effects.persist.iter().map(|(_, record)| record));
+        effects
+    }
+
+    /// Answers from what is held here.
+    pub fn find(&self, inquiry: &Inquiry) -> Finding {
+        match inquiry {
+            Inquiry::Register(key) => {
+                let (ballot, state) = self.replica.inspect(key);
+                let epoch = self.replica.view().epoch;
+                let replica = self.replica.arc_of(key.position).is_some_and(|arc| arc.is_held_by(self.me));
+                let size = state.value.as_ref().map(|value| value.body.len() as u64);
+                Finding::Register(HeldRegister { epoch, replica, ballot, version: state.version, size })
+            }
+            Inquiry::Available(durability, key) => Finding::Available(self.available.of(*durability).explain(key)),
+            Inquiry::Request(request) => {
+                let hinted = DURABILITIES.into_iter().flat_map(|kept| self.available.of(kept).hinted(*request));
+                let mut keys: Vec<RegisterKey> = self.requests.find(*request).chain(hinted).cloned().collect();
+                keys.sort_unstable();
+                keys.dedup();
+                Finding::Request(keys)
+            }
+        }
     }
 
     /// Writes current records of an old segment to the log again.
@@ -252,6 +301,22 @@ impl Host {
 }
 
 /// Every token of every member.
+fn note_registers<'a>(requests: &mut RecentRequests, records: impl Iterator<Item = &'a Record>) {
+    for record in records {
+        if let Record::Accepted { key, state, .. } = record {
+            requests.note_register(key, state);
+        }
+    }
+}
+
+fn note_available<'a>(requests: &mut RecentRequests, records: impl Iterator<Item = &'a available::Record>) {
+    for record in records {
+        if let available::Record::Held { key, state } = record {
+            requests.note_state(key, state);
+        }
+    }
+}
+
 fn tokens(view: &View) -> Vec<Peer> {
     let of = |member: &membership::Member| {
         let node = member.id;

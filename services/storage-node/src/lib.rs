@@ -23,6 +23,7 @@ mod doubt;
 mod host;
 mod http;
 mod node_loop;
+mod recent_requests;
 mod scrub;
 mod serve;
 mod span_book;

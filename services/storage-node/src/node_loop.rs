@@ -286,7 +286,13 @@ impl NodeLoop {
                 let payload = Payload::ListReply { call, listed };
                 self.parts.peers.reply(via, Frame { context: frame.context, payload });
             }
+            Payload::Inquiry { call, inquiry } => {
+                let finding = self.parts.host.find(&inquiry);
+                let payload = Payload::InquiryReply { call, finding };
+                self.parts.peers.reply(via, Frame { context: frame.context, payload });
+            }
             Payload::OperationReply { .. }
+            | Payload::InquiryReply { .. }
             | Payload::ScanReply { .. }
             | Payload::ListReply { .. }
             | Payload::AvailableReply { .. }

@@ -14,7 +14,8 @@ use stdx::TraceContext;
 use storage_node::{Config, Farewell, Parting, StartError};
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
-use wire::node::{Hello, PROTOCOL, Sender};
+use wire::http::Durability;
+use wire::node::{Finding, Hello, Inquiry, PROTOCOL, Sender};
 
 const SECRET: &str = "a secret of the test";
 /// Nothing here takes nearly as long; it only turns a hang into a failure.
@@ -295,6 +296,94 @@ async fn a_repeated_request_acts_once_at_whichever_node() {
                 assert!(matches!(outcome, Outcome::Done { effect: Effect::Created(_), .. }), "{outcome:?}");
             }
             assert_eq!(fleet.read("counter").await.as_deref(), Some("5"));
+        })
+        .await;
+}
+
+/// Asks until the node's answer is as wanted.
+async fn inquire(fleet: &TestFleet, node: NodeId, inquiry: &Inquiry, wanted: impl Fn(&Finding) -> bool) {
+    let last = std::cell::RefCell::new(None);
+    let wait = async {
+        loop {
+            let asked = fleet.peers.inquire(node, inquiry.clone(), Duration::from_secs(1), TraceContext::NONE);
+            let finding = asked.await;
+            if finding.as_ref().is_ok_and(&wanted) {
+                return;
+            }
+            *last.borrow_mut() = Some(finding);
+            tokio::task::yield_now().await;
+        }
+    };
+    let came = tokio::time::timeout(PATIENCE, wait).await;
+    assert!(came.is_ok(), "{node:?} to {inquiry:?}: {:?}", last.borrow());
+}
+
+/// A write of a key of an available bucket, made by the first node.
+async fn put_available(fleet: &TestFleet, durability: Durability, key: &RegisterKey, request: RequestId) {
+    let value = Value { body: Bytes::from_static(b"v"), content_type: Bytes::new() };
+    let write = available::Write {
+        key: key.clone(),
+        kind: available::Kind::Value,
+        request,
+        first_sent_ms: 1,
+        context: None,
+        order: 1,
+        firm: false,
+        change: available::Change::Put(value),
+    };
+    let (level, past) = (available::Level::Causal, available::Past::default());
+    let action = available::Action::Write(write);
+    let operation = available::Operation { key: key.clone(), level, past, stand_in: false, action };
+    let node = *fleet.directory.current().nodes.keys().next().expect("a node");
+    let call = fleet.peers.call_available(node, (durability, operation), PATIENCE, TraceContext::NONE);
+    let (outcome, _) = call.await.expect("a healthy node answers");
+    assert!(matches!(outcome, available::Outcome::Done { .. }), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn each_replica_tells_what_it_holds_and_of_which_key_a_request_was_after_a_restart_too() {
+    LocalSet::new()
+        .run_until(async {
+            let mut fleet = TestFleet::start(3).await;
+            let put = fleet.put("k", "four", Condition::Absent);
+            fleet.ask(put).await;
+            let register = fleet.key("k");
+            let (disk, memory) = (RegisterKey { bucket: BucketId(2), ..register.clone() }, BucketId(3));
+            let memory = RegisterKey { bucket: memory, ..register.clone() };
+            put_available(&fleet, Durability::Disk, &disk, RequestId(7)).await;
+            put_available(&fleet, Durability::Memory, &memory, RequestId(8)).await;
+            let one = |key: &RegisterKey| Finding::Request(vec![key.clone()]);
+            let (in_register, on_disk) = (one(&register), one(&disk));
+            let nodes: Vec<NodeId> = fleet.directory.current().nodes.keys().copied().collect();
+            for node in &nodes {
+                inquire(&fleet, *node, &Inquiry::Request(RequestId(1)), |found| *found == in_register).await;
+                inquire(&fleet, *node, &Inquiry::Request(RequestId(7)), |found| *found == on_disk).await;
+                inquire(&fleet, *node, &Inquiry::Request(RequestId(8)), |found| *found == one(&memory)).await;
+                inquire(&fleet, *node, &Inquiry::Request(RequestId(9)), |found| *found == Finding::Request(vec![]))
+                    .await;
+                inquire(
+                    &fleet,
+                    *node,
+                    &Inquiry::Register(register.clone()),
+                    |found| matches!(found, Finding::Register(held) if held.replica && held.size == Some(4)),
+                )
+                .await;
+                inquire(&fleet, *node, &Inquiry::Available(Durability::Disk, disk.clone()), |found| {
+                    let Finding::Available(known) = found else { return false };
+                    let dot = known.alive.first().is_some_and(|dot| known.context.covers(*dot));
+                    // The writer learns from the others' beats that they have it.
+                    dot && known.home && known.counts && known.alive_count == 1 && known.owes.is_empty()
+                })
+                .await;
+            }
+            fleet.stop(0).await;
+            let back = fleet.config(0, 3);
+            fleet.nodes[0] = spawn(back);
+            fleet.until("n1 is back", |fleet| fleet.nodes.len() == 3).await;
+            for node in nodes {
+                inquire(&fleet, node, &Inquiry::Request(RequestId(1)), |found| *found == in_register).await;
+                inquire(&fleet, node, &Inquiry::Request(RequestId(7)), |found| *found == on_disk).await;
+            }
         })
         .await;
 }

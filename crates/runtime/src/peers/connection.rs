@@ -20,7 +20,7 @@ use tokio::time::{Instant, MissedTickBehavior, Sleep, interval, sleep_until};
 use tracing::{debug, warn};
 use wire::codec::{self, CodecError, SHARED_BYTES_MIN};
 use wire::frame::{self, FRAME_BYTES_MAX};
-use wire::node::{Frame, Payload, Sender};
+use wire::node::{Finding, Frame, Payload, Sender};
 
 use super::handshake::ConnectError;
 use super::links::Change;
@@ -52,6 +52,7 @@ pub(super) enum Waiting {
     Lookup(oneshot::Sender<Option<NextHop>>),
     Scan(oneshot::Sender<ScanOutcome>),
     List(oneshot::Sender<Result<ListingPage, Epoch>>),
+    Inquiry(oneshot::Sender<Finding>),
 }
 
 /// What became of a frame.
@@ -258,7 +259,8 @@ impl Connection {
             | Payload::AvailableReply { call, .. }
             | Payload::LookupReply { call, .. }
             | Payload::ScanReply { call, .. }
-            | Payload::ListReply { call, .. } => *call,
+            | Payload::ListReply { call, .. }
+            | Payload::InquiryReply { call, .. } => *call,
             _ => return Err(End::OutOfStep("no answer where an answer was expected")),
         };
         let Some(waiting) = lock(&self.calls).as_mut().and_then(|calls| calls.remove(&call)) else { return Ok(()) };
@@ -282,6 +284,10 @@ impl Connection {
             }
             (Waiting::List(waiting), Payload::ListReply { listed, .. }) => {
                 let _ = waiting.send(listed);
+                Ok(())
+            }
+            (Waiting::Inquiry(waiting), Payload::InquiryReply { finding, .. }) => {
+                let _ = waiting.send(finding);
                 Ok(())
             }
             _ => Err(End::OutOfStep("an answer of another kind than the call")),
@@ -409,7 +415,8 @@ impl Connection {
             | Payload::AvailableReply { .. }
             | Payload::LookupReply { .. }
             | Payload::ScanReply { .. }
-            | Payload::ListReply { .. } => self.answer(frame.payload),
+            | Payload::ListReply { .. }
+            | Payload::InquiryReply { .. } => self.answer(frame.payload),
             Payload::Replica(_)
             | Payload::Chord(_)
             | Payload::Operation(_)
@@ -417,6 +424,7 @@ impl Connection {
             | Payload::AvailableOperation(_)
             | Payload::Scan(_)
             | Payload::List { .. }
+            | Payload::Inquiry { .. }
             | Payload::Lookup { .. } => {
                 let event = PeerEvent::Frame { from: self.peer.clone(), via: self.id, frame };
                 shared.events.send(event).await.map_err(|_| End::OwnerGone)

@@ -16,7 +16,7 @@ use replication::{Operation, Outcome, Receipt, Refusal, Scan, ScanOutcome};
 use stdx::TraceContext;
 use tokio::sync::{mpsc, oneshot, watch};
 use wire::http::Durability;
-use wire::node::{AvailableCall, Frame, Hello, LookupBy, OperationCall, Payload, ScanCall, Sender};
+use wire::node::{AvailableCall, Finding, Frame, Hello, Inquiry, LookupBy, OperationCall, Payload, ScanCall, Sender};
 
 use connection::{Connection, Enqueued, Waiting};
 pub use handshake::ConnectError;
@@ -277,6 +277,24 @@ impl Peers {
             let call = shared.next_call();
             let payload = Payload::List { call, durability, listing };
             let _open = shared.start_call(to, call, Waiting::List(answer), &Frame { context, payload })?;
+            receive(received, deadline).await
+        }
+    }
+
+    /// Asks a node what it holds. As for [`Peers::call`].
+    pub fn inquire(
+        &self,
+        to: NodeId,
+        inquiry: Inquiry,
+        deadline: Duration,
+        context: TraceContext,
+    ) -> impl Future<Output = Result<Finding, CallError>> + Send + 'static {
+        let shared = Arc::clone(&self.shared);
+        async move {
+            let (answer, received) = oneshot::channel();
+            let call = shared.next_call();
+            let payload = Payload::Inquiry { call, inquiry };
+            let _open = shared.start_call(to, call, Waiting::Inquiry(answer), &Frame { context, payload })?;
             receive(received, deadline).await
         }
     }

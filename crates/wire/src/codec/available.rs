@@ -29,12 +29,12 @@ pub(super) fn read_actor(r: &mut Reader) -> Result<Actor, CodecError> {
     Ok(Actor { node: NodeId(r.fixed_u64()?), birth: r.varint()? })
 }
 
-fn write_dot(w: &mut Writer<'_>, dot: Dot) {
+pub(super) fn write_dot(w: &mut Writer<'_>, dot: Dot) {
     write_actor(w, dot.actor);
     w.varint(dot.counter);
 }
 
-fn read_dot(r: &mut Reader) -> Result<Dot, CodecError> {
+pub(super) fn read_dot(r: &mut Reader) -> Result<Dot, CodecError> {
     Ok(Dot { actor: read_actor(r)?, counter: r.varint()? })
 }
 

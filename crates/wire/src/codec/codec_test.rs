@@ -16,7 +16,8 @@ use super::{
 use crate::frame::{self, FRAME_BYTES_MAX, HEADER_BYTES, PREFIX_BYTES};
 use crate::http::Durability;
 use crate::node::{
-    AvailableCall, Frame, Hello, LogRecord, LookupBy, OperationCall, PROTOCOL, Payload, ScanCall, Sender,
+    AvailableCall, Finding, Frame, HeldRegister, Hello, Inquiry, LogRecord, LookupBy, OperationCall, PROTOCOL, Payload,
+    ScanCall, Sender,
 };
 
 fn encoded(frame: &Frame) -> Bytes {
@@ -253,9 +254,9 @@ fn golden_bytes_of_control_frames() {
     check_golden("go away", Payload::GoAway, "");
     let hello = |sender| Payload::Hello(Hello { protocol: PROTOCOL, cluster: ClusterId(0xc1), sender });
     let node = Sender::Node { id: NodeId(0xa1), incarnation: 130, name: "n1".into() };
-    check_golden("hello of a node", hello(node), "06 c100000000000000 01 a100000000000000 8201 026e31");
+    check_golden("hello of a node", hello(node), "07 c100000000000000 01 a100000000000000 8201 026e31");
     let client = Sender::Client { name: "g".into() };
-    check_golden("hello of a client", hello(client), "06 c100000000000000 02 0167");
+    check_golden("hello of a client", hello(client), "07 c100000000000000 02 0167");
     let peer = chord::Peer { position: Position(7), node: NodeId(0xa1) };
     check_golden(
         "lookup",
@@ -526,6 +527,43 @@ fn golden_bytes_of_scans_and_listings() {
     let page = available::ListingPage { keys: vec![key()], more: false, counts: true };
     check_golden("list reply", Payload::ListReply { call: 4, listed: Ok(page) }, &format!("04 01 01 {KEY} 00 01"));
     check_golden("no home", Payload::ListReply { call: 4, listed: Err(Epoch(3)) }, "04 02 03");
+}
+
+#[test]
+fn inquiries_have_the_documented_form() {
+    let ask = |inquiry| Payload::Inquiry { call: 4, inquiry };
+    check_golden("inquiry: register", ask(Inquiry::Register(key())), &format!("04 01 {KEY}"));
+    let available = ask(Inquiry::Available(Durability::Memory, key()));
+    check_golden("inquiry: available", available, &format!("04 02 01 {KEY}"));
+    let request = ask(Inquiry::Request(RequestId(5)));
+    check_golden("inquiry: request", request, "04 03 05000000000000000000000000000000");
+    let tell = |finding| Payload::InquiryReply { call: 4, finding };
+    let version = Version { ballot: ballot(300), index: 1 };
+    let held = HeldRegister { epoch: Epoch(2), replica: true, ballot: ballot(300), version, size: Some(9) };
+    let (b, v) = ("ac02a100000000000000", "ac02a10000000000000001");
+    check_golden("finding: register", tell(Finding::Register(held)), &format!("04 01 02 01 {b} {v} 01 09"));
+    let actor = available::Actor { node: NodeId(0xa1), birth: 2 };
+    let dot = available::Dot { counter: 3, actor };
+    let known = available::Known {
+        epoch: Epoch(2),
+        home: true,
+        counts: false,
+        context: available::Context::of(dot),
+        alive: vec![dot],
+        alive_count: 1,
+        tombstone: false,
+        stable: true,
+        owes: vec![NodeId(0xa1)],
+        hints: 4,
+        compared_ms: vec![(NodeId(0xa1), 5)],
+    };
+    let (n, d) = ("a100000000000000", "a100000000000000 02 03");
+    check_golden(
+        "finding: available",
+        tell(Finding::Available(known)),
+        &format!("04 02 02 01 00 00 01 {d} 00 01 {d} 01 00 01 01 {n} 04 01 {n} 05"),
+    );
+    check_golden("finding: request", tell(Finding::Request(vec![key()])), &format!("04 03 01 {KEY}"));
 }
 
 #[test]

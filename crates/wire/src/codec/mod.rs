@@ -11,6 +11,7 @@ mod chords;
 #[cfg(test)]
 mod codec_test;
 mod error;
+mod inquiries;
 mod operations;
 mod registers;
 #[cfg(test)]
@@ -231,6 +232,8 @@ fn kind(payload: &Payload) -> u8 {
         Payload::ScanReply { .. } => 18,
         Payload::List { .. } => 19,
         Payload::ListReply { .. } => 20,
+        Payload::Inquiry { .. } => 21,
+        Payload::InquiryReply { .. } => 22,
     }
 }
 
@@ -296,6 +299,8 @@ fn write_payload(w: &mut Writer<'_>, payload: &Payload) {
             w.varint(*call);
             scans::write_listed(w, listed);
         }
+        Payload::Inquiry { call, inquiry } => inquiries::write_inquiry(w, *call, inquiry),
+        Payload::InquiryReply { call, finding } => inquiries::write_finding(w, *call, finding),
     }
 }
 
@@ -343,6 +348,8 @@ fn read_payload(r: &mut Reader, kind: u8) -> Result<Payload, CodecError> {
         18 => Payload::ScanReply { call: r.varint()?, outcome: scans::read_scan_outcome(r)? },
         19 => Payload::List { call: r.varint()?, durability: read_durability(r)?, listing: scans::read_listing(r)? },
         20 => Payload::ListReply { call: r.varint()?, listed: scans::read_listed(r)? },
+        21 => Payload::Inquiry { call: r.varint()?, inquiry: inquiries::read_inquiry(r)? },
+        22 => Payload::InquiryReply { call: r.varint()?, finding: inquiries::read_finding(r)? },
         tag => return Err(CodecError::UnknownTag { noun: "kind of frame", tag }),
     })
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use available::{Listing, ListingPage};
+use available::{Actor, Context, Dot, Known, Listing, ListingPage, VersionVector};
 use bytes::Bytes;
 use chord::NextHop;
 use membership::{BucketId, ClusterId, Epoch, Member, NodeId, Position, View};
@@ -17,7 +17,7 @@ use replication::{
 use stdx::TraceContext;
 
 use crate::http::Durability;
-use crate::node::{Frame, Hello, LookupBy, OperationCall, Payload, ScanCall, Sender};
+use crate::node::{Finding, Frame, HeldRegister, Hello, Inquiry, LookupBy, OperationCall, Payload, ScanCall, Sender};
 
 /// Numbers of every length of varint.
 fn number() -> impl Strategy<Value = u64> {
@@ -386,6 +386,46 @@ fn listed() -> impl Strategy<Value = Result<ListingPage, Epoch>> {
     prop_oneof![3 => page.prop_map(Ok), 1 => number().prop_map(|epoch| Err(Epoch(epoch)))]
 }
 
+fn inquiry() -> impl Strategy<Value = Inquiry> {
+    prop_oneof![
+        key().prop_map(Inquiry::Register),
+        key().prop_map(|key| Inquiry::Available(Durability::Disk, key)),
+        any::<u128>().prop_map(|request| Inquiry::Request(RequestId(request))),
+    ]
+}
+
+fn finding() -> impl Strategy<Value = Finding> {
+    let held = (number(), any::<bool>(), ballot(), version(), option::of(number()));
+    let held = held.prop_map(|(epoch, replica, ballot, version, size)| {
+        Finding::Register(HeldRegister { epoch: Epoch(epoch), replica, ballot, version, size })
+    });
+    let dots = vec((number(), any::<u64>(), number()), 0..4).prop_map(|dots| {
+        let dot = |(counter, node, birth)| Dot { counter, actor: Actor { node: NodeId(node), birth } };
+        dots.into_iter().map(dot).collect::<Vec<_>>()
+    });
+    let flags = any::<(bool, bool, bool, bool)>();
+    let nodes = vec((any::<u64>(), number()), 0..4);
+    let known = (number(), flags, dots, nodes, number()).prop_map(
+        |(epoch, (home, counts, tombstone, stable), dots, nodes, hints)| {
+            let compared_ms: Vec<_> = nodes.into_iter().map(|(node, ms)| (NodeId(node), ms)).collect();
+            Finding::Available(Known {
+                epoch: Epoch(epoch),
+                home,
+                counts,
+                context: Context::new(VersionVector::new(), dots.iter().copied()),
+                alive_count: dots.len() as u64,
+                alive: dots,
+                tombstone,
+                stable,
+                owes: compared_ms.iter().map(|(node, _)| *node).collect(),
+                hints,
+                compared_ms,
+            })
+        },
+    );
+    prop_oneof![held, known, vec(key(), 0..4).prop_map(Finding::Request)]
+}
+
 pub(super) fn frame() -> impl Strategy<Value = Frame> {
     let hop = prop_oneof![peer().prop_map(NextHop::Owner), peer().prop_map(NextHop::Ask)];
     let payload = prop_oneof![
@@ -410,6 +450,8 @@ pub(super) fn frame() -> impl Strategy<Value = Frame> {
             Payload::List { call, durability, listing }
         }),
         1 => (number(), listed()).prop_map(|(call, listed)| Payload::ListReply { call, listed }),
+        1 => (number(), inquiry()).prop_map(|(call, inquiry)| Payload::Inquiry { call, inquiry }),
+        1 => (number(), finding()).prop_map(|(call, finding)| Payload::InquiryReply { call, finding }),
         1 => Just(Payload::GoAway),
         1 => Just(Payload::Ping),
     ];

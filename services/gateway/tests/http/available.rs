@@ -10,14 +10,14 @@ use crate::fake::{Answer, Bench, Mood};
 const K: &str = "/v1/kv/sessions/k";
 
 /// A bucket of this type, kept on disk.
-async fn bucket(bench: &Bench, value_type: &str) -> String {
+pub async fn bucket(bench: &Bench, value_type: &str) -> String {
     let definition = format!(r#"{{"contract":"available","type":"{value_type}"}}"#);
     assert_eq!(bench.put(&format!("/v1/buckets/b-{value_type}"), &definition).await.status, 201);
     format!("/v1/kv/b-{value_type}/k")
 }
 
 /// The request of a session: what its last answer gave it comes along.
-async fn ask(bench: &Bench, line: &str, token: &mut String, headers: &[(&str, &str)], body: &str) -> Answer {
+pub async fn ask(bench: &Bench, line: &str, token: &mut String, headers: &[(&str, &str)], body: &str) -> Answer {
     let mut headers = headers.to_vec();
     let sent = token.clone();
     if !sent.is_empty() {
@@ -32,7 +32,7 @@ async fn ask(bench: &Bench, line: &str, token: &mut String, headers: &[(&str, &s
     answer
 }
 
-fn values(answer: &Answer) -> Vec<String> {
+pub fn values(answer: &Answer) -> Vec<String> {
     assert_eq!((answer.status, answer.header("content-type")), (300, "application/json"), "{answer:?}");
     let siblings = answer.json()["siblings"].as_array().expect("a list").clone();
     let text = |one: &serde_json::Value| {
@@ -308,10 +308,4 @@ async fn a_token_that_is_not_ours_is_refused_and_moves_nothing() {
         }
     }
     assert_eq!(bench.get(K).await.text(), "v");
-}
-
-#[actix_web::test]
-async fn a_watch_of_an_available_key_says_that_there_is_none() {
-    let bench = Bench::new();
-    assert_eq!(bench.get(&format!("{K}?watch=1")).await.code(), "not-offered");
 }

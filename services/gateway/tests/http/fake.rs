@@ -16,12 +16,14 @@ use gateway::nodes::{Calling, Nodes, Questioning};
 use gateway::{Metrics, configure};
 use membership::{BucketId, ClusterId, Epoch, KeyHasher, Member, NodeId, Position, View};
 use replication::{
-    Ballot, Effect, Operation, Outcome, Receipt, Refusal, RegisterKey, Scan, ScanEntry, ScanOutcome, ScanPage, Version,
+    Ballot, Effect, Operation, Outcome, Receipt, Refusal, RegisterKey, RequestId, Scan, ScanEntry, ScanOutcome,
+    ScanPage, Version,
 };
 use runtime::CallError;
 use stdx::{Instant, Prng, TraceContext};
 use tokio::sync::watch;
 use wire::http::Durability;
+use wire::node::{Finding, HeldRegister, Inquiry};
 
 pub const SECRET: &str = "a test's secret";
 
@@ -64,7 +66,11 @@ struct State {
     available_calls: Vec<AvailableCalled>,
     /// What every operation on an available key is refused with, once.
     behind: Option<u64>,
+    /// Who is no home of an available key keeps writes as this replica does.
+    stand_in: Option<available::Replica>,
     tickets: u64,
+    /// The requests that some node took, with their keys.
+    taken: Vec<(RequestId, RegisterKey)>,
     /// Cuts that are kept, by their number, with the node that keeps them.
     cuts: BTreeMap<u64, (NodeId, Vec<ScanEntry>)>,
 }
@@ -81,6 +87,11 @@ pub struct AvailableCalled {
 pub struct FakeNodes(Mutex<State>);
 
 impl FakeNodes {
+    /// All nodes forget which requests they took.
+    pub fn forget_requests(&self) {
+        self.state().taken.clear();
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().expect("no test panics while it holds this")
     }
@@ -96,6 +107,17 @@ impl FakeNodes {
     /// The next operation on an available key is refused as behind a write of this order.
     pub fn be_ahead(&self, order: u64) {
         self.state().behind = Some(order);
+    }
+
+    /// From now on those who are no homes of a key share one stand-in, which keeps so many hints at most.
+    pub fn stand_in_with(&self, hints_max: usize) {
+        let config = available::Config { hints_max, ..available::Config::default() };
+        self.state().stand_in = Some(lone_replica(NodeId(2), config));
+    }
+
+    /// How many hints the stand-in keeps.
+    pub fn hints(&self) -> usize {
+        self.state().stand_in.as_ref().map_or(0, |replica| replica.hints().0)
     }
 
     /// The calls about available keys so far, oldest first; forgets them.
@@ -121,6 +143,13 @@ impl Nodes for FakeNodes {
 
     fn call(&self, to: NodeId, operation: Operation, deadline: Duration, context: TraceContext) -> Calling {
         let mut state = self.state();
+        let inner = match &operation {
+            Operation::InSession { operation, .. } => operation,
+            operation => operation,
+        };
+        if let Operation::Write(write) = inner {
+            state.taken.push((write.request, write.key.clone()));
+        }
         state.calls.push(Called { node: to, operation: operation.clone(), deadline, context });
         // It acts after what its session has seen.
         let (operation, time) = match operation {
@@ -157,17 +186,20 @@ impl Nodes for FakeNodes {
         _context: TraceContext,
     ) -> Calling<available::Outcome> {
         let mut state = self.state();
+        if let available::Action::Write(write) = &operation.action {
+            state.taken.push((write.request, write.key.clone()));
+        }
         state.available_calls.push(AvailableCalled { node: to, durability, operation: operation.clone() });
         let refuse = |refusal| Ok((available::Outcome::Refused(refusal), available::Receipt::default()));
         let answer = match state.moods.get(&to).copied().unwrap_or_default() {
             Mood::Sound if state.behind.is_some() => {
                 refuse(available::Refusal::Behind(state.behind.take().unwrap_or_default()))
             }
-            Mood::Sound => Ok(state.act_available(durability, operation)),
+            Mood::Sound => Ok(state.act_available(to, durability, operation)),
             Mood::Down => Err(CallError::NotConnected),
             Mood::Resets => Err(CallError::Reset),
             Mood::ActsAndResets => {
-                state.act_available(durability, operation);
+                state.act_available(to, durability, operation);
                 Err(CallError::Reset)
             }
             Mood::Silent => return silence(deadline),
@@ -206,6 +238,54 @@ impl Nodes for FakeNodes {
             Mood::Refuses(_) => Ok(Err(Epoch(1))),
         };
         Box::pin(std::future::ready(answer))
+    }
+
+    fn inquire(
+        &self,
+        to: NodeId,
+        inquiry: Inquiry,
+        deadline: Duration,
+        _context: TraceContext,
+    ) -> Questioning<Finding> {
+        let mut state = self.state();
+        let answer = match state.moods.get(&to).copied().unwrap_or_default() {
+            Mood::Down => Err(CallError::NotConnected),
+            Mood::Resets | Mood::ActsAndResets => Err(CallError::Reset),
+            Mood::Silent => return silence(deadline),
+            Mood::Confused => Ok(Finding::Request(Vec::new())),
+            Mood::Sound | Mood::GivesUp | Mood::Refuses(_) => Ok(state.find(to, &inquiry)),
+        };
+        Box::pin(std::future::ready(answer))
+    }
+}
+
+/// What a node holds: all share one table, and each has taken the same requests.
+impl State {
+    fn find(&mut self, node: NodeId, inquiry: &Inquiry) -> Finding {
+        let is_home = |key: &RegisterKey| fleet().ring.replicas_of(key.position).contains(&node);
+        match inquiry {
+            Inquiry::Register(key) => {
+                let held = self.registers.get(key).cloned().unwrap_or_default();
+                let size = held.value.as_ref().map(|value| value.body.len() as u64);
+                let (epoch, replica) = (Epoch(1), is_home(key));
+                Finding::Register(HeldRegister {
+                    epoch,
+                    replica,
+                    ballot: held.version.ballot,
+                    version: held.version,
+                    size,
+                })
+            }
+            Inquiry::Available(durability, key) => {
+                let stand_in = self.stand_in.as_ref().filter(|_| !is_home(key)).map(|replica| replica.explain(key));
+                let known = stand_in.unwrap_or_else(|| self.replica_of(*durability).explain(key));
+                Finding::Available(available::Known { home: is_home(key), ..known })
+            }
+            Inquiry::Request(request) => {
+                let taken = self.taken.iter().filter(|(id, key)| id == request && is_home(key));
+                Finding::Request(taken.map(|(_, key)| key.clone()).collect())
+            }
+        }
     }
 }
 
@@ -265,25 +345,14 @@ impl State {
 
     /// The real core, alone.
     fn replica_of(&mut self, durability: Durability) -> &mut available::Replica {
-        self.available[usize::from(durability == Durability::Memory)].get_or_insert_with(|| {
-            let mut view = View::forming(ClusterId(7), 1, 1, 0);
-            let tokens = vec![Position(1)];
-            view.members.push(Member { id: NodeId(1), name: "n1".into(), zone: None, weight: 1, tokens });
-            view.epoch = Epoch(1);
-            let config = available::Config::default();
-            let mut replica = available::Replica::new(NodeId(1), 1, view, b"secret", config, Prng::from_seed(1));
-            let mut out = available::Outbox::default();
-            replica.begin(Instant::ZERO, 1, &mut out);
-            while let Some((last, _)) = out.drain().persist.last() {
-                replica.handle(Instant::ZERO, available::Input::Synced(*last), &mut out);
-            }
-            replica
-        })
+        self.available[usize::from(durability == Durability::Memory)]
+            .get_or_insert_with(|| lone_replica(NodeId(1), available::Config::default()))
     }
 
     /// The real core: its own disk has always synced already.
     fn act_available(
         &mut self,
+        node: NodeId,
         durability: Durability,
         operation: available::Operation,
     ) -> (available::Outcome, available::Receipt) {
@@ -291,7 +360,11 @@ impl State {
         let ticket = replication::Ticket(self.tickets);
         let now = Instant::from_millis(self.tickets);
         let mut out = available::Outbox::default();
-        let replica = self.replica_of(durability);
+        let is_home = fleet().ring.replicas_of(operation.key.position).contains(&node);
+        let replica = match &mut self.stand_in {
+            Some(stand_in) if !is_home => stand_in,
+            _ => self.replica_of(durability),
+        };
         let deadline = Instant::from_millis(u64::MAX >> 24);
         let context = TraceContext::NONE;
         let wall_ms = 1;
@@ -330,6 +403,21 @@ impl State {
             Operation::Write(write) => register.apply(&write, version, wall_ms),
         }
     }
+}
+
+/// A replica of available keys in a ring whose only home is n1.
+fn lone_replica(me: NodeId, config: available::Config) -> available::Replica {
+    let mut view = View::forming(ClusterId(7), 1, 1, 0);
+    let tokens = vec![Position(1)];
+    view.members.push(Member { id: NodeId(1), name: "n1".into(), zone: None, weight: 1, tokens });
+    view.epoch = Epoch(1);
+    let mut replica = available::Replica::new(me, 1, view, b"secret", config, Prng::from_seed(1));
+    let mut out = available::Outbox::default();
+    replica.begin(Instant::ZERO, 1, &mut out);
+    while let Some((last, _)) = out.drain().persist.last() {
+        replica.handle(Instant::ZERO, available::Input::Synced(*last), &mut out);
+    }
+    replica
 }
 
 /// Five nodes n1 to n5, four tokens each, three copies of each key.

@@ -2,9 +2,12 @@
 //! the interface promises, whatever the nodes do.
 
 mod available;
+mod available_bounds;
+mod available_watches;
 mod backups;
 mod batch;
 mod buckets;
+mod explain;
 mod failover;
 mod fake;
 mod listing;

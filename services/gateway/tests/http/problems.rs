@@ -105,7 +105,6 @@ const WRONG: &[Wrong<'static>] = &[
     ("POST /v1/locks/l/renew", &[("if-fence", "7")], "", "fenced-off"),
     ("POST /v1/locks/l", &[], "", "method"),
     ("POST /v1/sessions", &[], "", "not-offered"),
-    ("GET /v1/explain/records/k", &[], "", "not-offered"),
     ("GET /v1/route/records/k?lookup=fingers", &[], "", "router-unavailable"),
 ];
 

@@ -20,7 +20,7 @@ async fn looked_at(bench: &Bench) {
 }
 
 /// The events of a stream: id, kind, and the value in its data.
-fn events(stream: &str) -> Vec<(String, String, String)> {
+pub fn events(stream: &str) -> Vec<(String, String, String)> {
     let line = |block: &str, name: &str| {
         let found = block.lines().find_map(|line| line.strip_prefix(name));
         found.unwrap_or_else(|| panic!("{name} in {block}")).to_owned()
