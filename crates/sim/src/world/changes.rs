@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use membership::{ChangeError, Epoch, Member, NodeId, Position, View, choose_tokens};
-use replication::{Event, Input, RegisterKey};
+use replication::{AllBut, Event, Input, RegisterKey, Replica};
 
 use super::{Happening, World};
-use crate::invariants::{Violation, invariant_no_arc_without_its_majority};
+use crate::invariants::{Registers, Violation, invariant_no_arc_without_its_majority};
 use crate::node::SimNode;
 
 /// Nodes that a run sets up in all; past it nobody joins any more.
@@ -225,15 +225,15 @@ impl<C: chord::Rules> World<C> {
 
     pub(super) fn take_event(&mut self, node: usize, event: &Event) {
         match event {
-            Event::ArcCopied { .. } => self.counts.arcs_copied += 1,
+            Event::ArcCopied { high, .. } => {
+                self.counts.arcs_copied += 1;
+                self.note_of_arc(node, *high, |registers, key, by, replica| {
+                    registers.copied(key, by, replica.floor_against_others(key))
+                });
+            }
             Event::ArcConfirmed { high, up_to } => {
                 self.counts.arcs_confirmed += 1;
-                let Some(running) = self.nodes[node].running.as_ref() else { return };
-                let of_arc =
-                    |key: &RegisterKey| running.replica.arc_of(key.position).is_some_and(|arc| arc.high == *high);
-                for (key, _) in self.keys.iter().filter(|(key, _)| of_arc(key)) {
-                    self.registers.confirmed(key, self.nodes[node].id, *up_to);
-                }
+                self.note_of_arc(node, *high, |registers, key, by, _| registers.confirmed(key, by, *up_to));
             }
             Event::Released { registers } => {
                 self.counts.released += registers;
@@ -251,6 +251,22 @@ impl<C: chord::Rules> World<C> {
             }
             _ => {}
         }
+    }
+
+    /// Tells the observer something of each key of a node's arc, with the node and its arc epoch.
+    fn note_of_arc(
+        &mut self,
+        node: usize,
+        high: Position,
+        tell: impl Fn(&mut Registers, &RegisterKey, (NodeId, Epoch), &Replica<AllBut>) -> Result<(), Violation>,
+    ) {
+        let SimNode { id, running: Some(running), .. } = &self.nodes[node] else { return };
+        let replica = &running.replica;
+        let checked = self.keys.iter().try_for_each(|(key, _)| {
+            let arc = replica.arc_of(key.position).filter(|arc| arc.high == high);
+            arc.map_or(Ok(()), |arc| tell(&mut self.registers, key, (*id, arc.epoch), replica))
+        });
+        self.note(checked);
     }
 
     /// The connections of an older start are gone; those to the latest one are not.
