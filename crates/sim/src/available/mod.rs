@@ -12,6 +12,7 @@ mod node;
 pub mod reconcile;
 mod still;
 mod swarm;
+mod watch;
 mod world;
 
 use available::{Level, Rule};

@@ -14,6 +14,7 @@ use super::client::{Client, Key};
 use super::network::Network;
 use super::node::{Node, Times};
 use super::swarm::{Swarm, Theme};
+use super::watch::Watch;
 use crate::event_log::EventLog;
 use crate::invariants::Violation;
 use crate::litmus::Running;
@@ -161,6 +162,7 @@ pub(super) struct World {
     pairing: Pairing,
     line: u64,
     pub(super) violation: Option<Violation>,
+    watch: Watch,
     pub(super) litmus: Option<Running>,
     pub(super) calm: bool,
     pub(super) disks_lost: u64,
@@ -202,6 +204,7 @@ impl World {
             pairing: Pairing::default(),
             line: 0,
             violation: None,
+            watch: Watch::default(),
             litmus: litmus.map(|(running, _)| running),
             calm: true,
             disks_lost: 0,
@@ -612,6 +615,7 @@ impl World {
     fn carry_out(&mut self, node: usize, effects: available::Effects) {
         let id = NodeId(node as u64 + 1);
         let incarnation = self.nodes[node].incarnation;
+        self.observe(node, &effects);
         self.nodes[node].append(&effects.persist);
         if self.nodes[node].begin_sync() {
             let wait = Duration::from_nanos(50_000 + self.prng.below(self.swarm.sync_max.as_nanos() as u64));
@@ -657,6 +661,23 @@ impl World {
             let at = at.max(self.now);
             self.nodes[node].tick_at = Some(at);
             self.agenda.insert((at, self.order), Happening::Tick { node, incarnation });
+        }
+    }
+
+    /// The observer is told what a node has done.
+    fn observe(&mut self, node: usize, effects: &available::Effects) {
+        let at = (node, self.nodes.as_slice());
+        let mut checked = self.watch.wrote(at, effects.persist.iter().map(|(_, record)| record));
+        for answer in &effects.answers {
+            let Some((client, serial, _)) = self.tickets.get(&answer.ticket) else { continue };
+            let asked = &self.clients[*client];
+            if let Some(current) = asked.current.as_ref().filter(|_| asked.serial == *serial) {
+                let told = self.watch.answered(at, &current.operation, &answer.outcome);
+                checked = checked.and(told);
+            }
+        }
+        if let Err(violation) = checked.and(self.watch.done(at)) {
+            self.violation.get_or_insert(violation);
         }
     }
 
