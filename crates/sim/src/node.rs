@@ -50,6 +50,8 @@ pub(crate) struct SimNode<C: chord::Rules> {
     cuts_damage: bool,
     /// The last view that it kept beside its log, which is not synced, and the one before.
     pub kept_views: [View; 2],
+    /// Whether its next start is in a view that it kept.
+    pub forgot: bool,
 }
 
 /// The part that a crash destroys.
@@ -175,6 +177,7 @@ impl<C: chord::Rules> SimNode<C> {
             doomed: false,
             cuts_damage: planted == Some(Planted::DamageCut),
             kept_views,
+            forgot: false,
         }
     }
 

@@ -14,6 +14,10 @@ use crate::node::SimNode;
 const NODES_MAX: usize = 10;
 /// How often a node looks whether it has copied what it was to copy.
 const HOUSE_EVERY: Duration = Duration::from_millis(25);
+/// Where nodes are forgetful, one in so many that act on a view loses power,
+const FORGETS_ONE_IN: u64 = 4;
+/// within this time, in microseconds: some have acted on it for a while, and their disk says so.
+const FORGETS_WITHIN_US: u64 = 20_000;
 /// When faults have stopped, changes under way must be complete within this time.
 const CHANGES_MAX: Duration = Duration::from_secs(20);
 
@@ -143,7 +147,8 @@ impl<C: chord::Rules> World<C> {
     /// The view that a node finds when it starts: discovery's, or when that cannot be reached the last one that it
     /// kept. None: it belongs to the ring no more.
     pub(super) fn view_at_start(&mut self, node: usize) -> Option<View> {
-        let kept = !self.calm && self.prng.one_in(3);
+        let forgot = std::mem::take(&mut self.nodes[node].forgot) && !self.calm;
+        let kept = forgot || (!self.calm && self.prng.one_in(3));
         let view = if kept { self.nodes[node].kept_views[0].clone() } else { self.view.clone() };
         let belongs = view.member(self.nodes[node].id).is_some();
         if !belongs {
@@ -171,6 +176,10 @@ impl<C: chord::Rules> World<C> {
         let belongs = view.member(id).is_some();
         let [last, before] = &mut self.nodes[node].kept_views;
         *before = std::mem::replace(last, view.clone());
+        if self.swarm.forgetful && !self.calm && self.prng.one_in(FORGETS_ONE_IN) {
+            let after = Duration::from_micros(self.prng.below(FORGETS_WITHIN_US));
+            self.at(after, Happening::Forget { node });
+        }
         if !belongs {
             let after = Duration::from_millis(self.prng.below(100));
             return self.at(after, Happening::Retire { node });
@@ -178,6 +187,16 @@ impl<C: chord::Rules> World<C> {
         self.follow_tokens(node, &view);
         let incarnation = self.nodes[node].incarnation;
         self.at(HOUSE_EVERY, Happening::KeepHouse { node, incarnation });
+    }
+
+    /// A node loses power, and will start in the view before the one that it has acted on.
+    pub(super) fn forget(&mut self, node: usize) {
+        if !self.calm && self.nodes[node].running.is_some() {
+            self.crash(node, false);
+            let [last, before] = &mut self.nodes[node].kept_views;
+            last.clone_from(before);
+            self.nodes[node].forgot = true;
+        }
     }
 
     /// A node takes its places in the ring where its view has them now.
