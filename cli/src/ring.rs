@@ -10,7 +10,7 @@ use client::consul::Consul;
 use client::ring_changes::{self, RingChangeError};
 use membership::{ChangeError, Epoch, Leaving, Pending, View};
 use serde_json::json;
-use wire::http::RingAnswer;
+use wire::http::{CopyProgress, RingAnswer};
 
 use crate::args::{DiscoveryAddress, GatewaysArgs, OutputArgs};
 use crate::duration;
@@ -133,9 +133,13 @@ fn show(gateways: &GatewaysArgs, output: OutputArgs) -> anyhow::Result<u8> {
 }
 
 fn ring_rows(ring: &RingAnswer) -> Vec<Vec<String>> {
-    let head = ["NAME", "STATE", "ALIVE", "SHARE", "TOKENS", "ZONE", "ID"].map(str::to_owned).to_vec();
+    let mut head = ["NAME", "STATE", "ALIVE", "SHARE", "TOKENS", "ZONE", "ID"].map(str::to_owned).to_vec();
+    let copying = ring.pending_change.is_some();
+    if copying {
+        head.extend(["ARCS COPIED", "CAME IN"].map(str::to_owned));
+    }
     let rows = ring.members.iter().map(|member| {
-        vec![
+        let mut row = vec![
             member.name.clone(),
             member.state.clone(),
             if member.alive { "yes" } else { "no" }.to_owned(),
@@ -143,9 +147,22 @@ fn ring_rows(ring: &RingAnswer) -> Vec<Vec<String>> {
             member.tokens.len().to_string(),
             member.zone.clone().unwrap_or_else(|| "-".to_owned()),
             member.id.clone(),
-        ]
+        ];
+        if copying {
+            row.extend(copied(member.copying.as_ref()));
+        }
+        row
     });
     std::iter::once(head).chain(rows).collect()
+}
+
+/// How far a member is with copying: arcs, and what came in.
+fn copied(progress: Option<&CopyProgress>) -> [String; 2] {
+    let Some(CopyProgress { arcs, arcs_copied, registers, keys, bytes }) = progress else {
+        return ["-", "-"].map(str::to_owned);
+    };
+    let mib = *bytes as f64 / (1024.0 * 1024.0);
+    [format!("{arcs_copied} of {arcs}"), format!("{} keys, {mib:.1} MiB", registers + keys)]
 }
 
 async fn add(args: AddArgs) -> anyhow::Result<u8> {

@@ -122,6 +122,28 @@ fn a_running_fleet_grows_and_shrinks_and_stays_so_the_next_time() {
     expect_filled(&up);
 }
 
+/// While a change is under way, `everring ring` tells how far each member is.
+#[test]
+fn the_ring_tells_how_far_copying_is() {
+    let up = Up::start(&[]);
+    fill_with(&up, &"x".repeat(20_000));
+    let (directory, discovery) = (TempDir::new().expect("a directory"), discovery(&up));
+    let data = directory.path().join("n4");
+    let slow = [("EVERRING_TRANSFER_BYTES_PER_SECOND", "100000")];
+    let _n4 = service_with(&n4(&discovery, data.to_str().expect("text")), &slow);
+    eventually("n4's progress is not shown", || {
+        let output = run(&["ring", "--gateway", up.gateway()]);
+        let table = String::from_utf8_lossy(&output.stdout).into_owned();
+        let row = table.lines().find(|line| line.starts_with("n4 ")).ok_or(table.clone())?;
+        let shown = row.contains("joining") && row.contains(" keys, ") && !row.contains(" 0 keys, ");
+        if shown { Ok(()) } else { Err(table) }
+    });
+    expect_members(&up, &["n1", "n2", "n3", "n4"]);
+    let output = run(&["ring", "--gateway", up.gateway()]);
+    assert!(!String::from_utf8_lossy(&output.stdout).contains("CAME IN"), "nothing is under way");
+    expect_filled_with(&up, &"x".repeat(20_000));
+}
+
 /// A node that is told to end drains and comes back, or leaves for good, as it was started.
 #[test]
 fn sigterm_drains_a_node_that_comes_back_and_takes_leave_where_asked_to() {

@@ -568,9 +568,25 @@ impl Replica {
                 self.answer_asker(round.asker, Outcome::Remembered(effect), receipt, LogPosition(0), out);
             }
             Then::Write { write, past, context } => {
-                self.make_write(round.asker, write, Level::Causal, past, context, out);
+                let heeds = self.rules.keep(Rule::RetryTwice) && self.rules.keep(Rule::AttemptUnsettled);
+                let Some((dot, existed)) = settled.state.request(write.request).filter(|_| heeds) else {
+                    return self.write_settled(round.asker, write, past, context, out);
+                };
+                // All that was settled is on a majority's disks, and the request with it.
+                let outcome = done(&settled.state, &write, dot, effect_of(&write.change, existed));
+                self.answer_asker(round.asker, outcome, receipt, LogPosition(0), out);
             }
         }
+    }
+
+    /// Makes a causal write of which the round that was made for it has found no earlier attempt.
+    fn write_settled(&mut self, asker: Asker, write: Write, past: Past, context: TraceContext, out: &mut Outbox) {
+        if self.rules.keep(Rule::RetryTwice) && self.rules.keep(Rule::AttemptUnsettled) && self.remembers(&write) {
+            // Another attempt has acted here since, and nobody else may have it yet: what it did is settled first.
+            let (key, kind) = (write.key.clone(), write.kind);
+            return self.begin_round(asker, key, kind, Then::Write { write, past, context }, context, out);
+        }
+        self.make_write(asker, write, Level::Causal, past, context, out);
     }
 
     fn read_outcome(&self, state: &State) -> Outcome {

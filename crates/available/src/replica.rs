@@ -341,6 +341,9 @@ impl Replica {
     /// What is in memory was restored from a whole log or logged since, so nothing is forgotten by it. Whoever *starts*
     /// on a damaged log has no such memory, and must not come back as the one it was.
     pub fn held_through(&self, through: LogPosition) -> Vec<(LogPosition, Record)> {
+        if !self.rules.keep(Rule::DamageDropped) {
+            return Vec::new();
+        }
         let unplaced = |record| (LogPosition(0), record);
         let mut records = vec![unplaced(Record::Born(self.actor)), unplaced(Record::Ceiling(self.ceiling_logged))];
         records.extend(self.whole.then_some(unplaced(Record::Whole)));

@@ -36,6 +36,8 @@ pub(crate) struct Client {
     seen: BTreeMap<usize, (Option<Version>, Option<String>)>,
     /// The tokens of the locks that it believes to hold.
     pub holds: BTreeMap<usize, u64>,
+    /// By how much less than its lease it relies on a lock, in milliseconds.
+    allowance_ms: u64,
 }
 
 /// What is done with a key.
@@ -152,9 +154,10 @@ pub(crate) enum End {
 }
 
 impl Client {
-    pub fn new(process: u64) -> Client {
+    pub fn new(process: u64, allowance_ms: u64) -> Client {
         let (doubts, seen, holds) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Client { process, current: None, budget: RetryBudget::default(), doubts, time: Ballot::ZERO, seen, holds }
+        let (current, budget, time) = (None, RetryBudget::default(), Ballot::ZERO);
+        Client { process, current, budget, doubts, time, seen, holds, allowance_ms }
     }
 
     /// Whether a node was silent a moment ago.
@@ -247,7 +250,9 @@ impl Client {
             }
             None => {
                 let owner = Bytes::from(self.process.to_string());
-                let (ttl_ms, wait_ms) = (2 + prng.below(60), if prng.one_in(2) { prng.below(100) } else { 0 });
+                // What it relies on is a part of what it asks for.
+                let ttl_ms = self.allowance_ms + 1 + prng.below(60);
+                let wait_ms = if prng.one_in(2) { prng.below(100) } else { 0 };
                 let acquire = Change::Lock(LockCall::Acquire { owner, ttl_ms, wait_ms });
                 (write(lock, acquire, None), "acquire", Value::Null)
             }
@@ -307,7 +312,7 @@ impl Client {
             Effect::Released | Effect::NotHeld | Effect::FencedOff(_) => drop(self.holds.remove(&drawn.key)),
             _ => {}
         }
-        match lock_output(&drawn.input, write, effect) {
+        match lock_output(&drawn.input, write, effect, self.allowance_ms) {
             Some(output) => End::Ok { output, applied: None, acknowledged: Some(write.request) },
             None => End::Fail(None),
         }
@@ -344,11 +349,12 @@ impl Client {
 
 /// What a lock's history says of an effect; none where the client was refused.
 ///
-/// The lease began no earlier than the call did; but two clocks of whole milliseconds may see it up to one shorter.
-pub(crate) fn lock_output(input: &Value, write: &Write, effect: Effect) -> Option<Value> {
+/// The lease began no earlier than the call did; but clocks that are apart see it up to `allowance_ms` shorter, two
+/// right ones of whole milliseconds up to one.
+pub(crate) fn lock_output(input: &Value, write: &Write, effect: Effect, allowance_ms: u64) -> Option<Value> {
     match (&write.change, effect) {
         (Change::Lock(LockCall::Acquire { ttl_ms, .. }), Effect::Granted { fence, .. }) => {
-            let members = [("fence", fence), ("ttl_ms", ttl_ms - 1)];
+            let members = [("fence", fence), ("ttl_ms", ttl_ms.saturating_sub(allowance_ms))];
             let members = members.map(|(name, number)| (name.to_owned(), Value::from(number as i64)));
             Some(Value::Map(members.into_iter().collect()))
         }

@@ -306,6 +306,13 @@ impl fmt::Display for Summary {
             )?;
             writeln!(f, "{passes} passes of reconciliation, {refilled} replicas filled again")?;
             writeln!(f, "{changes} changes of membership ended, {released} keys dropped")?;
+            let available::Counts { disks_full, segments_cleaned, clock_jumps, .. } = *counts;
+            writeln!(f, "{disks_full} full disks, {segments_cleaned} segments cleaned, {clock_jumps} clocks set")?;
+            let available::Counts { bits_rotted, damage_scrubbed, damage_at_start, .. } = *counts;
+            writeln!(
+                f,
+                "{bits_rotted} bits rotted, {damage_scrubbed} found by scrubbing, {damage_at_start} by a start"
+            )?;
             return self.write_speed(f);
         }
         writeln!(f, "{disks_full} full disks, {disk_refusals} refusals, {segments_cleaned} segments cleaned")?;
@@ -321,7 +328,7 @@ impl fmt::Display for Summary {
         let moved = self.counts.tokens_moved;
         writeln!(f, "{changes_begun} changes of membership, {changes_done} ended, {moved} tokens moved")?;
         writeln!(f, "{arcs_copied} arcs copied, {arcs_confirmed} confirmed, {released} registers dropped")?;
-        writeln!(f, "{} tombstones collected", self.counts.collected)?;
+        writeln!(f, "{} tombstones collected, {} clocks set", self.counts.collected, self.counts.clock_jumps)?;
         self.write_speed(f)
     }
 }

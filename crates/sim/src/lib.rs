@@ -3,10 +3,10 @@
 //!
 //! A run draws its own mix of faults ([`Swarm`]): loss, duplication, delay and reordering of messages, crashes that
 //! lose what was not synced and tear what was being written, failing syncs, full disks, pauses, partitions, power cuts,
-//! a lost disk. Clients ask through the gateway's own dispatch. Invariants of registers and ring are checked after
-//! every event that touched them, the clients' history by the linearizability checker at the end. When the faults have
-//! stopped every operation must have ended, the ring must become ideal, and every question must be answered. A seed
-//! names a run: the same seed gives the same event log, byte for byte.
+//! a lost disk; clocks that drift and jump, a slow disk. Clients ask through the gateway's own dispatch. Invariants of
+//! registers and ring are checked after every event that touched them, the clients' history by the linearizability
+//! checker at the end. When the faults have stopped every operation must have ended, the ring must become ideal, and
+//! every question must be answered. A seed names a run: the same seed gives the same event log, byte for byte.
 //!
 //! What this is *not*: it opens no socket and no file, and it does not run the shells. What only a shell does (HTTP,
 //! discovery, processes) is tested on real processes. Nodes join, leave, crash and return while keys move; a node that
@@ -22,6 +22,7 @@
 pub mod available;
 pub mod balance;
 mod client;
+mod clock;
 pub mod command;
 mod event_log;
 mod invariants;
@@ -30,6 +31,7 @@ pub mod litmus;
 pub mod model;
 mod network;
 mod node;
+mod node_log;
 mod planted;
 mod recorder;
 mod ring_host;
@@ -39,6 +41,7 @@ mod swarm;
 mod words;
 mod world;
 
+pub use clock::Timing;
 pub use event_log::EventLog;
 pub use invariants::Violation;
 pub use planted::{Planted, UnknownPlanted};

@@ -8,11 +8,10 @@ use membership::{Epoch, NodeId, Position, View};
 use replication::{AllBut, Ballot, Effects, Input, LogPosition, Outbox, Record, RegisterKey, Replica};
 use stdx::{Instant, Prng};
 use store::identity::Place;
-use store::{
-    AppendError, Damage, Disk as _, DropError, Log, LogConfig, OpenError, ReadError, ScrubStep, SegmentId, SegmentInfo,
-    SimDisk, framed_len,
-};
+use store::{Disk as _, LogConfig, OpenError, SimDisk};
 
+use crate::clock::Clock;
+use crate::node_log::{DiskFailed, Logged, NodeLog, StartFailed};
 use crate::planted::Planted;
 use crate::ring_host::RingHost;
 
@@ -48,6 +47,8 @@ pub(crate) struct SimNode<C: chord::Rules> {
     pub doomed: bool,
     /// Whether it takes damage in the middle of its log for a torn tail: a planted bug.
     cuts_damage: bool,
+    /// What it takes for the time.
+    pub clock: Clock,
     /// The last view that it kept beside its log, which is not synced, and the one before.
     pub kept_views: [View; 2],
     /// Whether its next start is in a view that it kept.
@@ -61,19 +62,7 @@ pub(crate) struct Running<C: chord::Rules> {
     /// The members of the ring.
     pub ring: RingHost<C>,
     /// The log.
-    pub log: Log,
-    /// Records that wait for room, in order; empty unless the disk is full.
-    pub waiting: VecDeque<(LogPosition, Record)>,
-    /// The last position that the core gave out.
-    pub log_end: u64,
-    /// Whether a sync is under way.
-    pub syncing: bool,
-    /// What the core was last told about the disk's room.
-    pub full: bool,
-    /// Whether the node will look at the disk's room.
-    pub looking: bool,
-    /// The segment that may go once everything up to this position is durable.
-    pub dropping: Option<(SegmentId, u64)>,
+    pub log: NodeLog<Record>,
     /// When the node's next timer is scheduled.
     pub tick_at: Option<Instant>,
     /// Accepted records that are not yet durable, in log order.
@@ -139,21 +128,6 @@ impl Durable {
     }
 }
 
-/// The disk failed: the process must end.
-#[derive(Debug)]
-pub(crate) struct DiskFailed;
-
-/// How a start went wrong.
-#[derive(Debug)]
-pub(crate) enum StartFailed {
-    /// The disk failed in the middle of it.
-    Disk,
-    /// The log is damaged: something that was acknowledged cannot be read.
-    Damaged(String),
-    /// The log does not open, though neither crashes nor rot can have done that.
-    Log(String),
-}
-
 impl<C: chord::Rules> SimNode<C> {
     pub fn new(id: NodeId, view: &View, planted: Option<Planted>, prng: &mut Prng) -> SimNode<C> {
         let mut disk = SimDisk::new(prng.next_u64());
@@ -176,6 +150,7 @@ impl<C: chord::Rules> SimNode<C> {
             gone: false,
             doomed: false,
             cuts_damage: planted == Some(Planted::DamageCut),
+            clock: Clock::RIGHT,
             kept_views,
             forgot: false,
         }
@@ -194,18 +169,14 @@ impl<C: chord::Rules> SimNode<C> {
         let mut replica = Replica::with_rules(self.id, view.clone(), prng.fork(), self.rules);
         replica.set_incarnation(self.incarnation);
         let config = LogConfig { segment_bytes, ..LogConfig::new(self.id.0) };
-        let (log, restored) = match open(&self.disk, config.clone()) {
+        let (log, restored) = match NodeLog::open(&self.disk, config.clone()) {
             (Err(OpenError::Damaged { .. }), whole) if self.cuts_damage => {
                 self.cut_behind(&whole, config.clone(), prng);
-                open(&self.disk, config)
+                NodeLog::open(&self.disk, config)
             }
             opened => opened,
         };
-        let log = log.map_err(|error| match error {
-            OpenError::Disk(_) => StartFailed::Disk,
-            error @ OpenError::Damaged { .. } => StartFailed::Damaged(stdx::error_chain(&error)),
-            error => StartFailed::Log(stdx::error_chain(&error)),
-        })?;
+        let log = log?;
         self.tokens = view.member(self.id).map(|member| member.tokens.clone()).unwrap_or_default();
         let mut held = Vec::new();
         for (sequence, record) in restored {
@@ -220,13 +191,7 @@ impl<C: chord::Rules> SimNode<C> {
         self.running = Some(Running {
             replica,
             ring: RingHost::new(self.id, view, ring, prng),
-            log_end: log.last_sequence(),
             log,
-            waiting: VecDeque::new(),
-            syncing: false,
-            full: false,
-            looking: false,
-            dropping: None,
             tick_at: None,
             unsynced: VecDeque::new(),
         });
@@ -236,10 +201,10 @@ impl<C: chord::Rules> SimNode<C> {
     /// The planted bug: what was read before the damage is taken for all there was.
     fn cut_behind(&mut self, whole: &[(u64, Record)], config: LogConfig, prng: &mut Prng) {
         self.disk = SimDisk::new(prng.next_u64());
-        let (log, _) = open(&self.disk, config);
+        let (log, _) = NodeLog::<Record>::open(&self.disk, config);
         let mut log = log.expect("an empty disk makes a new log");
         for (_, record) in whole {
-            log.append(&wire::codec::encode_record(record)).expect("a new disk has room");
+            log.append(&record.encode()).expect("a new disk has room");
         }
         log.flush().expect("a new disk works");
     }
@@ -273,7 +238,7 @@ impl<C: chord::Rules> SimNode<C> {
     /// Pulls the plug: what was not synced may be lost, torn or kept. A sync under way is met in the middle.
     pub fn pull_plug(&mut self, prng: &mut Prng) {
         if let Some(mut running) = self.running.take()
-            && running.syncing
+            && running.log.syncing
         {
             self.disk.crash_after(prng.below(4));
             // Whether it got that far is exactly what nobody knows.
@@ -293,116 +258,32 @@ impl<C: chord::Rules> SimNode<C> {
     }
 }
 
-/// Opens a log, and gives back what it restored up to where it could be read.
-fn open(disk: &SimDisk, config: LogConfig) -> (Result<Log, OpenError>, Vec<(u64, Record)>) {
-    let mut restored = Vec::new();
-    let log = Log::open(disk.clone(), config, &mut |sequence, body| {
-        let record = wire::codec::decode_record(body).expect("the log gives back what was appended");
-        restored.push((sequence, record));
-    });
-    (log, restored)
-}
-
-/// What the log's thread does in production.
 impl<C: chord::Rules> Running<C> {
     /// Appends all that waits and fits.
     pub fn commit(&mut self) -> Result<(), DiskFailed> {
-        while let Some((position, record)) = self.waiting.front() {
-            match self.log.append(&wire::codec::encode_record(record)) {
-                Ok(sequence) => assert_eq!(sequence, position.0, "the core and the log number records alike"),
-                // The reserve is used up. What is left keeps its order and its numbers, and waits for room.
-                Err(AppendError::Full) => return Ok(()),
-                Err(AppendError::Poisoned(_)) => return Err(DiskFailed),
-                Err(error @ (AppendError::TooLarge { .. } | AppendError::FlushFirst { .. })) => {
-                    unreachable!("runs are too small for it: {error}")
-                }
-            }
-            if let Some(durable) = Durable::of(record) {
-                self.unsynced.push_back((*position, durable));
-            }
-            self.waiting.pop_front();
-        }
-        Ok(())
-    }
-
-    /// Makes durable what is appended, and drops the segment whose copies are; the last durable position.
-    pub fn flush(&mut self) -> Result<u64, DiskFailed> {
-        let through = self.log.flush().map_err(|_| DiskFailed)?;
-        if let Some((segment, copied_through)) = self.dropping {
-            match self.log.drop_segment(segment, copied_through) {
-                Ok(()) => self.dropping = None,
-                Err(DropError::NotDurable { .. }) => {}
-                Err(DropError::Poisoned(_)) => return Err(DiskFailed),
-                Err(error @ DropError::NotOldest(_)) => unreachable!("only the oldest is cleaned: {error}"),
-            }
-        }
-        Ok(through)
-    }
-
-    /// Looks whether the disk has room (again); what to tell the core, if that changed.
-    pub fn look_for_room(&mut self) -> Result<Option<bool>, DiskFailed> {
-        if self.log.is_full() {
-            self.log.make_room().map_err(|_| DiskFailed)?;
-        }
-        let full = self.log.is_full();
-        let changed = full != self.full;
-        self.full = full;
-        Ok(changed.then_some(full))
+        let unsynced = &mut self.unsynced;
+        self.log.commit(|position, record| {
+            unsynced.extend(Durable::of(record).map(|durable| (position, durable)));
+        })
     }
 
     /// Writes what is current of the oldest segment to the log again, if that pays and there is room for it.
-    ///
-    /// As in production, but that production only begins when the log has grown by 64 MiB. A damaged log is always
-    /// worth it: what cannot be read of it is in memory.
     pub fn clean(&mut self, segment_bytes: u64) -> Result<Option<Effects>, DiskFailed> {
-        let active = self.log.segments().last();
-        if active.is_some_and(|active| self.log.is_damaged(active.id)) {
-            self.log.seal().map_err(|_| DiskFailed)?;
-        }
-        let (sizes, live) = (self.log.sizes(), self.replica.live_bytes() as u64);
-        let spared = if self.log.is_full() { live } else { 2 * live };
-        let Some(oldest) = self.log.oldest_segment() else { return Ok(None) };
-        let settled = self.waiting.is_empty() && self.log.durable() >= oldest.last_sequence;
-        let is_due = self.log.has_damage() || sizes.total_bytes > spared + 2 * segment_bytes;
-        if self.dropping.is_some() || !settled || !is_due {
-            return Ok(None);
-        }
-        let records = self.records_of(oldest)?;
-        let sizes_of = records.iter().map(|record| framed_len(wire::codec::encode_record(record).len() as u64));
-        let bytes = framed_len(64) + sizes_of.sum::<u64>();
-        // On a full disk copies need room before the segment gives any.
-        if self.log.is_full() && bytes > sizes.room_bytes {
+        let live = self.replica.live_bytes() as u64;
+        let Some(oldest) = self.log.due_for_cleaning(live, segment_bytes)? else { return Ok(None) };
+        // As the disk has it, or from memory where the disk has spoiled it.
+        let records = match self.log.records_of(oldest)? {
+            Some(records) => records.into_iter().map(|(_, record)| record).collect(),
+            None => self.replica.held_through(LogPosition(oldest.last_sequence)),
+        };
+        if !self.log.has_room_for(records.iter()) {
             return Ok(None);
         }
         let mut out = Outbox::default();
         self.replica.rewrite(records, &mut out);
         let effects = out.drain();
-        let copied_through = effects.persist.last().map_or(self.log_end, |(position, _)| position.0);
-        self.dropping = Some((oldest.id, copied_through));
+        let copied_through = effects.persist.last().map_or(self.log.end, |(position, _)| position.0);
+        self.log.dropping = Some((oldest.id, copied_through));
         Ok(Some(effects))
-    }
-
-    /// What the oldest segment holds: as the disk has it, or from memory where the disk has spoiled it.
-    fn records_of(&mut self, oldest: SegmentInfo) -> Result<Vec<Record>, DiskFailed> {
-        if !self.log.is_damaged(oldest.id) {
-            let mut records = Vec::new();
-            let read = self.log.read_segment(oldest.id, &mut |_, body| {
-                records.push(wire::codec::decode_record(body).expect("the log gives back what was appended"));
-            });
-            match read {
-                Ok(()) => return Ok(records),
-                Err(ReadError::Damaged { segment, .. }) => self.log.note_damaged(segment),
-                Err(ReadError::Unknown(_) | ReadError::Poisoned(_)) => return Err(DiskFailed),
-            }
-        }
-        Ok(self.replica.held_through(LogPosition(oldest.last_sequence)))
-    }
-
-    /// Reads some of the log again; the damage, if there is some.
-    pub fn scrub(&mut self, budget_bytes: u64) -> Result<Option<Damage>, DiskFailed> {
-        match self.log.scrub_step(budget_bytes).map_err(|_| DiskFailed)? {
-            ScrubStep::Whole { .. } | ScrubStep::PassEnded => Ok(None),
-            ScrubStep::Damaged(damage) => Ok(Some(damage)),
-        }
     }
 }

@@ -17,6 +17,8 @@ pub(crate) struct Recorder {
     pub now_ns: i64,
     /// Writes that ended unknown, by the line of their invocation.
     pub unknown: BTreeMap<u64, Unknown>,
+    /// By how much less than its lease a client relies on a lock, in milliseconds.
+    pub allowance_ms: u64,
 }
 
 /// A write that ended unknown, and what was learned of it.
@@ -33,6 +35,10 @@ pub(crate) struct Unknown {
 }
 
 impl Recorder {
+    pub fn new(allowance_ms: u64) -> Recorder {
+        Recorder { allowance_ms, ..Recorder::default() }
+    }
+
     /// A line of its own for something that is not part of the history but has its place in it.
     pub fn next_line(&mut self) -> u64 {
         self.line += 1;
@@ -93,7 +99,7 @@ impl Recorder {
             if let Some((line, effect)) = unknown.done {
                 operation.completed_at = Some(line);
                 if matches!(operation.f, Function::Other(_)) {
-                    let output = lock_output(&operation.input, &unknown.write, effect);
+                    let output = lock_output(&operation.input, &unknown.write, effect, self.allowance_ms);
                     operation.outcome = if output.is_some() { Outcome::Ok } else { Outcome::Fail };
                     operation.output = output.unwrap_or_default();
                     continue;

@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use stdx::Prng;
 
+use crate::clock::Timing;
 use crate::ring_host;
 
 /// The mix of faults and load of one run, drawn from its seed.
@@ -100,6 +101,8 @@ pub struct Swarm {
     pub sessions: bool,
     /// The one kind of operation that clients do; none for all kinds.
     pub only: Option<Only>,
+    /// How wrong clocks are, and how uneven disks.
+    pub timing: Timing,
 }
 
 /// A kind of operation.
@@ -119,6 +122,14 @@ pub enum Only {
 pub(crate) const LULL: Duration = Duration::from_secs(4);
 /// How fast clocks go where tombstones are collected: ten minutes are 2.4 s. No request is under way for so long there.
 const WALL_SPEED: u64 = 250;
+
+/// How far a node's wall clock is off at most, either way: by so much less than requests are remembered for that no
+/// request is under way when it is forgotten.
+const APART_MAX_MS: u64 = 540_000;
+/// The same where clocks go fast, and so requests are under way for long by them.
+const APART_FAST_MAX_MS: u64 = 120_000;
+/// How far wall clocks are off at most where a lease is to be worth something.
+const APART_LEASES_MAX_MS: u64 = 20;
 
 /// Away so shortly that what was under way to the node before still arrives.
 const DOWNTIME_SHORT: Duration = Duration::from_millis(4);
@@ -185,6 +196,7 @@ impl Swarm {
             lull_after: 0,
             wall_speed: 1,
             echoes: 0.0,
+            timing: Timing::default(),
         };
         if swarm.sessions {
             swarm.draw_sessions(prng);
@@ -204,7 +216,7 @@ impl Swarm {
         } else if prng.clone().fork().fork().one_in(5) {
             // From a generator of its own, so that other seeds keep the meaning that they had before.
             self.make_graveyard(prng);
-        } else if prng.clone().fork().fork().fork().one_in(6) {
+        } else if prng.clone().fork().fork().fork().one_in(4) {
             // The same.
             self.make_hearsay(prng);
         } else if !self.sessions {
@@ -242,6 +254,27 @@ impl Swarm {
         } else if prng.one_in(2) {
             self.clocks_apart = Duration::from_millis(1 + prng.below(300));
         }
+    }
+
+    /// Takes the timing of a seed over. How far wall clocks may be apart is what the promises rest on: leases on what
+    /// clients allow for, everything else on requests being over before they are forgotten.
+    pub(crate) fn take_timing(&mut self, timing: Timing, prng: &mut Prng) {
+        self.timing = timing;
+        if timing != Timing::default() && self.locks > 0 {
+            // Whoever judges locks searches, and what stopped nodes leave unknown as well is more than can be searched
+            // through. Runs whose clocks are right have locks and pauses.
+            self.pause_every = None;
+        }
+        if timing.jump_every.is_none() {
+            return;
+        }
+        let apart_max_ms = match (self.locks, self.wall_speed) {
+            (0, 1) if prng.one_in(2) => APART_MAX_MS,
+            (0, 1) => 2_000,
+            (0, _) => APART_FAST_MAX_MS,
+            _ => APART_LEASES_MAX_MS,
+        };
+        self.clocks_apart = Duration::from_millis(1 + prng.below(apart_max_ms));
     }
 
     /// The load of a litmus test: its sessions, each with a time, and fresh keys for every round.
@@ -406,6 +439,7 @@ impl Swarm {
             hedge: Duration::from_millis(50),
             sessions: !matches!(steady.only, Some(Only::Writes | Only::StrictReads)),
             only: steady.only,
+            timing: Timing::default(),
         }
     }
 }
@@ -449,6 +483,7 @@ impl fmt::Display for Swarm {
             self.forgetful,
             self.twin
         )?;
-        writeln!(f, "resets={} competing={} sessions={}", self.resets, self.competing, self.sessions)
+        writeln!(f, "resets={} competing={} sessions={}", self.resets, self.competing, self.sessions)?;
+        writeln!(f, "{}", self.timing)
     }
 }

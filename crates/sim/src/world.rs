@@ -2,6 +2,7 @@
 
 mod changes;
 mod clients;
+mod clocks;
 mod copies;
 mod endings;
 mod faults;
@@ -21,6 +22,7 @@ use stdx::{Instant, Prng};
 
 use crate::Options;
 use crate::client::{Client, KeyKind};
+use crate::clock::Timing;
 use crate::event_log::EventLog;
 use crate::invariants::{Registers, Violation};
 use crate::litmus::{Running, Shown};
@@ -121,6 +123,8 @@ enum Happening {
     Fill,
     /// A disk has room again.
     Empty { node: usize },
+    /// Some node's wall clock is set anew.
+    ClockJump,
 }
 
 /// A client's attempt that is not answered yet.
@@ -187,6 +191,8 @@ pub struct Counts {
     pub syncs: u64,
     /// Tombstones that were dropped for good.
     pub collected: u64,
+    /// Times at which a wall clock was set anew.
+    pub clock_jumps: u64,
     /// Events simulated.
     pub events: u64,
     /// Virtual time that passed, in milliseconds.
@@ -222,6 +228,7 @@ impl Counts {
         self.messages += other.messages;
         self.syncs += other.syncs;
         self.collected += other.collected;
+        self.clock_jumps += other.clock_jumps;
         self.events += other.events;
         self.simulated_ms += other.simulated_ms;
     }
@@ -269,8 +276,8 @@ pub(crate) struct World<C: chord::Rules> {
     /// Lulls so far, and when the last one ends.
     lulls: u64,
     lull_until: Instant,
-    /// By how much each node's clock is ahead, in milliseconds.
-    ahead_ms: Vec<u64>,
+    /// Draws what clocks show.
+    clock_prng: Prng,
 }
 
 impl<C: chord::Rules> World<C> {
@@ -281,7 +288,13 @@ impl<C: chord::Rules> World<C> {
         if let Some(running) = &litmus {
             swarm.run_litmus(running.test.sessions.len());
         }
-        World::of(swarm, prng, options, litmus)
+        let timing = Timing::of(seed, swarm.nodes);
+        swarm.take_timing(timing, &mut Prng::from_seed(!seed));
+        let mut world = World::of(swarm, prng, options, litmus);
+        if timing != Timing::default() {
+            world.draw_clocks(seed);
+        }
+        world
     }
 
     /// The world of a mix.
@@ -299,8 +312,11 @@ impl<C: chord::Rules> World<C> {
             let key = Bytes::from(format!("k{at}"));
             (RegisterKey { position: hasher.position(BucketId(1), &key), bucket: BucketId(1), key }, kind)
         });
-        let ahead_ms = (0..swarm.nodes).map(|_| prng.below(swarm.clocks_apart.as_millis() as u64 + 1)).collect();
-        World {
+        let apart_ms = swarm.clocks_apart.as_millis() as u64;
+        let ahead_ms: Vec<u64> = (0..swarm.nodes).map(|_| prng.below(apart_ms + 1)).collect();
+        // Whoever holds a lock allows for clocks that are apart, each off either way.
+        let allowance_ms = 1 + 2 * apart_ms;
+        let mut world = World {
             log: EventLog::new(options.keep_log),
             counts: Counts::default(),
             now: Instant::ZERO,
@@ -311,7 +327,7 @@ impl<C: chord::Rules> World<C> {
             nodes: (1..=swarm.nodes as u64).map(|id| SimNode::new(NodeId(id), &view, planted, &mut prng)).collect(),
             view,
             backlog: vec![VecDeque::new(); swarm.nodes],
-            clients: (0..swarm.clients).map(|at| Client::new(at as u64)).collect(),
+            clients: (0..swarm.clients).map(|at| Client::new(at as u64, allowance_ms)).collect(),
             keys: keys.collect(),
             tickets: BTreeMap::new(),
             ticket_last: 0,
@@ -319,7 +335,7 @@ impl<C: chord::Rules> World<C> {
             call_last: 0,
             serial_last: 0,
             process_last: swarm.clients as u64,
-            recorder: Recorder::default(),
+            recorder: Recorder::new(allowance_ms),
             registers: Registers::default(),
             watch: RingWatch::new(swarm.ring),
             violation: None,
@@ -331,10 +347,14 @@ impl<C: chord::Rules> World<C> {
             calm: true,
             lulls: 0,
             lull_until: Instant::ZERO,
-            ahead_ms,
+            clock_prng: Prng::from_seed(0),
             prng,
             swarm,
+        };
+        for (node, ahead_ms) in world.nodes.iter_mut().zip(ahead_ms) {
+            node.clock.ahead_ms = ahead_ms as i64;
         }
+        world
     }
 
     /// Runs to the end: the ring forms, then clients work under faults, then everything heals and settles.
@@ -402,6 +422,7 @@ impl<C: chord::Rules> World<C> {
         self.plan_fault(self.swarm.fill_every, |_| Happening::Fill);
         self.plan_fault(self.swarm.changes_every, |_| Happening::Change);
         self.plan_fault(self.swarm.rot_every, |_| Happening::Rot);
+        self.plan_jump();
         if self.swarm.twin {
             self.plan_fault(Some(Duration::from_millis(200)), |_| Happening::KeepImage);
         }
@@ -417,7 +438,7 @@ impl<C: chord::Rules> World<C> {
             self.now = at;
             self.log.note(at, planned);
             self.counts.events += 1;
-            self.registers.wall_ms = self.wall_ms() + self.swarm.clocks_apart.as_millis() as u64;
+            self.registers.wall_ms = self.wall_ms_max();
             self.happen(happening);
             if let Some(violation) = self.violation.take() {
                 return Err(violation);
@@ -466,6 +487,7 @@ impl<C: chord::Rules> World<C> {
             Happening::FailSync { node } => self.fail_sync(node),
             Happening::Fill => self.fill(),
             Happening::Empty { node } => self.nodes[node].disk.set_capacity(u64::MAX),
+            Happening::ClockJump => self.jump(),
         }
     }
 
@@ -496,12 +518,6 @@ impl<C: chord::Rules> World<C> {
 
     fn wall_ms(&self) -> u64 {
         WALL_START_MS + self.now.as_millis() * self.swarm.wall_speed
-    }
-
-    /// What a node's own clock shows.
-    fn wall_ms_of(&self, node: usize) -> u64 {
-        // Who came later has the right time.
-        self.wall_ms() + self.ahead_ms.get(node).copied().unwrap_or(0)
     }
 
     /// The process of an identity. If it has two, now one and now the other.

@@ -37,6 +37,10 @@ fn the_rules_keep_every_level() {
         [counts.faults, counts.siblings, counts.local_reads, counts.causal_reads - counts.local_reads, counts.hinted];
     assert!(each.iter().all(|seen| *seen >= count), "{counts:?}");
     assert!(counts.answered >= 150 * count && 2 * counts.buried >= count && 4 * counts.refilled >= count, "{counts:?}");
+    // Logs are cleaned, disks fill up and rot, clocks jump.
+    assert!(counts.segments_cleaned >= count && counts.clock_jumps >= count, "{counts:?}");
+    assert!(4 * counts.disks_full >= count && 2 * counts.bits_rotted >= count, "{counts:?}");
+    assert!(4 * counts.damage_scrubbed >= count && 4 * counts.damage_at_start >= count, "{counts:?}");
     // A quarter of all are about changes.
     assert!(counts.changes >= count / 2 && counts.released >= count / 2, "{counts:?}");
 }
@@ -78,6 +82,7 @@ fn what_was_found_stays_mended() {
         (1347, "two new homes, both still empty, found each other equal, and one took the other's old stamps for gone"),
         (4568, "a new home compared with one that had lost its memory, and took what that had stamped before for gone"),
         (6168, "the same"),
+        (2212, "a retry was told of what its other attempt had just done at one home alone"),
     ];
     for (seed, once) in found {
         assert_eq!(run(seed, None, false).violation.map(|found| found.to_string()), None, "seed {seed}: {once}");

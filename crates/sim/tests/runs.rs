@@ -65,6 +65,7 @@ fn quiet_runs_prove_nothing(summary: &Summary) {
     assert!(counts.arcs_copied >= *schedules, "only {} arcs were copied", counts.arcs_copied);
     assert!(10 * counts.released >= *schedules, "only {} registers were dropped", counts.released);
     assert!(5 * counts.collected >= *schedules, "only {} tombstones were dropped", counts.collected);
+    assert!(counts.clock_jumps >= *schedules, "only {} jumps of clocks", counts.clock_jumps);
     assert!(10 * counts.segments_cleaned >= *schedules, "only {} segments were cleaned", counts.segments_cleaned);
     assert!(8 * counts.bits_rotted >= *schedules, "only {} bits rotted", counts.bits_rotted);
     assert!(10 * counts.damage_scrubbed >= *schedules, "only {} were found by scrubbing", counts.damage_scrubbed);

@@ -599,6 +599,25 @@ pub struct RingMember {
     pub share: f64,
     /// Its ring positions, 16 hex digits each.
     pub tokens: Vec<String>,
+    /// While a change is under way: how far it is with copying, if it says so in time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copying: Option<CopyProgress>,
+}
+
+/// How far a node is with copying what it is to hold. Registers are the keys of ordered buckets, `keys` those of
+/// available ones; what came in is counted since the node's start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopyProgress {
+    /// Arcs that it is to hold and copies now; an arc counts once for each table that it has keys in.
+    pub arcs: u64,
+    /// Of these, how many are copied.
+    pub arcs_copied: u64,
+    /// Registers that came in.
+    pub registers: u64,
+    /// Available keys that came in.
+    pub keys: u64,
+    /// Bytes of both.
+    pub bytes: u64,
 }
 
 #[cfg(test)]

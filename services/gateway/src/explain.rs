@@ -16,9 +16,17 @@ impl Incoming<'_> {
     ///
     /// # Errors
     /// The problem to answer with.
-    pub fn ring(&self) -> Result<HttpResponse, Refuse> {
+    pub async fn ring(&self) -> Result<HttpResponse, Refuse> {
         words::query(self.request.query_string(), &[])?;
-        Ok(HttpResponse::Ok().json(ring(&self.gateway.fleet(), &*self.gateway.nodes)))
+        let fleet = self.gateway.fleet();
+        let mut answer = ring(&fleet, &*self.gateway.nodes);
+        if let Some(statuses) = self.gateway.statuses.as_ref().filter(|_| !fleet.view.pending.is_empty()) {
+            let copying = statuses.copying(fleet.nodes.values()).await;
+            for member in &mut answer.members {
+                member.copying = copying.get(&member.name).copied();
+            }
+        }
+        Ok(HttpResponse::Ok().json(answer))
     }
 
     /// `GET /v1/route/{bucket}/{key}?lookup=index|table|neighbours|fingers`
@@ -79,6 +87,7 @@ fn ring(fleet: &Fleet, nodes: &dyn Nodes) -> RingAnswer {
         alive: nodes.is_up(member.id),
         share: fleet.ring.share_of(member.id),
         tokens: member.tokens.iter().map(Position::to_string).collect(),
+        copying: None,
     });
     RingAnswer {
         cluster: view.cluster.to_string(),

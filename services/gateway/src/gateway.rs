@@ -23,6 +23,7 @@ use crate::metrics::Metrics;
 use crate::nodes::Nodes;
 use crate::problem::Refuse;
 use crate::router_client::RouterClient;
+use crate::statuses::Statuses;
 use crate::token::TokenKey;
 use crate::watches::Watches;
 use dispatch::budget::{RecentLatency, RetryBudget};
@@ -54,6 +55,8 @@ pub struct Gateway {
     pub catalog: Catalog,
     /// For lookups by fingers; none when there is no discovery to find a router in.
     pub router: Option<RouterClient>,
+    /// Asks nodes how far they are; none where they are not asked.
+    pub statuses: Option<Statuses>,
     /// Tells the newest view; none when there is no discovery.
     pub views: Option<Arc<dyn Views>>,
     /// Figures.
@@ -113,6 +116,8 @@ pub struct Parts {
     pub secret: String,
     /// See [`Gateway::router`].
     pub router: Option<RouterClient>,
+    /// See [`Gateway::statuses`].
+    pub statuses: Option<Statuses>,
     /// See [`Gateway::views`].
     pub views: Option<Arc<dyn Views>>,
     /// See [`Gateway::metrics`].
@@ -140,6 +145,7 @@ impl Gateway {
             clock: Clock::start(),
             catalog: Catalog::default(),
             router: parts.router,
+            statuses: parts.statuses,
             views: parts.views,
             metrics: parts.metrics,
             watches: Watches::default(),

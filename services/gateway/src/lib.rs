@@ -47,6 +47,7 @@ pub mod routes;
 mod run;
 mod scans;
 mod server;
+mod statuses;
 pub mod token;
 mod watches;
 pub mod words;

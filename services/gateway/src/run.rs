@@ -23,6 +23,7 @@ use crate::metrics::Metrics;
 use crate::nodes::LiveNodes;
 use crate::router_client::RouterClient;
 use crate::server;
+use crate::statuses::Statuses;
 
 /// What the program and its service are called.
 pub const SERVICE: &str = "everring-gateway";
@@ -110,12 +111,15 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let mut registry = Registry::default();
     let http_metrics = HttpMetrics::register(&mut registry);
     telemetry::metrics::register_export(&mut registry);
-    let router = RouterClient::new(consul.clone()).map_err(|error| StartError::Server(stdx::error_chain(&error)))?;
+    let no_client = |error: reqwest::Error| StartError::Server(stdx::error_chain(&error));
+    let router = RouterClient::new(consul.clone()).map_err(no_client)?;
+    let statuses = Statuses::new().map_err(no_client)?;
     let gateway = Data::new(Gateway::new(Parts {
         nodes: Arc::new(nodes.clone()),
         fleet: directory.watch(),
         secret: config.cluster_secret.clone(),
         router: Some(router),
+        statuses: Some(statuses),
         views: Some(Arc::new(consul)),
         metrics: Metrics::register(&mut registry),
         seed: rand::rng().next_u64(),

@@ -139,7 +139,7 @@ async fn in_place(
         Call::Request(id) => incoming.outcome(&id).await,
         Call::Lock(verb, name) => incoming.lock(verb, &name, body).await,
         Call::LockRenewal(name) => incoming.renew_lock(&name, body).await,
-        Call::Ring => incoming.ring(),
+        Call::Ring => incoming.ring().await,
         Call::Route(bucket, key) => incoming.route(&bucket, &key).await,
         Call::ProblemPage(code) => pages::problem(&code),
         Call::OpenApi => Ok(pages::openapi()),

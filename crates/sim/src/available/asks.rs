@@ -148,12 +148,14 @@ impl World {
         }
         self.ticket_last += 1;
         let ticket = Ticket(self.ticket_last);
-        let wall_ms = self.wall_ms().saturating_add_signed(self.nodes[to].skew_ms);
+        let wall_ms = self.wall_ms_of(to);
         self.tickets.insert(ticket, (client, serial, NodeId(to as u64 + 1)));
         self.log.push(self.now, format_args!("{} <- client {client}: {operation:?}", to + 1));
         let context = TraceContext::NONE;
         let bytes = wire::codec::encode_available_operation(&operation);
         let operation = wire::codec::decode_available_operation(bytes).expect("what was encoded can be decoded");
+        // A deadline travels as a budget: clocks differ.
+        let deadline = self.now_at(to) + deadline.since(self.now);
         let input = Input::Operation { ticket, operation, deadline, wall_ms, context };
         self.feed(to, input);
     }

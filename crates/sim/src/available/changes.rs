@@ -6,8 +6,10 @@ use std::time::Duration;
 use available::{Input, Replica};
 use membership::{ChangeError, Epoch, Member, NodeId, View, choose_tokens};
 
+use super::disks::End;
 use super::node::Node;
 use super::world::{Happening, World};
+use crate::clock::Clock;
 use crate::invariants::Violation;
 
 /// Nodes that a run sets up in all; past it nobody joins any more.
@@ -59,21 +61,29 @@ impl World {
         if self.view.is_joining(gone) {
             return;
         }
+        self.set_up_in_place_of(gone);
+    }
+
+    /// Sets another node up in the place of one whose disk is lost; false if that has to be tried again.
+    pub(super) fn set_up_in_place_of(&mut self, gone: NodeId) -> bool {
         for _ in 0..4 {
             let newcomer = Member { name: format!("n{}", gone.0), ..self.newcomer() };
             match self.view.begin_replace(gone, newcomer.clone()) {
                 Err(ChangeError::Overlaps { with, .. }) => self.publish(self.view.abandon(with)),
                 next => {
                     self.log.push(self.now, format_args!("node {} replaces {}", newcomer.id.0, gone.0));
-                    if next.is_ok() {
+                    let begun = next.is_ok();
+                    if begun {
                         self.counts.faults += 1;
                         self.disks_lost += 1;
                         self.retire(gone.0 as usize - 1);
                     }
-                    return self.set_up(newcomer.id, next);
+                    self.set_up(newcomer.id, next);
+                    return begun;
                 }
             }
         }
+        false
     }
 
     fn newcomer(&mut self) -> Member {
@@ -88,7 +98,7 @@ impl World {
     /// Publishes the view in which a new node enters, and starts it.
     fn set_up(&mut self, id: NodeId, next: Result<View, ChangeError>) {
         let Ok(view) = next else { return self.publish(next) };
-        self.nodes.push(Node::new(id, &view, self.planted, 0));
+        self.nodes.push(Node::new(id, &view, self.planted, Clock::RIGHT, self.disk_prng.fork()));
         self.backlog.push(std::collections::VecDeque::new());
         self.publish(Ok(view));
         let node = self.nodes.len() - 1;
@@ -97,7 +107,7 @@ impl World {
     }
 
     /// Discovery takes a new view; news of it travels to everybody, at different speeds.
-    fn publish(&mut self, next: Result<View, ChangeError>) {
+    pub(super) fn publish(&mut self, next: Result<View, ChangeError>) {
         let view = match next {
             Ok(view) if view == self.view => return,
             Ok(view) => view,
@@ -177,10 +187,13 @@ impl World {
     }
 
     /// A node ends for good, its disk with it.
-    fn retire(&mut self, node: usize) {
+    pub(super) fn retire(&mut self, node: usize) {
+        if self.nodes[node].gone {
+            return;
+        }
         self.log.push(self.now, format_args!("node {} is gone", node + 1));
         if self.nodes[node].running.is_some() {
-            self.stop(node);
+            self.stop(node, End::PowerLost);
         }
         self.nodes[node].lose_disk();
         self.nodes[node].gone = true;

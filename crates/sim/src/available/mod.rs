@@ -1,12 +1,15 @@
-//! The fleet of available keys: crate `available`'s core, the real encoding, and disks that keep what was synced, under
-//! the faults that [`Swarm`] draws. Clients are sessions at level causal or eventual; what they were told is judged by
-//! the checkers, which know nothing of the core, and when faults have stopped replicas must become equal, hints must be
-//! taken, and tombstones must go away.
+//! The fleet of available keys: crate `available`'s core, the real encoding, and the real log over simulated disks,
+//! under the faults that [`Swarm`] draws. Clients are sessions at level causal or eventual; what they were told is
+//! judged by the checkers, which know nothing of the core, and when faults have stopped replicas must become equal,
+//! hints must be taken, and tombstones must go away.
 
 mod asks;
 mod changes;
 mod client;
+mod clocks;
 pub mod costs;
+mod counts;
+mod disks;
 mod network;
 mod node;
 pub mod reconcile;
@@ -23,8 +26,8 @@ use crate::event_log::EventLog;
 use crate::invariants::Violation;
 use crate::litmus::{ReadLevel, Running, Shown};
 
+pub use counts::Counts;
 pub use swarm::{Swarm, Theme};
-pub use world::Counts;
 use world::World;
 
 /// Transitions that the checker may try on one run's history.

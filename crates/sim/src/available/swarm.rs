@@ -3,6 +3,8 @@ use std::time::Duration;
 
 use stdx::Prng;
 
+use crate::clock::Timing;
+
 /// The mix of faults and load of one run over available keys, drawn from its seed.
 #[derive(Clone, Debug)]
 pub struct Swarm {
@@ -77,6 +79,42 @@ pub struct Swarm {
     pub copy_rate: Option<u64>,
     /// What is made denser.
     pub theme: Theme,
+    /// How wrong clocks are, and how uneven disks.
+    pub timing: Timing,
+    /// What becomes of disks and logs, besides.
+    pub disks: Disks,
+}
+
+/// What becomes of disks and logs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Disks {
+    /// The size of the log's segments, in bytes.
+    pub segment_bytes: u64,
+    /// How often a node looks whether its log is worth cleaning; none for never.
+    pub clean_every: Option<Duration>,
+    /// Whether processes are also killed without their machine, and the power fails within whatever a disk does.
+    pub rough: bool,
+    /// Whether records of the other contract stand in the log as well.
+    pub shared_log: bool,
+    /// The mean time between failing syncs; none for disks that never fail so.
+    pub sync_failure_every: Option<Duration>,
+    /// The mean time between bits that flip in what a disk holds; none for disks that spoil nothing.
+    pub rot_every: Option<Duration>,
+    /// How often a node reads some of its log again.
+    pub scrub_every: Duration,
+}
+
+impl Disks {
+    /// Those that only lose what was not synced.
+    const PLAIN: Disks = Disks {
+        segment_bytes: 64 * 1024,
+        clean_every: None,
+        rough: false,
+        shared_log: false,
+        sync_failure_every: None,
+        rot_every: None,
+        scrub_every: Duration::ZERO,
+    };
 }
 
 /// What a run is about, beyond what it draws: some harm needs more of one thing than a mix of all has.
@@ -130,6 +168,10 @@ impl Theme {
 
 /// Away so shortly that what was under way to the node before still arrives.
 const DOWNTIME_SHORT: Duration = Duration::from_millis(4);
+
+/// How far wall clocks are off at most where nothing rests on them: twice the time for which requests are remembered in
+/// production.
+const SKEW_FAR_MAX_MS: u64 = 1_200_000;
 
 /// A mean time of at least `least` milliseconds and less than `more` beyond that.
 fn every(prng: &mut Prng, least: u64, more: u64) -> Option<Duration> {
@@ -196,6 +238,8 @@ impl Swarm {
             renew_one_in: None,
             copy_rate: None,
             theme: Theme::Plain,
+            timing: Timing::default(),
+            disks: Disks::PLAIN,
         }
     }
 
@@ -258,6 +302,36 @@ impl Swarm {
         }
     }
 
+    /// Draws what becomes of disks. They spoil nothing where whole disks are lost: two homes of a key would be.
+    pub fn take_disks(&mut self, prng: &mut Prng) {
+        if self.theme == Theme::Volatile {
+            return;
+        }
+        let segment_bytes = [32, 64, 128][prng.index(3)] * 1024;
+        let clean_every = Some(Duration::from_millis(10 + prng.below(90))).filter(|_| prng.one_in(2));
+        let sync_failure_every = every(prng, 200, 1_800).filter(|_| prng.one_in(6));
+        let (rough, shared_log) = (prng.one_in(2), prng.one_in(2));
+        let rot_every = every(prng, 20, 300).filter(|_| prng.one_in(3) && self.lose_disk_every.is_none());
+        let scrub_every = Duration::from_millis(2 + prng.below(60));
+        self.disks =
+            Disks { segment_bytes, clean_every, rough, shared_log, sync_failure_every, rot_every, scrub_every };
+        if rot_every.is_some() {
+            // What only one node had acknowledged goes with its disk.
+            self.keys[1] = [0; 4];
+        }
+    }
+
+    /// Takes the timing of a seed over. How far wall clocks may be apart is what two promises rest on: that a tombstone
+    /// goes no sooner than the requests which it remembers, and that hints are of late. Where there are neither, they
+    /// may be apart by any length.
+    pub fn take_timing(&mut self, timing: Timing, prng: &mut Prng) {
+        self.timing = timing;
+        if timing.jump_every.is_some() && prng.one_in(4) {
+            self.skew_max = Duration::from_millis(prng.below(SKEW_FAR_MAX_MS));
+            (self.stand_ins, self.delete_one_in) = (false, u64::MAX);
+        }
+    }
+
     fn take_wide(&mut self, prng: &mut Prng) {
         (self.nodes, self.tokens, self.clients) = (8, 1, 8);
         self.keys = [[2, 4, 2, 1], [0; 4]];
@@ -305,6 +379,7 @@ impl Swarm {
         self.loss = self.loss.max(0.05);
         self.straggling = self.straggling.max(0.05);
         (self.lose_disk_every, self.fill_every, self.changes_every) = (None, None, None);
+        self.disks.rot_every = None;
         self.context_one_in = 1;
     }
 }
@@ -327,6 +402,13 @@ impl fmt::Display for Swarm {
         writeln!(f, "passes every {:?}, patience {:?}, memory {} ms", self.pass_every, self.patience, self.memory_ms)?;
         writeln!(f, "changes {}, another client 1 in {:?}", every(&self.changes_every), self.renew_one_in)?;
         writeln!(f, "copies at {:?} bytes a second", self.copy_rate)?;
-        writeln!(f, "theme {:?}, thinking up to {:?}, stand-ins {}", self.theme, self.think_max, self.stand_ins)
+        writeln!(f, "theme {:?}, thinking up to {:?}, stand-ins {}", self.theme, self.think_max, self.stand_ins)?;
+        let Disks { segment_bytes, clean_every, rough, shared_log, .. } = self.disks;
+        writeln!(f, "segments of {segment_bytes}, cleaned {}", every(&clean_every))?;
+        writeln!(f, "rough={rough} shared_log={shared_log}")?;
+        let Disks { sync_failure_every, rot_every, scrub_every, .. } = self.disks;
+        writeln!(f, "failing sync {}, rot {}", every(&sync_failure_every), every(&rot_every))?;
+        writeln!(f, "scrubbing every {scrub_every:?}")?;
+        writeln!(f, "{}", self.timing)
     }
 }

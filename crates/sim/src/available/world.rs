@@ -11,13 +11,17 @@ use replication::{RegisterKey, Ticket};
 use stdx::{Instant, Prng, TraceContext};
 
 use super::client::{Client, Key};
+use super::counts::Counts;
+use super::disks::{End, Rotten};
 use super::network::Network;
 use super::node::{Node, Times};
 use super::swarm::{Swarm, Theme};
 use super::watch::Watch;
+use crate::clock::{Clock, Timing};
 use crate::event_log::EventLog;
 use crate::invariants::Violation;
 use crate::litmus::Running;
+use crate::node_log::StartFailed;
 
 /// The wall clock at the beginning of a run.
 const WALL_START_MS: u64 = 1_700_000_000_000;
@@ -75,64 +79,24 @@ pub(super) enum Happening {
     KeepHouse { node: usize },
     /// Discovery hears that a node has copied what a change makes it a home of.
     NoteCopied { node: NodeId, change: Epoch },
+    /// A node looks whether its disk has room.
+    Look { node: usize, incarnation: u64 },
+    /// A node looks whether its log is worth cleaning.
+    Clean { node: usize, incarnation: u64 },
+    /// A node reads some of its log again.
+    Scrub { node: usize, incarnation: u64 },
+    /// A bit flips in what a disk holds.
+    Rot,
+    /// A node's next sync fails.
+    FailSync,
+    /// A node loses power.
+    LosePower { node: usize },
+    /// A node that was given up is set up anew.
+    Replace { node: usize },
     /// A disk fills up, or has room again.
     Fill { node: usize, full: bool },
-}
-
-/// What a run counts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Operations that were answered.
-    pub answered: u64,
-    /// Operations that ended unknown.
-    pub unknown: u64,
-    /// Faults that happened.
-    pub faults: u64,
-    /// Reads that showed several values.
-    pub siblings: u64,
-    /// Causal reads that were answered without a message.
-    pub local_reads: u64,
-    /// Causal reads in all.
-    pub causal_reads: u64,
-    /// Writes that a stand-in kept.
-    pub hinted: u64,
-    /// Tombstones that were dropped.
-    pub buried: u64,
-    /// Late copies of what was gone that were turned away.
-    pub stale_refused: u64,
-    /// Passes of reconciliation that ended.
-    pub passes: u64,
-    /// Disks that were lost and got their data back.
-    pub refilled: u64,
-    /// Changes of membership that were completed or abandoned.
-    pub changes: u64,
-    /// Keys that were dropped by those who were no homes any more.
-    pub released: u64,
-    /// Events simulated.
-    pub events: u64,
-    /// Virtual time that passed, in milliseconds.
-    pub simulated_ms: u64,
-}
-
-impl Counts {
-    /// Adds another run's.
-    pub fn add(&mut self, other: &Counts) {
-        self.answered += other.answered;
-        self.unknown += other.unknown;
-        self.faults += other.faults;
-        self.siblings += other.siblings;
-        self.local_reads += other.local_reads;
-        self.causal_reads += other.causal_reads;
-        self.hinted += other.hinted;
-        self.buried += other.buried;
-        self.stale_refused += other.stale_refused;
-        self.passes += other.passes;
-        self.refilled += other.refilled;
-        self.changes += other.changes;
-        self.released += other.released;
-        self.events += other.events;
-        self.simulated_ms += other.simulated_ms;
-    }
+    /// Some wall clock is set anew.
+    ClockJump,
 }
 
 /// A run in progress.
@@ -168,6 +132,12 @@ pub(super) struct World {
     pub(super) disks_lost: u64,
     /// Attempts on their way to a node.
     attempts: usize,
+    /// Draws what clocks show.
+    pub(super) clock_prng: Prng,
+    /// Draws what becomes of disks, apart from what was drawn when they were simpler.
+    pub(super) disk_prng: Prng,
+    /// The damage that is not mended yet; at most one at a time.
+    pub(super) rotten: Option<Rotten>,
 }
 
 impl World {
@@ -176,12 +146,17 @@ impl World {
         let mut prng = Prng::from_seed(seed);
         let mut swarm = Swarm::draw(&mut prng);
         swarm.take_theme(Theme::of(seed), &mut Prng::from_seed(!seed));
+        swarm.take_disks(&mut Prng::from_seed(!seed).fork().fork());
+        swarm.take_timing(Timing::of(seed, swarm.nodes), &mut Prng::from_seed(!seed).fork());
         if let Some((running, level)) = &litmus {
             swarm.run_litmus(running.test.sessions.len(), usize::from(*level == Level::Eventual));
         }
         let (view, hasher) = formed_view(&swarm, &mut prng);
         let skew_max = swarm.skew_max.as_millis() as u64;
         let skew = |prng: &mut Prng| prng.below(2 * skew_max + 1) as i64 - skew_max as i64;
+        let (mut clock_prng, mut disk_prng) = (Prng::from_seed(seed).fork(), Prng::from_seed(seed).fork().fork());
+        let timing = swarm.timing;
+        let mut drawn_clock = |ahead_ms| Clock::draw(timing, &mut clock_prng).ahead_by(ahead_ms);
         World {
             log: EventLog::new(keep_log),
             counts: Counts::default(),
@@ -192,7 +167,10 @@ impl World {
             ring: view.ring(),
             ring_before: view.ring(),
             planted,
-            nodes: (1..=swarm.nodes).map(|id| Node::new(NodeId(id as u64), &view, planted, skew(&mut prng))).collect(),
+            nodes: (1..=swarm.nodes)
+                .map(|id| (NodeId(id as u64), drawn_clock(skew(&mut prng))))
+                .map(|(id, clock)| Node::new(id, &view, planted, clock, disk_prng.fork()))
+                .collect(),
             backlog: vec![VecDeque::new(); swarm.nodes],
             clients: (0..swarm.clients).map(|at| Client::new(at as u64, skew(&mut prng))).collect(),
             keys: keys(&swarm, &hasher),
@@ -209,6 +187,9 @@ impl World {
             calm: true,
             disks_lost: 0,
             attempts: 0,
+            clock_prng,
+            disk_prng,
+            rotten: None,
             prng,
             swarm,
         }
@@ -256,6 +237,9 @@ impl World {
         self.plan_fault(self.swarm.lose_disk_every, |_| Happening::LoseDisk);
         self.plan_fault(self.swarm.changes_every, |_| Happening::Change);
         self.plan_fault(self.swarm.fill_every, |world| Happening::Fill { node: world.any_node(), full: true });
+        self.plan_jump();
+        self.plan_fault(self.swarm.disks.rot_every, |_| Happening::Rot);
+        self.plan_fault(self.swarm.disks.sync_failure_every, |_| Happening::FailSync);
     }
 
     pub(super) fn plan_fault(&mut self, every: Option<Duration>, what: impl Fn(&mut World) -> Happening) {
@@ -341,10 +325,18 @@ impl World {
             Happening::KeepHouse { node } => self.keep_house(node),
             Happening::NoteCopied { node, change } => self.note_copied(node, change),
             Happening::Fill { node, full } => self.fill(node, full),
+            Happening::ClockJump => self.jump(),
+            Happening::Look { node, incarnation } => self.look_for_room(node, incarnation),
+            Happening::Clean { node, incarnation } => self.clean(node, incarnation),
+            Happening::Scrub { node, incarnation } => self.scrub(node, incarnation),
+            Happening::Rot => self.rot(),
+            Happening::FailSync => self.fail_sync(),
+            Happening::LosePower { node } => self.lose_power(node),
+            Happening::Replace { node } => self.replace(node),
         }
     }
 
-    fn any_node(&mut self) -> usize {
+    pub(super) fn any_node(&mut self) -> usize {
         let nodes = self.nodes.len();
         self.prng.index(nodes)
     }
@@ -410,13 +402,29 @@ impl World {
             return;
         }
         self.log.push(self.now, format_args!("start node {}", node + 1));
-        let wall_ms = self.wall_ms().saturating_add_signed(self.nodes[node].skew_ms);
-        let now = self.now;
+        let (now, wall_ms) = (self.now_at(node), self.wall_ms_of(node));
         let volatile = self.swarm.theme == Theme::Volatile;
-        let Swarm { pass_every, memory_ms, copy_rate, .. } = self.swarm;
-        let times = Times { pass_every, memory_ms, copy_rate, volatile };
+        let Swarm { pass_every, memory_ms, copy_rate, disks, .. } = self.swarm;
+        let times = Times { pass_every, memory_ms, copy_rate, volatile, segment_bytes: disks.segment_bytes };
         let view = self.view_at_start(node);
-        let effects = self.nodes[node].start(now, wall_ms, &view, times, &mut self.prng);
+        if self.swarm.disks.rough && !self.calm && self.disk_prng.one_in(10) {
+            // The power may fail again while the log is being read.
+            self.nodes[node].doomed = true;
+            self.nodes[node].disk.crash_after(self.disk_prng.below(8));
+        }
+        let (effects, remembered) = match self.nodes[node].start(now, wall_ms, &view, times, &mut self.prng) {
+            Ok(started) => started,
+            Err(StartFailed::Disk) => {
+                self.nodes[node].pull_plug(&mut self.prng);
+                return self.at(Duration::from_millis(5), Happening::Start { node });
+            }
+            Err(StartFailed::Damaged(found)) => return self.found_damaged(node, found),
+            Err(StartFailed::Log(found)) => return self.log_does_not_open(found),
+        };
+        if let Err(violation) = remembered {
+            self.violation.get_or_insert(violation);
+        }
+        self.begin_with_disk(node);
         self.carry_out(node, effects);
         self.at(Duration::from_millis(1), Happening::KeepHouse { node });
         if self.swarm.resets || self.calm {
@@ -433,14 +441,23 @@ impl World {
             return;
         }
         self.counts.faults += 1;
-        self.log.push(self.now, format_args!("crash node {}", node + 1));
-        let away = Duration::from_nanos(1_000_000 + self.prng.below(self.swarm.downtime_max.as_nanos() as u64));
-        self.stop(node);
-        self.at(away, Happening::Start { node });
+        match if self.swarm.disks.rough { self.disk_prng.below(4) } else { 0 } {
+            // The power will fail within one of the next calls to the disk, whatever that does.
+            1 => {
+                self.log.push(self.now, format_args!("doom node {}", node + 1));
+                self.nodes[node].doomed = true;
+                self.nodes[node].disk.crash_after(self.disk_prng.below(6));
+            }
+            2 => self.crash_as(node, End::Killed),
+            _ => self.crash_as(node, End::PowerLost),
+        }
     }
 
-    pub(super) fn stop(&mut self, node: usize) {
-        self.nodes[node].crash(&mut self.prng);
+    pub(super) fn stop(&mut self, node: usize, end: End) {
+        match end {
+            End::Killed => self.nodes[node].kill(),
+            End::PowerLost => self.nodes[node].pull_plug(&mut self.prng),
+        }
         self.backlog[node].clear();
         let id = NodeId(node as u64 + 1);
         let lost: Vec<Ticket> =
@@ -466,7 +483,7 @@ impl World {
         self.log.push(self.now, format_args!("power cut"));
         for node in 0..self.nodes.len() {
             if self.nodes[node].running.is_some() {
-                self.stop(node);
+                self.stop(node, End::PowerLost);
                 let away = Duration::from_millis(1 + self.prng.below(300));
                 self.at(away, Happening::Start { node });
             }
@@ -494,7 +511,7 @@ impl World {
         self.disks_lost += 1;
         self.log.push(self.now, format_args!("node {} loses its disk", node + 1));
         if self.nodes[node].running.is_some() {
-            self.stop(node);
+            self.stop(node, End::PowerLost);
             let away = Duration::from_millis(1 + self.prng.below(300));
             self.at(away, Happening::Start { node });
         }
@@ -534,26 +551,17 @@ impl World {
         self.plan_fault(self.swarm.partition_every, |_| Happening::Partition);
     }
 
-    fn fill(&mut self, node: usize, full: bool) {
-        if self.calm && full {
-            return;
-        }
-        self.feed(node, Input::DiskFull(full));
-        if full {
-            self.counts.faults += 1;
-            self.log.push(self.now, format_args!("node {}: disk full", node + 1));
-            let length = Duration::from_millis(10 + self.prng.below(400));
-            self.at(length, Happening::Fill { node, full: false });
-            self.plan_fault(self.swarm.fill_every, |world| Happening::Fill { node: world.any_node(), full: true });
-        }
-    }
-
     /// No more faults: everything comes back, and stays.
     fn settle(&mut self) {
         self.calm = true;
         self.network.settle();
+        self.settle_clocks();
         self.log.push(self.now, format_args!("faults stop"));
         for node in 0..self.nodes.len() {
+            self.nodes[node].disk.fail_syncs(0);
+            if self.nodes[node].doomed {
+                self.stop(node, End::PowerLost);
+            }
             self.at(Duration::from_millis(1), Happening::Start { node });
             self.at(Duration::from_millis(1), Happening::Resume { node });
             self.at(Duration::from_millis(2), Happening::Fill { node, full: false });
@@ -580,19 +588,8 @@ impl World {
         if self.nodes[node].tick_at.is_some_and(|planned| planned <= self.now) {
             self.nodes[node].tick_at = None;
         }
-        let wall_ms = self.wall_ms().saturating_add_signed(self.nodes[node].skew_ms);
+        let wall_ms = self.wall_ms_of(node);
         self.feed(node, Input::Tick { wall_ms });
-    }
-
-    fn synced(&mut self, node: usize, incarnation: u64) {
-        if self.nodes[node].incarnation != incarnation || self.nodes[node].running.is_none() {
-            return;
-        }
-        if self.held_back(node, || Happening::Synced { node, incarnation }) {
-            return;
-        }
-        let position = self.nodes[node].synced();
-        self.feed(node, Input::Synced(position));
     }
 
     /// Whether the node is stopped in its tracks: then what comes waits.
@@ -604,22 +601,20 @@ impl World {
     }
 
     pub(super) fn feed(&mut self, node: usize, input: Input) {
-        let now = self.now;
-        let Some(replica) = self.nodes[node].running.as_mut() else { return };
-        let mut out = available::Outbox::default();
-        replica.handle(now, input, &mut out);
-        let effects = out.drain();
+        let now = self.now_at(node);
+        let Some(effects) = self.nodes[node].handle(now, input) else { return };
         self.carry_out(node, effects);
     }
 
-    fn carry_out(&mut self, node: usize, effects: available::Effects) {
+    /// Persist, then send, then answer; as the shell does it.
+    pub(super) fn carry_out(&mut self, node: usize, effects: available::Effects) {
         let id = NodeId(node as u64 + 1);
         let incarnation = self.nodes[node].incarnation;
         self.observe(node, &effects);
-        self.nodes[node].append(&effects.persist);
-        if self.nodes[node].begin_sync() {
-            let wait = Duration::from_nanos(50_000 + self.prng.below(self.swarm.sync_max.as_nanos() as u64));
-            self.at(wait, Happening::Synced { node, incarnation });
+        self.persist(node, effects.persist);
+        if self.nodes[node].running.is_none() {
+            // The disk failed under it.
+            return;
         }
         for envelope in effects.send {
             let to = envelope.to.0 as usize - 1;
@@ -654,7 +649,7 @@ impl World {
         }
         self.note_view_of(node);
         let next = self.nodes[node].running.as_ref().and_then(Replica::next_timeout);
-        if let Some(at) = next
+        if let Some(at) = next.map(|due| self.nodes[node].clock.when(due))
             && self.nodes[node].tick_at.is_none_or(|planned| at < planned)
         {
             self.order += 1;

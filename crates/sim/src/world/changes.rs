@@ -213,7 +213,7 @@ impl<C: chord::Rules> World<C> {
         if self.watch.left(&gone) {
             self.log.push(self.now, format_args!("ring: too many have moved"));
         }
-        let (now, seeds) = (self.now, self.everyone());
+        let (now, seeds) = (self.now_at(node), self.everyone());
         let Some(running) = self.nodes[node].running.as_mut() else { return };
         let effects = running.ring.follow(now, view, &seeds, &mut self.prng);
         self.carry_out_ring(node, effects);

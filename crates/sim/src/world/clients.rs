@@ -192,7 +192,7 @@ impl<C: chord::Rules> World<C> {
         self.ticket_last += 1;
         let ticket = Ticket(self.ticket_last);
         self.tickets.insert(ticket, (client, call));
-        let deadline = self.now + Duration::from_millis(u64::from(deadline_ms));
+        let deadline = self.now_at(to) + Duration::from_millis(u64::from(deadline_ms));
         let (wall_ms, context) = (self.wall_ms_of(to), TraceContext::NONE);
         self.handle(to, ReplicaInput::Operation { ticket, operation, deadline, wall_ms, context });
     }
@@ -264,7 +264,7 @@ impl<C: chord::Rules> World<C> {
             Purpose::Outcome { of_line } => {
                 if let End::Remembered(effect) = end {
                     self.counts.answered += 1;
-                    let learned = self.recorder.learn(of_line, current.line, effect, self.wall_ms());
+                    let learned = self.recorder.learn(of_line, current.line, effect, self.wall_ms_max());
                     self.note(learned);
                 }
             }

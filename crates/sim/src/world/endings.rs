@@ -170,7 +170,7 @@ impl<C: chord::Rules> World<C> {
         }
         let read = self.read_everything();
         // Where a log's reserve is used up to the last byte, even finishing what was begun must wait for room.
-        let exhausted = self.nodes.iter().filter_map(|node| node.running.as_ref()).any(|r| !r.waiting.is_empty());
+        let exhausted = self.nodes.iter().filter_map(|node| node.running.as_ref()).any(|r| !r.log.waiting.is_empty());
         if !exhausted {
             read?;
         }

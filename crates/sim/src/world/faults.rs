@@ -203,6 +203,7 @@ impl<C: chord::Rules> World<C> {
         self.log.push(self.now, format_args!("settle"));
         self.calm = true;
         self.network.settle();
+        self.settle_clocks();
         for node in 0..self.nodes.len() {
             self.nodes[node].disk.set_capacity(u64::MAX);
             self.nodes[node].disk.fail_syncs(0);

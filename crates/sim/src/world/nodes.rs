@@ -12,7 +12,8 @@ use super::clients::{decoded, encoded};
 use super::{Happening, World};
 use crate::invariants::Violation;
 use crate::network::Place;
-use crate::node::{DiskFailed, Durable, StartFailed, TakenBack};
+use crate::node::{Durable, TakenBack};
+use crate::node_log::{DiskFailed, StartFailed};
 use crate::planted::Planted;
 use crate::ring_host::RingEffects;
 use crate::words::{RingWords, Words};
@@ -40,7 +41,7 @@ impl<C: chord::Rules> World<C> {
             self.nodes[node].doomed = true;
             self.nodes[node].disk.crash_after(self.prng.below(8));
         }
-        let (now, ring) = (self.now, self.swarm.ring);
+        let (now, ring) = (self.now_at(node), self.swarm.ring);
         let config = (self.swarm.segment_bytes, ring);
         let Some(view) = self.view_at_start(node) else { return };
         let started = self.nodes[node].start(now, &view, config, &mut self.prng);
@@ -96,7 +97,7 @@ impl<C: chord::Rules> World<C> {
     }
 
     fn enter_ring(&mut self, node: usize) {
-        let (now, seeds) = (self.now, self.everyone());
+        let (now, seeds) = (self.now_at(node), self.everyone());
         let Some(running) = self.nodes[node].running.as_mut() else { return };
         let effects = running.ring.enter(now, &seeds, &mut self.prng);
         self.carry_out_ring(node, effects);
@@ -136,7 +137,7 @@ impl<C: chord::Rules> World<C> {
             Payload::Chord(envelope) => {
                 self.log.push(self.now, format_args!("{}", RingWords(&envelope)));
                 self.watch.arrived(&envelope);
-                let now = self.now;
+                let now = self.now_at(to);
                 let Some(running) = self.nodes[to].running.as_mut() else { return };
                 let effects = running.ring.message(now, envelope);
                 self.carry_out_ring(to, effects);
@@ -149,10 +150,10 @@ impl<C: chord::Rules> World<C> {
         if self.set_aside_own(node, incarnation, Happening::Tick { node, incarnation }) {
             return;
         }
-        let now = self.now;
+        let (time, now) = (self.now, self.now_at(node));
         let Some(running) = self.nodes[node].running.as_mut() else { return };
         // One that an earlier timer took the place of is nothing any more.
-        if running.tick_at.is_none_or(|at| at > now) {
+        if running.tick_at.is_none_or(|at| at > time) {
             return;
         }
         // While its cores are being told, none of what they want meanwhile is another tick at this moment.
@@ -162,7 +163,7 @@ impl<C: chord::Rules> World<C> {
         if running.ring.next_timeout().is_some_and(due) {
             let effects = running.ring.tick(now);
             if self.watch.gives_up(now, &self.nodes[node].tokens) {
-                self.log.push(now, format_args!("ring: node {} takes a living one for dead", node + 1));
+                self.log.push(time, format_args!("ring: node {} takes a living one for dead", node + 1));
             }
             self.carry_out_ring(node, effects);
         }
@@ -176,7 +177,7 @@ impl<C: chord::Rules> World<C> {
         if self.set_aside_own(node, incarnation, Happening::Seeds { node, incarnation }) {
             return;
         }
-        let (now, seeds) = (self.now, self.everyone());
+        let (now, seeds) = (self.now_at(node), self.everyone());
         let Some(running) = self.nodes[node].running.as_mut() else { return };
         let effects = running.ring.seeds(now, &seeds);
         self.carry_out_ring(node, effects);
@@ -191,11 +192,11 @@ impl<C: chord::Rules> World<C> {
         if self.set_aside(node, || Happening::PeerLost { node, lost, incarnation }) {
             return;
         }
-        let (now, id) = (self.now, self.nodes[lost].id);
-        self.log.push(now, format_args!("node {} lost node {}", node + 1, lost + 1));
+        let (time, now, id) = (self.now, self.now_at(node), self.nodes[lost].id);
+        self.log.push(time, format_args!("node {} lost node {}", node + 1, lost + 1));
         self.handle(node, Input::PeerLost(id));
         if self.watch.told_lost(&self.nodes[node].tokens, id) {
-            self.log.push(now, format_args!("ring: node {} lost a living one", node + 1));
+            self.log.push(time, format_args!("ring: node {} lost a living one", node + 1));
         }
         let Some(running) = self.nodes[node].running.as_mut() else { return };
         let effects = running.ring.lost(now, id);
@@ -213,11 +214,11 @@ impl<C: chord::Rules> World<C> {
             return;
         }
         let Some(running) = self.nodes[node].running.as_mut() else { return };
-        running.syncing = false;
-        let dropping = running.dropping.is_some();
-        let Ok(through) = running.flush() else { return self.disk_failed(node) };
+        running.log.syncing = false;
+        let dropping = running.log.dropping.is_some();
+        let Ok(through) = running.log.flush() else { return self.disk_failed(node) };
         self.counts.syncs += 1;
-        self.counts.segments_cleaned += u64::from(dropping && running.dropping.is_none());
+        self.counts.segments_cleaned += u64::from(dropping && running.log.dropping.is_none());
         let mut durable = Vec::new();
         while running.unsynced.front().is_some_and(|(position, ..)| position.0 <= through) {
             durable.extend(running.unsynced.pop_front());
@@ -235,8 +236,8 @@ impl<C: chord::Rules> World<C> {
             return;
         }
         let Some(running) = self.nodes[node].running.as_mut() else { return };
-        running.looking = false;
-        let Ok(change) = running.look_for_room() else { return self.disk_failed(node) };
+        running.log.looking = false;
+        let Ok(change) = running.log.look_for_room() else { return self.disk_failed(node) };
         if let Some(full) = change {
             self.counts.disks_full += u64::from(full);
             self.log.push(self.now, format_args!("node {} full: {full}", node + 1));
@@ -300,7 +301,7 @@ impl<C: chord::Rules> World<C> {
     }
 
     pub(super) fn handle(&mut self, node: usize, input: Input) {
-        let now = self.now;
+        let now = self.now_at(node);
         let acting = self.nodes[node].acting_epoch();
         let effects = self.nodes[node].handle(now, input);
         if self.nodes[node].acting_epoch() != acting {
@@ -330,16 +331,16 @@ impl<C: chord::Rules> World<C> {
     }
 
     pub(super) fn carry_out_ring(&mut self, node: usize, effects: RingEffects) {
-        let now = self.now;
+        let (time, now) = (self.now, self.now_at(node));
         for envelope in effects.send {
             self.watch.sent(now, &envelope);
             self.send(node, envelope.to.node, Payload::Chord(envelope));
         }
         for position in &effects.created {
-            self.log.push(now, format_args!("ring {position} begins a ring"));
+            self.log.push(time, format_args!("ring {position} begins a ring"));
         }
         if self.watch.created(&effects.created) {
-            self.log.push(now, format_args!("ring: it is a second one"));
+            self.log.push(time, format_args!("ring: it is a second one"));
         }
         let Some(running) = self.nodes[node].running.as_ref() else { return };
         let checked = self.watch.touched(running.ring.members());
@@ -385,8 +386,7 @@ impl<C: chord::Rules> World<C> {
             }
         }
         let Some(running) = self.nodes[node].running.as_mut() else { return };
-        running.log_end = records.last().map_or(running.log_end, |(position, _)| position.0);
-        running.waiting.extend(records);
+        running.log.persist(records);
         self.drive_log(node, Duration::from_micros(200));
     }
 
@@ -397,12 +397,9 @@ impl<C: chord::Rules> World<C> {
         if running.commit().is_err() {
             return self.disk_failed(node);
         }
-        let sync = running.log.last_sequence() > running.log.durable() && !running.syncing;
-        running.syncing |= sync;
-        let look = (running.full || running.log.is_full()) && !running.looking;
-        running.looking |= look;
+        let (sync, look) = (running.log.begin_sync(), running.log.begin_look());
         if sync {
-            let length = Duration::from_nanos(50_000 + self.prng.below(self.swarm.sync_max.as_nanos() as u64));
+            let length = self.sync_length(node);
             self.at(length, Happening::Synced { node, incarnation });
         }
         if look {
@@ -411,9 +408,10 @@ impl<C: chord::Rules> World<C> {
     }
 
     fn arm(&mut self, node: usize) {
-        let Some(running) = self.nodes[node].running.as_mut() else { return };
+        let Some(running) = self.nodes[node].running.as_ref() else { return };
         let due = [running.replica.next_timeout(), running.ring.next_timeout()].into_iter().flatten().min();
-        let Some(due) = due else { return };
+        let Some(due) = due.map(|due| self.nodes[node].clock.when(due)) else { return };
+        let Some(running) = self.nodes[node].running.as_mut() else { return };
         if running.tick_at.is_some_and(|at| at <= due) {
             return;
         }

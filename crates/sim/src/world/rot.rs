@@ -61,7 +61,7 @@ impl<C: chord::Rules> World<C> {
         }
         self.at(self.swarm.scrub_every, Happening::Scrub { node, incarnation });
         let Some(running) = self.nodes[node].running.as_mut() else { return };
-        match running.scrub(SCRUB_BYTES) {
+        match running.log.scrub(SCRUB_BYTES) {
             Ok(None) => {}
             Ok(Some(damage)) => {
                 self.counts.damage_scrubbed += 1;

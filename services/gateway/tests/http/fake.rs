@@ -420,6 +420,7 @@ impl Bench {
             fleet,
             secret: SECRET.to_owned(),
             router: None,
+            statuses: None,
             views: Some(Arc::new(Newest(newest))),
             metrics: Metrics::default(),
             seed: 1,

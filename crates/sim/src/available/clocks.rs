@@ -1,0 +1,58 @@
+//! Clocks that are wrong, and a disk that is slow.
+
+use std::time::Duration;
+
+use stdx::Instant;
+
+use super::world::{Happening, World};
+
+impl World {
+    /// What a node's monotonic clock shows.
+    pub(super) fn now_at(&self, node: usize) -> Instant {
+        self.nodes[node].clock.now(self.now)
+    }
+
+    /// What a node's own wall clock shows.
+    pub(super) fn wall_ms_of(&self, node: usize) -> u64 {
+        self.nodes[node].clock.wall_ms(self.wall_ms())
+    }
+
+    pub(super) fn plan_jump(&mut self) {
+        let Some(mean) = self.swarm.timing.jump_every else { return };
+        let after = mean.mul_f64(0.2 + 1.6 * self.clock_prng.unit());
+        self.at(after, Happening::ClockJump);
+    }
+
+    /// The wall clock of some node, or of some client's gateway, is set anew, forwards or back.
+    pub(super) fn jump(&mut self) {
+        if self.calm {
+            return;
+        }
+        self.plan_jump();
+        let skew_max = self.swarm.skew_max.as_millis() as u64;
+        let ahead_ms = self.clock_prng.below(2 * skew_max + 1) as i64 - skew_max as i64;
+        self.counts.clock_jumps += 1;
+        if self.clock_prng.one_in(3) {
+            let client = self.clock_prng.index(self.clients.len());
+            self.log.push(self.now, format_args!("the clock of client {client} is ahead by {ahead_ms} ms"));
+            self.clients[client].skew_ms = ahead_ms;
+        } else {
+            let node = self.clock_prng.index(self.nodes.len());
+            self.log.push(self.now, format_args!("the clock of node {} is ahead by {ahead_ms} ms", node + 1));
+            self.nodes[node].clock.ahead_ms = ahead_ms;
+        }
+    }
+
+    /// Clocks run right from now on, wherever they stand, and disks are alike.
+    pub(super) fn settle_clocks(&mut self) {
+        self.swarm.timing.slow_disk = None;
+        let now = self.now;
+        self.nodes.iter_mut().for_each(|node| node.clock.run_right(now));
+    }
+
+    /// How long a node's next sync takes.
+    pub(super) fn sync_length(&mut self, node: usize) -> Duration {
+        let length = Duration::from_nanos(50_000 + self.prng.below(self.swarm.sync_max.as_nanos() as u64));
+        self.swarm.timing.sync_at(node, length)
+    }
+}

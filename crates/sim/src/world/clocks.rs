@@ -1,0 +1,67 @@
+//! Clocks that are wrong, and a disk that is slow.
+
+use std::time::Duration;
+
+use stdx::{Instant, Prng};
+
+use super::{Happening, World};
+use crate::clock::Clock;
+
+impl<C: chord::Rules> World<C> {
+    /// Gives the nodes the clocks of this seed, from a generator of its own: runs whose clocks are right are what they
+    /// are without.
+    pub(super) fn draw_clocks(&mut self, seed: u64) {
+        self.clock_prng = Prng::from_seed(seed).fork();
+        for node in &mut self.nodes {
+            node.clock = Clock::draw(self.swarm.timing, &mut self.clock_prng).ahead_by(node.clock.ahead_ms);
+        }
+    }
+
+    /// What a node's monotonic clock shows.
+    pub(super) fn now_at(&self, node: usize) -> Instant {
+        self.nodes[node].clock.now(self.now)
+    }
+
+    /// What a node's own wall clock shows.
+    pub(super) fn wall_ms_of(&self, node: usize) -> u64 {
+        self.nodes[node].clock.wall_ms(self.wall_ms())
+    }
+
+    /// What the wall clock shows that is ahead of all.
+    pub(super) fn wall_ms_max(&self) -> u64 {
+        self.wall_ms() + self.swarm.clocks_apart.as_millis() as u64
+    }
+
+    pub(super) fn plan_jump(&mut self) {
+        let Some(mean) = self.swarm.timing.jump_every else { return };
+        let after = mean.mul_f64(0.2 + 1.6 * self.clock_prng.unit());
+        self.at(after, Happening::ClockJump);
+    }
+
+    /// Some node's wall clock is set anew, forwards or back.
+    pub(super) fn jump(&mut self) {
+        if self.calm {
+            return;
+        }
+        self.plan_jump();
+        let (apart, nodes) = (self.swarm.clocks_apart.as_millis() as u64, self.nodes.len());
+        let node = self.clock_prng.index(nodes);
+        let ahead_ms = self.clock_prng.below(2 * apart + 1) as i64 - apart as i64;
+        self.counts.clock_jumps += 1;
+        self.log.push(self.now, format_args!("the clock of node {} is ahead by {ahead_ms} ms", node + 1));
+        self.nodes[node].clock.ahead_ms = ahead_ms;
+    }
+
+    /// Clocks run right from now on, wherever they stand, and disks are alike.
+    pub(super) fn settle_clocks(&mut self) {
+        self.swarm.timing.slow_disk = None;
+        let now = self.now;
+        self.nodes.iter_mut().for_each(|node| node.clock.run_right(now));
+    }
+
+    /// How long a node's next sync takes.
+    pub(super) fn sync_length(&mut self, node: usize) -> Duration {
+        let length = Duration::from_nanos(50_000 + self.prng.below(self.swarm.sync_max.as_nanos() as u64));
+        self.swarm.timing.sync_at(node, length)
+    }
+}
