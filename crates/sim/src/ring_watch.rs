@@ -16,7 +16,7 @@
 //! that was read before the ring was ideal ends up in it afterwards (seed 313). So does what a joining one has made of
 //! silence before (seed 1077): soundness waits for it to be in.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chord::invariants::{self, MemberView};
 use chord::{Body, CallId, Chord, Config, Envelope, Peer, Rules};
@@ -45,6 +45,9 @@ pub(crate) struct RingWatch {
     open: BTreeMap<(Position, CallId), Question>,
     sound: bool,
     at_rest: bool,
+    /// Places that two nodes have, as far as is known: one that lives is replaced by another (a copy of its directory
+    /// was started), and both are there until the change ends. Nothing can be asked of the ring meanwhile.
+    shared: BTreeSet<Position>,
     /// Whether some node runs twice: then two members share a place, and nothing can be asked of the ring.
     pub twins: bool,
     /// How often the ring became sound.
@@ -66,6 +69,7 @@ impl RingWatch {
             open: BTreeMap::new(),
             sound: false,
             at_rest: false,
+            shared: BTreeSet::new(),
             twins: false,
             sound_times: 0,
             checks: 0,
@@ -148,6 +152,8 @@ impl RingWatch {
     /// gone.
     pub fn left(&mut self, gone: &[Position]) -> bool {
         self.at_rest = false;
+        // Where two are left, the next that they do shows it.
+        self.shared.clear();
         self.views.retain(|position, _| !gone.contains(position));
         self.open.retain(|(asker, _), _| !gone.contains(asker));
         let views = self.snapshot();
@@ -164,6 +170,11 @@ impl RingWatch {
         let mut changed = false;
         for member in members {
             let position = member.me().position;
+            let other = self.views.get(&position).is_some_and(|view| view.me.node != member.me().node);
+            if other && member.is_member() {
+                self.shared.insert(position);
+                self.break_soundness();
+            }
             let same = self.views.get(&position).is_some_and(|view| {
                 view.predecessor == member.predecessor() && view.successors.as_slice() == member.successors()
             });
@@ -180,7 +191,7 @@ impl RingWatch {
     }
 
     fn check(&mut self) -> Result<(), invariants::Violation> {
-        if self.twins {
+        if self.twins || !self.shared.is_empty() {
             return Ok(());
         }
         let (views, length) = (self.snapshot(), self.config.successors);

@@ -112,14 +112,12 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(
     let http_metrics = HttpMetrics::register(&mut registry);
     telemetry::metrics::register_export(&mut registry);
     let no_client = |error: reqwest::Error| StartError::Server(stdx::error_chain(&error));
-    let router = RouterClient::new(consul.clone()).map_err(no_client)?;
-    let statuses = Statuses::new().map_err(no_client)?;
     let gateway = Data::new(Gateway::new(Parts {
         nodes: Arc::new(nodes.clone()),
         fleet: directory.watch(),
         secret: config.cluster_secret.clone(),
-        router: Some(router),
-        statuses: Some(statuses),
+        router: Some(RouterClient::new(consul.clone()).map_err(no_client)?),
+        statuses: Some(Statuses::new().map_err(no_client)?),
         views: Some(Arc::new(consul)),
         metrics: Metrics::register(&mut registry),
         seed: rand::rng().next_u64(),

@@ -88,7 +88,8 @@ mod tests {
     #[test]
     fn both_contracts_are_counted_together() {
         let text = r#"{"name":"n1","copying":{"arcs":3,"arcs_copied":1,"registers":7,"bytes":70},
-            "available":{"disk":{"keys":9,"copying":{"arcs":3,"arcs_copied":2,"arcs_verified":1,"keys":5,"bytes":50}}}}"#;
+            "available":{"disk":{"keys":9,
+                "copying":{"arcs":3,"arcs_copied":2,"arcs_verified":1,"keys":5,"bytes":50}}}}"#;
         let status: Status = serde_json::from_str(text).expect("a status");
         let expected = CopyProgress { arcs: 6, arcs_copied: 3, registers: 7, keys: 5, bytes: 120 };
         assert_eq!(sum(&status), expected);

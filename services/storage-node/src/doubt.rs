@@ -66,9 +66,17 @@ pub(crate) async fn of_end(consul: &Consul, identity: &Identity, held: u64) -> R
     }
 }
 
+/// Begins to tell discovery how far the log is synced, from `durable` on; answers where to say it.
+pub(crate) fn start_telling(consul: Consul, node: NodeId, durable: u64) -> watch::Sender<u64> {
+    let (sender, mut synced) = watch::channel(durable);
+    synced.mark_changed();
+    tokio::spawn(keep_telling(consul, node, synced));
+    sender
+}
+
 /// Tells discovery how far the log is synced, at most every [`TELL_EVERY`], until the log is closed. What it was not
 /// told of, nobody misses in a directory that was put back.
-pub(crate) async fn keep_telling(consul: Consul, node: NodeId, mut synced: watch::Receiver<u64>) {
+async fn keep_telling(consul: Consul, node: NodeId, mut synced: watch::Receiver<u64>) {
     while synced.changed().await.is_ok() {
         let record = *synced.borrow_and_update();
         if let Err(error) = ring_forming::tell_synced(&consul, node, record).await {

@@ -11,7 +11,7 @@ use membership::NodeId;
 use runtime::{Clock, LogThread, Peers};
 use store::Log;
 use store::identity::{Doubt, Identity};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use wire::node::{Hello, PROTOCOL, Sender};
 
 use crate::host::Host;
@@ -254,10 +254,7 @@ impl Node {
             tracing::warn!("discovery did not answer; started with the last known view");
         }
 
-        let (synced, mut told_of) = watch::channel(log.durable());
-        told_of.mark_changed();
-        tokio::spawn(doubt::keep_telling(consul.clone(), id, told_of));
-
+        let synced = doubt::start_telling(consul.clone(), id, log.durable());
         let clock = Clock::start();
         if let Some(bytes_per_second) = config.transfer_bytes_per_second {
             host.set_transfer_rate(bytes_per_second);
