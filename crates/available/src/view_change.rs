@@ -150,6 +150,16 @@ impl Replica {
         self.whole || self.homes(position).iter().all(passed)
     }
 
+    /// Whether this node counts as a home of the keys there; for the observer of a simulation.
+    pub fn counts(&self, position: Position) -> bool {
+        self.counts_at(position)
+    }
+
+    /// The arc that the position lies in, by the view that is acted on; none if no view is.
+    pub fn arc_of(&self, position: Position) -> Option<&membership::Arc> {
+        self.ring.arc_of(position)
+    }
+
     /// Whether we count in every arc that we are in charge of.
     pub(crate) fn counts_everywhere(&self) -> bool {
         let in_charge = |tenure: &&Tenure| self.homes(tenure.high).contains(&self.me);
@@ -504,6 +514,12 @@ impl Replica {
         }
         out.events.push(Event::EpochDiffers { peer: from });
         let ahead = message.epoch > self.view.epoch;
+        if ahead
+            && !self.rules.keep(Rule::CopiedFromOldView)
+            && matches!(message.body, Body::Ask { .. } | Body::Want { .. })
+        {
+            return true;
+        }
         if ahead && self.homes.ahead.len() < AHEAD_MAX {
             self.homes.ahead.push((from, message.clone(), context));
         }

@@ -66,6 +66,12 @@ impl Ledger {
         self.0.get(&arc).map_or(0, ArcLedger::against_all)
     }
 
+    /// The floor of the arc that stands against everybody but `owner`, to whom it may have been promised.
+    pub fn against_others(&self, arc: Position, owner: NodeId) -> u64 {
+        let promised = self.0.get(&arc).and_then(|ledger| ledger.floors.get(&owner)).map_or(0, |floor| floor.up_to);
+        promised.max(self.against_all(arc))
+    }
+
     /// Promises to refuse everything up to here, whoever proposes it.
     pub fn refuse_up_to(&mut self, arc: Position, floor: u64) {
         let ledger = self.0.entry(arc).or_default();

@@ -264,6 +264,12 @@ impl<R: Rules> Replica<R> {
         (ballot, state)
     }
 
+    /// The counter up to which this replica refuses what others propose on the register's arc; for the observer of a
+    /// simulation.
+    pub fn floor_against_others(&self, key: &RegisterKey) -> u64 {
+        self.acceptor.floor().max(self.ledger.against_others(self.arc_end(key), self.me))
+    }
+
     fn handle_operation(&mut self, mut waiting: Waiting, out: &mut Outbox) {
         let key = waiting.operation.key().clone();
         let refusal = if !self.holds(&key) {

@@ -1,5 +1,7 @@
 //! What must hold after every event. Each function states one sentence and says, when it is broken, by what.
 
+mod copying;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::{Bound, RangeBounds as _, RangeInclusive};
@@ -43,8 +45,10 @@ struct Register {
     given_up: BTreeMap<(Ballot, NodeId), Epoch>,
     /// The ballots at which something was chosen.
     chosen: BTreeSet<Ballot>,
-    /// Up to where each coordinator has confirmed the register's arc.
-    confirmed: BTreeMap<NodeId, u64>,
+    /// Up to where each coordinator has confirmed the register's arc, in which arc epoch.
+    confirmed: BTreeMap<(NodeId, Epoch), u64>,
+    /// The nodes that have copied it, as far as they have not given it up again.
+    copies: BTreeMap<NodeId, copying::Copied>,
     /// The highest ballot of a tombstone that was dropped, and the arc epoch in which it was.
     dropped: (Ballot, Epoch),
 }
@@ -90,6 +94,8 @@ impl Registers {
         (node, epoch): (NodeId, Epoch),
     ) -> Result<(), Violation> {
         let register = self.registers.entry(key.clone()).or_default();
+        let reached = self.reached.get(&node).copied().unwrap_or_default();
+        register.voted_in(node, ballot, epoch, reached)?;
         match register.given_up.remove(&(ballot, node)) {
             Some(_) => drop(register.since.insert((ballot, node), epoch)),
             None => drop(register.since.entry((ballot, node)).or_insert(epoch)),
@@ -183,10 +189,24 @@ impl Registers {
         Ok(())
     }
 
-    /// Coordinator `node` has confirmed the register's arc up to this counter.
-    pub fn confirmed(&mut self, key: &RegisterKey, node: NodeId, up_to: u64) {
-        let confirmed = self.registers.entry(key.clone()).or_default().confirmed.entry(node).or_default();
+    /// Coordinator `node` has confirmed the register's arc up to this counter, in the arc epoch `epoch`.
+    pub fn confirmed(
+        &mut self,
+        key: &RegisterKey,
+        (node, epoch): (NodeId, Epoch),
+        up_to: u64,
+    ) -> Result<(), Violation> {
+        let register = self.registers.entry(key.clone()).or_default();
+        let confirmed = register.confirmed.entry((node, epoch)).or_default();
         *confirmed = (*confirmed).max(up_to);
+        register.expect_floors_of_copies(epoch)
+    }
+
+    /// Newcomer `node` has copied the register, for the arc epoch `epoch`, and refuses what others propose up to
+    /// `floor`.
+    pub fn copied(&mut self, key: &RegisterKey, (node, epoch): (NodeId, Epoch), floor: u64) -> Result<(), Violation> {
+        let register = self.registers.entry(key.clone()).or_default();
+        register.note_copied(node, copying::Copied { epoch, floor }, &self.reached)
     }
 
     /// The nodes whose members claim the register, and what each node holds of it.
@@ -277,6 +297,7 @@ impl Register {
             self.given_up.entry((ballot, node)).or_insert(newer);
         }
         self.newest.remove(&node);
+        self.copies.remove(&node);
     }
 
     fn note_newest(&mut self, ballot: Ballot, node: NodeId) {
@@ -314,7 +335,7 @@ impl Register {
             None => invariant_nothing_new_is_chosen_below_a_confirmation(ballot, &self.confirmed)?,
         }
         self.chosen.insert(ballot);
-        Ok(())
+        self.expect_held_by_copies(ballot, reached)
     }
 }
 
@@ -471,10 +492,10 @@ fn invariant_chosen_states_extend_each_other(older: &State, newer: &State, wall_
 /// it, in whatever arc epoch: reads of the old state have been answered at that counter.
 fn invariant_nothing_new_is_chosen_below_a_confirmation(
     ballot: Ballot,
-    confirmed: &BTreeMap<NodeId, u64>,
+    confirmed: &BTreeMap<(NodeId, Epoch), u64>,
 ) -> Result<(), Violation> {
-    let broken = confirmed.iter().find(|(node, up_to)| **node != ballot.node && ballot.counter <= **up_to);
-    let Some((node, up_to)) = broken else { return Ok(()) };
+    let broken = confirmed.iter().find(|((node, _), up_to)| *node != ballot.node && ballot.counter <= **up_to);
+    let Some(((node, _), up_to)) = broken else { return Ok(()) };
     let found = format!("ballot {ballot} is chosen, but {node} had confirmed its arc up to {up_to}");
     Err(Violation { invariant: "nothing_new_is_chosen_below_a_confirmation", found })
 }

@@ -51,6 +51,8 @@ pub(crate) struct SimNode<C: chord::Rules> {
     pub clock: Clock,
     /// The last view that it kept beside its log, which is not synced, and the one before.
     pub kept_views: [View; 2],
+    /// Whether its next start is in a view that it kept.
+    pub forgot: bool,
 }
 
 /// The part that a crash destroys.
@@ -150,6 +152,7 @@ impl<C: chord::Rules> SimNode<C> {
             cuts_damage: planted == Some(Planted::DamageCut),
             clock: Clock::RIGHT,
             kept_views,
+            forgot: false,
         }
     }
 

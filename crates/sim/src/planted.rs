@@ -60,6 +60,14 @@ pub enum Planted {
     ConfirmationKept,
     /// Drops the promised floors when an arc changes.
     FloorsDropped,
+    /// Copies an arc from members that are still in its old epoch.
+    CopiedFromOldEpoch,
+    /// Copies an arc from a single replica.
+    ArcCopiedFromOne,
+    /// Acts on an old view after a restart.
+    EpochForgotten,
+    /// Counts what was copied as a vote, chosen or not.
+    CopyUnconfirmed,
     /// Gives up a damaged part of the log without writing what it held again.
     DamageDropped,
     /// Takes damage in the middle of its log for a torn tail, and votes as if what followed had never been.
@@ -91,7 +99,7 @@ pub struct UnknownPlanted {
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Planted; 33] = [
+    pub const ALL: [Planted; 37] = [
         Planted::AckBeforeSync,
         Planted::MinorityRead,
         Planted::RetryTwice,
@@ -118,6 +126,10 @@ impl Planted {
         Planted::ConfirmedByOldSet,
         Planted::ConfirmationKept,
         Planted::FloorsDropped,
+        Planted::CopiedFromOldEpoch,
+        Planted::ArcCopiedFromOne,
+        Planted::EpochForgotten,
+        Planted::CopyUnconfirmed,
         Planted::DamageDropped,
         Planted::DamageCut,
         Planted::CollectedByMajority,
@@ -156,6 +168,10 @@ impl Planted {
             Planted::ConfirmedByOldSet => "confirmed-by-old-set",
             Planted::ConfirmationKept => "confirmation-kept",
             Planted::FloorsDropped => "floors-dropped",
+            Planted::CopiedFromOldEpoch => "copied-from-old-epoch",
+            Planted::ArcCopiedFromOne => "arc-copied-from-one",
+            Planted::EpochForgotten => "epoch-forgotten",
+            Planted::CopyUnconfirmed => "copy-unconfirmed",
             Planted::DamageDropped => "damage-dropped",
             Planted::DamageCut => "damage-cut",
             Planted::CollectedByMajority => "collected-by-majority",
@@ -192,6 +208,10 @@ impl Planted {
             Planted::ConfirmedByOldSet => Rule::ConfirmJointly,
             Planted::ConfirmationKept => Rule::ConfirmationsEndWithEpoch,
             Planted::FloorsDropped => Rule::FloorsOutliveEpoch,
+            Planted::CopiedFromOldEpoch => Rule::CopyFromNewEpoch,
+            Planted::ArcCopiedFromOne => Rule::CopyFromMajority,
+            Planted::EpochForgotten => Rule::KeepEpoch,
+            Planted::CopyUnconfirmed => Rule::CopyConfirmed,
             Planted::DamageDropped => Rule::RewriteLost,
             Planted::CollectedByMajority => Rule::CollectFromAll,
             Planted::DroppedAboveFloor => Rule::FloorBeforeDrop,

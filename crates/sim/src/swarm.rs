@@ -87,6 +87,8 @@ pub struct Swarm {
     pub abandon_one_in: u64,
     /// How slowly news of a view travels at most.
     pub news_max: Duration,
+    /// Whether some lose power as they have just heard of a view, and start in the one before it.
+    pub forgetful: bool,
     /// Whether somebody starts a copy of a data directory whose node runs.
     pub twin: bool,
     /// Whether broken connections are noticed; else only silence tells.
@@ -180,6 +182,7 @@ impl Swarm {
             changes_every,
             abandon_one_in: 3 + prng.below(10),
             news_max: Duration::from_millis(if prng.one_in(3) { 600 } else { 20 }),
+            forgetful: false,
             twin: prng.one_in(6),
             resets: !prng.one_in(3),
             competing: prng.one_in(3),
@@ -213,6 +216,9 @@ impl Swarm {
         } else if prng.clone().fork().fork().one_in(5) {
             // From a generator of its own, so that other seeds keep the meaning that they had before.
             self.make_graveyard(prng);
+        } else if prng.clone().fork().fork().fork().one_in(4) {
+            // The same.
+            self.make_hearsay(prng);
         } else if !self.sessions {
             self.draw_times(prng);
         }
@@ -303,6 +309,25 @@ impl Swarm {
         self.downtime_max = if prng.one_in(2) { DOWNTIME_SHORT } else { Duration::from_millis(20 + prng.below(150)) };
         self.loss = self.loss.max(0.05 + prng.unit() * 0.10);
         self.straggling = self.straggling.max(0.05);
+        self.hedge = Duration::from_millis(5 + prng.below(15));
+    }
+
+    /// Changes of which some hear late, and some have heard and forgot it, among sessions that read each of some keys
+    /// and seldom write: where it matters who still acts in the old arc epoch, and what was left undone in it.
+    fn make_hearsay(&mut self, prng: &mut Prng) {
+        self.tokens = 1;
+        self.registers = 20 + prng.index(30);
+        (self.counters, self.journals) = (0, 0);
+        self.sessions = true;
+        self.competing = true;
+        self.operations = 400;
+        self.changes_every = Some(Duration::from_millis(30 + prng.below(120)));
+        self.news_max = Duration::from_millis(100 + prng.below(400));
+        self.forgetful = prng.one_in(2);
+        self.crash_every = Some(Duration::from_millis(20 + prng.below(200)));
+        self.partition_every = self.partition_every.or_else(|| Some(Duration::from_millis(50 + prng.below(400))));
+        self.downtime_max = if prng.one_in(2) { DOWNTIME_SHORT } else { Duration::from_millis(20 + prng.below(150)) };
+        self.loss = self.loss.max(0.02 + prng.unit() * 0.13);
         self.hedge = Duration::from_millis(5 + prng.below(15));
     }
 
@@ -407,6 +432,7 @@ impl Swarm {
             changes_every: None,
             abandon_one_in: 1,
             news_max: Duration::ZERO,
+            forgetful: false,
             twin: false,
             resets: true,
             competing: false,
@@ -450,10 +476,11 @@ impl fmt::Display for Swarm {
         writeln!(f, "rot {} (scrubbing every {:?})", every(&self.rot_every), self.scrub_every)?;
         writeln!(
             f,
-            "changes {} (abandoned 1 in {}), news up to {:?}, twin={}",
+            "changes {} (abandoned 1 in {}), news up to {:?}, forgetful={} twin={}",
             every(&self.changes_every),
             self.abandon_one_in,
             self.news_max,
+            self.forgetful,
             self.twin
         )?;
         writeln!(f, "resets={} competing={} sessions={}", self.resets, self.competing, self.sessions)?;

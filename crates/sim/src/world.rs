@@ -79,6 +79,8 @@ enum Happening {
     Crash { node: usize },
     /// A node loses power.
     LosePower { node: usize },
+    /// A node loses power, and forgets the view that it has just heard of.
+    Forget { node: usize },
     /// A node starts.
     Start { node: usize },
     /// A node is stopped in its tracks, for this long.
@@ -463,6 +465,7 @@ impl<C: chord::Rules> World<C> {
             Happening::PeerFound { node, found } => self.peer_found(node, found),
             Happening::Crash { node } => self.crash(node, true),
             Happening::LosePower { node } => self.crash(node, false),
+            Happening::Forget { node } => self.forget(node),
             Happening::Start { node } => self.start(node),
             Happening::Pause { node, length } => self.pause(node, length),
             Happening::Resume { node } => self.resume(node),

@@ -15,6 +15,7 @@ mod node;
 pub mod reconcile;
 mod still;
 mod swarm;
+mod watch;
 mod world;
 
 use available::{Level, Rule};

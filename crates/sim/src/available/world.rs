@@ -16,6 +16,7 @@ use super::disks::{End, Rotten};
 use super::network::Network;
 use super::node::{Node, Times};
 use super::swarm::{Swarm, Theme};
+use super::watch::Watch;
 use crate::clock::{Clock, Timing};
 use crate::event_log::EventLog;
 use crate::invariants::Violation;
@@ -125,6 +126,7 @@ pub(super) struct World {
     pairing: Pairing,
     line: u64,
     pub(super) violation: Option<Violation>,
+    watch: Watch,
     pub(super) litmus: Option<Running>,
     pub(super) calm: bool,
     pub(super) disks_lost: u64,
@@ -180,6 +182,7 @@ impl World {
             pairing: Pairing::default(),
             line: 0,
             violation: None,
+            watch: Watch::default(),
             litmus: litmus.map(|(running, _)| running),
             calm: true,
             disks_lost: 0,
@@ -607,6 +610,7 @@ impl World {
     pub(super) fn carry_out(&mut self, node: usize, effects: available::Effects) {
         let id = NodeId(node as u64 + 1);
         let incarnation = self.nodes[node].incarnation;
+        self.observe(node, &effects);
         self.persist(node, effects.persist);
         if self.nodes[node].running.is_none() {
             // The disk failed under it.
@@ -652,6 +656,23 @@ impl World {
             let at = at.max(self.now);
             self.nodes[node].tick_at = Some(at);
             self.agenda.insert((at, self.order), Happening::Tick { node, incarnation });
+        }
+    }
+
+    /// The observer is told what a node has done.
+    fn observe(&mut self, node: usize, effects: &available::Effects) {
+        let at = (node, self.nodes.as_slice());
+        let mut checked = self.watch.wrote(at, effects.persist.iter().map(|(_, record)| record));
+        for answer in &effects.answers {
+            let Some((client, serial, _)) = self.tickets.get(&answer.ticket) else { continue };
+            let asked = &self.clients[*client];
+            if let Some(current) = asked.current.as_ref().filter(|_| asked.serial == *serial) {
+                let told = self.watch.answered(at, &current.operation, &answer.outcome);
+                checked = checked.and(told);
+            }
+        }
+        if let Err(violation) = checked.and(self.watch.done(at)) {
+            self.violation.get_or_insert(violation);
         }
     }
 

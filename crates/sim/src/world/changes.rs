@@ -4,16 +4,20 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use membership::{ChangeError, Epoch, Member, NodeId, Position, View, choose_tokens};
-use replication::{Event, Input, RegisterKey};
+use replication::{AllBut, Event, Input, RegisterKey, Replica};
 
 use super::{Happening, World};
-use crate::invariants::{Violation, invariant_no_arc_without_its_majority};
+use crate::invariants::{Registers, Violation, invariant_no_arc_without_its_majority};
 use crate::node::SimNode;
 
 /// Nodes that a run sets up in all; past it nobody joins any more.
 const NODES_MAX: usize = 10;
 /// How often a node looks whether it has copied what it was to copy.
 const HOUSE_EVERY: Duration = Duration::from_millis(25);
+/// Where nodes are forgetful, one in so many that act on a view loses power,
+const FORGETS_ONE_IN: u64 = 4;
+/// within this time, in microseconds: some have acted on it for a while, and their disk says so.
+const FORGETS_WITHIN_US: u64 = 20_000;
 /// When faults have stopped, changes under way must be complete within this time.
 const CHANGES_MAX: Duration = Duration::from_secs(20);
 
@@ -143,7 +147,8 @@ impl<C: chord::Rules> World<C> {
     /// The view that a node finds when it starts: discovery's, or when that cannot be reached the last one that it
     /// kept. None: it belongs to the ring no more.
     pub(super) fn view_at_start(&mut self, node: usize) -> Option<View> {
-        let kept = !self.calm && self.prng.one_in(3);
+        let forgot = std::mem::take(&mut self.nodes[node].forgot) && !self.calm;
+        let kept = forgot || (!self.calm && self.prng.one_in(3));
         let view = if kept { self.nodes[node].kept_views[0].clone() } else { self.view.clone() };
         let belongs = view.member(self.nodes[node].id).is_some();
         if !belongs {
@@ -171,6 +176,10 @@ impl<C: chord::Rules> World<C> {
         let belongs = view.member(id).is_some();
         let [last, before] = &mut self.nodes[node].kept_views;
         *before = std::mem::replace(last, view.clone());
+        if self.swarm.forgetful && !self.calm && self.prng.one_in(FORGETS_ONE_IN) {
+            let after = Duration::from_micros(self.prng.below(FORGETS_WITHIN_US));
+            self.at(after, Happening::Forget { node });
+        }
         if !belongs {
             let after = Duration::from_millis(self.prng.below(100));
             return self.at(after, Happening::Retire { node });
@@ -178,6 +187,16 @@ impl<C: chord::Rules> World<C> {
         self.follow_tokens(node, &view);
         let incarnation = self.nodes[node].incarnation;
         self.at(HOUSE_EVERY, Happening::KeepHouse { node, incarnation });
+    }
+
+    /// A node loses power, and will start in the view before the one that it has acted on.
+    pub(super) fn forget(&mut self, node: usize) {
+        if !self.calm && self.nodes[node].running.is_some() {
+            self.crash(node, false);
+            let [last, before] = &mut self.nodes[node].kept_views;
+            last.clone_from(before);
+            self.nodes[node].forgot = true;
+        }
     }
 
     /// A node takes its places in the ring where its view has them now.
@@ -225,15 +244,15 @@ impl<C: chord::Rules> World<C> {
 
     pub(super) fn take_event(&mut self, node: usize, event: &Event) {
         match event {
-            Event::ArcCopied { .. } => self.counts.arcs_copied += 1,
+            Event::ArcCopied { high, .. } => {
+                self.counts.arcs_copied += 1;
+                self.note_of_arc(node, *high, |registers, key, by, replica| {
+                    registers.copied(key, by, replica.floor_against_others(key))
+                });
+            }
             Event::ArcConfirmed { high, up_to } => {
                 self.counts.arcs_confirmed += 1;
-                let Some(running) = self.nodes[node].running.as_ref() else { return };
-                let of_arc =
-                    |key: &RegisterKey| running.replica.arc_of(key.position).is_some_and(|arc| arc.high == *high);
-                for (key, _) in self.keys.iter().filter(|(key, _)| of_arc(key)) {
-                    self.registers.confirmed(key, self.nodes[node].id, *up_to);
-                }
+                self.note_of_arc(node, *high, |registers, key, by, _| registers.confirmed(key, by, *up_to));
             }
             Event::Released { registers } => {
                 self.counts.released += registers;
@@ -251,6 +270,22 @@ impl<C: chord::Rules> World<C> {
             }
             _ => {}
         }
+    }
+
+    /// Tells the observer something of each key of a node's arc, with the node and its arc epoch.
+    fn note_of_arc(
+        &mut self,
+        node: usize,
+        high: Position,
+        tell: impl Fn(&mut Registers, &RegisterKey, (NodeId, Epoch), &Replica<AllBut>) -> Result<(), Violation>,
+    ) {
+        let SimNode { id, running: Some(running), .. } = &self.nodes[node] else { return };
+        let replica = &running.replica;
+        let checked = self.keys.iter().try_for_each(|(key, _)| {
+            let arc = replica.arc_of(key.position).filter(|arc| arc.high == high);
+            arc.map_or(Ok(()), |arc| tell(&mut self.registers, key, (*id, arc.epoch), replica))
+        });
+        self.note(checked);
     }
 
     /// The connections of an older start are gone; those to the latest one are not.
