@@ -281,9 +281,10 @@ async fn what_a_session_saw_in_either_kind_of_bucket_goes_before_what_it_does_in
 #[actix_web::test]
 async fn listings_and_backups_of_an_available_bucket_come_after_what_ordered_buckets_showed_the_session() {
     let bench = Bench::new();
-    bench.put(K, "v").await;
-    let flag = bench.put("/v1/kv/records/flag", "up").await;
-    let session = [("everring-token", flag.header("everring-token"))];
+    let mut token = String::new();
+    ask(&bench, &format!("PUT {K}"), &mut token, &[], "v").await;
+    ask(&bench, "PUT /v1/kv/records/flag", &mut token, &[], "up").await;
+    let session = [("everring-token", token.as_str())];
     let bucket = K.rsplit_once('/').expect("a bucket and a key").0;
     for path in [bucket.to_owned(), bucket.replace("/kv/", "/backup/")] {
         bench.nodes.take_available_calls();
