@@ -191,7 +191,7 @@ impl Placing {
 
     /// Whether the variable is kept under the stronger contract.
     pub fn is_ordered(self, variable: u8) -> bool {
-        (variable % 2 == 0) == (self == Placing::EvenOrdered)
+        variable.is_multiple_of(2) == (self == Placing::EvenOrdered)
     }
 
     /// The heading of what is shown so: which variables are where.
