@@ -93,9 +93,9 @@ impl Session {
         self.time.max(self.past.counter_max()).saturating_add(1)
     }
 
-    /// Whatever buckets of contract ordered showed the session, up to this counter and in views up to this epoch, led to
-    /// what it does next in available ones. All that led to *that* has lower counters: each write there happens after all
-    /// that its own session had seen ([`since`]).
+    /// Whatever buckets of contract ordered showed the session, up to this counter and in views up to this epoch, led
+    /// to what it does next in available ones. All that led to *that* has lower counters: each write there happens
+    /// after all that its own session had seen ([`since`]).
     pub fn follow(&mut self, counter: u64, epoch: Epoch) {
         self.past.bound = self.past.bound.max(counter);
         self.past.epoch = self.past.epoch.max(epoch);

@@ -76,8 +76,8 @@ struct Token {
 pub(super) struct Client {
     pub process: u64,
     token: Token,
-    /// What it has seen of each key, for `If-Match`: a token has room for the keys used last only, and the judge takes a
-    /// write for one that takes the place of all that its session has seen.
+    /// What it has seen of each key, for `If-Match`: a token has room for the keys used last only, and the judge takes
+    /// a write for one that takes the place of all that its session has seen.
     etags: BTreeMap<u32, Context>,
     /// Whether what it did last was on an ordered key.
     last_ordered: Option<bool>,
