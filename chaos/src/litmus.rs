@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use checker::litmus::{ALL, Litmus, Step};
+use checker::litmus::{self, Litmus, Placing, Step};
 use client::gateway::{Action, Answer, GatewayClient, Reply, Request, Seen};
 use futures_util::future::join_all;
 use stdx::Prng;
@@ -34,11 +34,69 @@ pub struct LitmusConfig {
     pub deadline: Duration,
 }
 
-/// What one test has shown at one level.
+/// What the requests of a round ask for, and in which buckets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Column {
+    /// All are at this level, in the bucket that keeps it.
+    Level(Level),
+    /// Some variables are kept in an ordered bucket and read at level sequential, the others in an available one at
+    /// level causal; each session has one token for both.
+    Across(Placing),
+}
+
+impl Column {
+    /// All.
+    pub const ALL: [Column; 6] = [
+        Column::Level(Level::Strict),
+        Column::Level(Level::Sequential),
+        Column::Level(Level::Causal),
+        Column::Level(Level::Eventual),
+        Column::Across(Placing::EvenOrdered),
+        Column::Across(Placing::OddOrdered),
+    ];
+
+    /// The level's name, or which variables are where.
+    pub fn name(self) -> &'static str {
+        match self {
+            Column::Level(level) => level.name(),
+            Column::Across(placing) => placing.name(),
+        }
+    }
+
+    /// What it promises.
+    fn promises(self) -> checker::Level {
+        match self {
+            Column::Level(level) => judged_as(level),
+            Column::Across(_) => checker::Level::Causal,
+        }
+    }
+
+    /// The tests that are played so.
+    fn tests(self) -> &'static [Litmus] {
+        match self {
+            Column::Level(_) => litmus::ALL,
+            Column::Across(_) => litmus::ACROSS,
+        }
+    }
+
+    /// The bucket of a variable, and the level that a request on it names.
+    fn asks(self, variable: u8, is_read: bool) -> (&'static str, Option<Level>) {
+        // A write of an ordered bucket has no level to name.
+        let ordered = |level| (conduct::BUCKET, is_read.then_some(level));
+        match self {
+            Column::Level(level @ (Level::Strict | Level::Sequential)) => ordered(level),
+            Column::Level(level @ (Level::Causal | Level::Eventual)) => (conduct::AVAILABLE, Some(level)),
+            Column::Across(placing) if placing.is_ordered(variable) => ordered(Level::Sequential),
+            Column::Across(_) => (conduct::AVAILABLE, Some(Level::Causal)),
+        }
+    }
+}
+
+/// What one test has shown in one column.
 #[derive(Clone, Debug)]
 pub struct LitmusRow {
-    /// The level of its requests.
-    pub level: Level,
+    /// What its requests ask for, and where.
+    pub column: Column,
     /// The test.
     pub test: &'static Litmus,
     /// Rounds of which every request was answered by one value or none.
@@ -52,9 +110,13 @@ pub struct LitmusRow {
 }
 
 impl LitmusRow {
-    /// Whether the level forbids the outcome.
+    fn new(column: Column, test: &'static Litmus) -> LitmusRow {
+        LitmusRow { column, test, rounds: 0, outcomes: 0, unclear: 0, first: None }
+    }
+
+    /// Whether the outcome is forbidden.
     pub fn is_forbidden(&self) -> bool {
-        !self.test.allowed_at(judged_as(self.level))
+        !self.test.allowed_at(self.column.promises())
     }
 
     /// Whether a promise was broken.
@@ -63,13 +125,6 @@ impl LitmusRow {
     }
 }
 
-/// The levels, the bucket that keeps each, and whether its writes name the level, too.
-const LEVELS: [(Level, &str, bool); 4] = [
-    (Level::Strict, conduct::BUCKET, false),
-    (Level::Sequential, conduct::BUCKET, false),
-    (Level::Causal, conduct::AVAILABLE, true),
-    (Level::Eventual, conduct::AVAILABLE, true),
-];
 /// The longest pause of a session before each of its requests: without pauses, sessions that begin together rarely
 /// meet.
 const PAUSE_MAX: Duration = Duration::from_millis(3);
@@ -82,36 +137,30 @@ enum Shown {
     Unclear,
 }
 
-/// Runs every test at every level in turn until the time is over.
+/// Runs every test at every level, and those across buckets, in turn until the time is over.
 ///
 /// # Errors
 /// No gateway is given.
 pub async fn run(config: &LitmusConfig) -> Result<Vec<LitmusRow>, client::gateway::AskError> {
     let client = GatewayClient::new(&config.gateways)?;
-    let empty = |(level, ..): &(Level, &str, bool), test: &'static Litmus| LitmusRow {
-        level: *level,
-        test,
-        rounds: 0,
-        outcomes: 0,
-        unclear: 0,
-        first: None,
-    };
-    let rows: Vec<LitmusRow> = LEVELS.iter().flat_map(|level| ALL.iter().map(move |test| empty(level, test))).collect();
+    let rows: Vec<LitmusRow> = Column::ALL
+        .into_iter()
+        .flat_map(|column| column.tests().iter().map(move |test| LitmusRow::new(column, test)))
+        .collect();
+    let cases: Arc<Vec<(Column, &'static Litmus)>> = Arc::new(rows.iter().map(|row| (row.column, row.test)).collect());
     let rows = Arc::new(Mutex::new(rows));
     let end = Instant::now() + config.duration;
     let lanes = (0..config.lanes.max(1)).map(|lane| {
-        let (client, rows, config) = (client.clone(), Arc::clone(&rows), config.clone());
+        let (client, rows, cases, config) = (client.clone(), Arc::clone(&rows), Arc::clone(&cases), config.clone());
         tokio::spawn(async move {
             let mut prng = Prng::from_seed(config.seed.wrapping_add(lane as u64));
             // Lanes begin at different tests, so that a short run tries all of them.
-            let cases = LEVELS.len() * ALL.len();
-            let mut at = lane * cases / config.lanes.max(1);
+            let mut at = lane * cases.len() / config.lanes.max(1);
             let mut round = 0_u64;
             while Instant::now() < end {
-                let (level, test) = (LEVELS[at % cases / ALL.len()], &ALL[at % ALL.len()]);
                 let keys = format!("litmus/{:x}/{lane}/{round}", config.seed);
-                let shown = play(&client, &config, (level, test), &keys, &mut prng).await;
-                note(&mut rows.lock().await[at % cases], shown, keys);
+                let shown = play(&client, &config, cases[at % cases.len()], &keys, &mut prng).await;
+                note(&mut rows.lock().await[at % cases.len()], shown, keys);
                 at += 1;
                 round += 1;
             }
@@ -144,7 +193,7 @@ fn note(row: &mut LitmusRow, shown: Shown, keys: String) {
 async fn play(
     client: &GatewayClient,
     config: &LitmusConfig,
-    ((level, bucket, names_writes), test): ((Level, &str, bool), &'static Litmus),
+    (column, test): (Column, &'static Litmus),
     keys: &str,
     prng: &mut Prng,
 ) -> Shown {
@@ -156,9 +205,7 @@ async fn play(
         .map(|(at, steps)| Session {
             client: client.preferring((first_gateway + at) % config.gateways.len()),
             steps,
-            level,
-            bucket: bucket.to_owned(),
-            names_writes,
+            column,
             keys: keys.to_owned(),
             deadline: config.deadline,
             prng: prng.fork(),
@@ -188,9 +235,7 @@ async fn play(
 struct Session {
     client: GatewayClient,
     steps: &'static [Step],
-    level: Level,
-    bucket: String,
-    names_writes: bool,
+    column: Column,
     keys: String,
     deadline: Duration,
     prng: Prng,
@@ -211,8 +256,9 @@ impl Session {
                 Step::Read(variable) => (variable, Action::Get),
             };
             let is_read = action == Action::Get;
-            let mut request = Request::new(&self.bucket, &format!("{}/{variable}", self.keys), action);
-            request.level = (is_read || self.names_writes).then_some(self.level);
+            let (bucket, level) = self.column.asks(*variable, is_read);
+            let mut request = Request::new(bucket, &format!("{}/{variable}", self.keys), action);
+            request.level = level;
             request.token = token.take();
             request.deadline = self.deadline;
             let Reply::Ok(answer) = self.client.send(&request).await else { return None };
@@ -238,14 +284,14 @@ fn value_of(answer: &Answer) -> Option<u8> {
 mod tests {
     use super::*;
 
-    fn row(level: Level, name: &str) -> LitmusRow {
-        let test = ALL.iter().find(|test| test.name == name).expect("it is one of all");
-        LitmusRow { level, test, rounds: 0, outcomes: 0, unclear: 0, first: None }
+    fn row(column: Column, name: &str) -> LitmusRow {
+        let test = column.tests().iter().find(|test| test.name == name).expect("it is one of all");
+        LitmusRow::new(column, test)
     }
 
     #[test]
     fn an_outcome_is_counted_and_the_first_one_kept() {
-        let mut row = row(Level::Sequential, "MP");
+        let mut row = row(Column::Level(Level::Sequential), "MP");
         let whole = |values: &[u8]| Shown::Whole { values: values.to_vec(), traces: vec!["t".to_owned()] };
         note(&mut row, whole(&[1, 1]), "a".to_owned());
         note(&mut row, Shown::Unclear, "b".to_owned());
@@ -259,12 +305,27 @@ mod tests {
 
     #[test]
     fn what_a_level_allows_breaks_nothing() {
-        let mut stale = row(Level::Sequential, "stale");
+        let mut stale = row(Column::Level(Level::Sequential), "stale");
         stale.outcomes = 5;
         assert!(!stale.is_forbidden() && !stale.is_broken());
-        let mut lost = row(Level::Causal, "RYW");
+        let mut lost = row(Column::Level(Level::Causal), "RYW");
         lost.outcomes = 1;
         assert!(lost.is_broken());
-        assert!(!row(Level::Eventual, "RYW").is_forbidden());
+        assert!(!row(Column::Level(Level::Eventual), "RYW").is_forbidden());
+    }
+
+    #[test]
+    fn across_buckets_each_variable_is_asked_where_it_is_kept() {
+        let asks = |placing, variable, is_read| Column::Across(placing).asks(variable, is_read);
+        for (placing, ordered, available) in [(Placing::EvenOrdered, 0, 1), (Placing::OddOrdered, 1, 0)] {
+            assert_eq!(asks(placing, ordered, true), (conduct::BUCKET, Some(Level::Sequential)));
+            assert_eq!(asks(placing, ordered, false), (conduct::BUCKET, None), "its writes are strict");
+            assert_eq!(asks(placing, available, true), (conduct::AVAILABLE, Some(Level::Causal)));
+            assert_eq!(asks(placing, available, false), (conduct::AVAILABLE, Some(Level::Causal)));
+            let mut missed = row(Column::Across(placing), "MP");
+            assert!(missed.is_forbidden() && !missed.is_broken());
+            missed.outcomes = 1;
+            assert!(missed.is_broken(), "the flag in one bucket was seen, and the data in the other not");
+        }
     }
 }

@@ -578,13 +578,15 @@ pub struct SimArgs {
     pub command: SimCommand,
 }
 
-/// What a bucket promises about writes.
+/// What the buckets of a simulated fleet promise about writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Contract {
     /// Levels strict and sequential.
     Ordered,
     /// Levels causal and eventual.
     Available,
+    /// Buckets of both kinds, and sessions that go from the one to the other.
+    Both,
 }
 
 /// What the model check explores.

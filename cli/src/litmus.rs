@@ -1,5 +1,7 @@
 //! `everring litmus`: are the levels of a running fleet what they are called?
 
+use std::collections::BTreeMap;
+
 use chaos::litmus::{self, LitmusConfig, LitmusRow};
 use serde_json::{Map, Value, json};
 use sim::large::grouped;
@@ -36,8 +38,8 @@ pub fn run(args: LitmusArgs) -> anyhow::Result<u8> {
     }
     for row in rows.iter().filter(|row| row.is_broken()) {
         if let Some((keys, traces)) = &row.first {
-            let (level, test) = (row.level.name(), row.test.name);
-            eprintln!("everring: level {level} is broken: {test} on {keys}, traces {}", traces.join(" "));
+            let (column, test) = (row.column.name(), row.test.name);
+            eprintln!("everring: {column}: {test} was seen on {keys}, traces {}", traces.join(" "));
         }
     }
     let never_whole: Vec<&LitmusRow> = rows.iter().filter(|row| row.rounds == 0).collect();
@@ -45,17 +47,17 @@ pub fn run(args: LitmusArgs) -> anyhow::Result<u8> {
         return Ok(EXIT_BROKEN);
     }
     if let Some(row) = never_whole.first() {
-        let (level, test, of) = (row.level.name(), row.test.name, never_whole.len());
-        eprintln!("everring: {test} at level {level} ({of} such cases) was never answered whole; ask for longer");
+        let (column, test, of) = (row.column.name(), row.test.name, never_whole.len());
+        eprintln!("everring: {test}, {column} ({of} such cases) was never answered whole; ask for longer");
         return Ok(EXIT_INVALID);
     }
     Ok(0)
 }
 
-/// What a test showed at a level.
+/// What a test showed at a level, or across buckets of both contracts.
 pub struct Shown {
-    /// The level's name.
-    pub level: &'static str,
+    /// The level's name; or which variables were kept under which contract.
+    pub column: &'static str,
     /// The test's name.
     pub test: &'static str,
     /// Whether the level forbids the outcome.
@@ -69,7 +71,7 @@ pub struct Shown {
 impl From<&LitmusRow> for Shown {
     fn from(row: &LitmusRow) -> Shown {
         Shown {
-            level: row.level.name(),
+            column: row.column.name(),
             test: row.test.name,
             forbidden: row.is_forbidden(),
             seen: row.outcomes,
@@ -78,33 +80,35 @@ impl From<&LitmusRow> for Shown {
     }
 }
 
-/// The table of docs/consistency.md: a line for each test, a column for each level.
+/// The table of docs/consistency.md: a line for each test, a column for each level and for each way to keep variables
+/// under both contracts. Not every test is played in every column.
 pub fn table(rows: impl Iterator<Item = Shown>) -> String {
-    let mut levels: Vec<&str> = Vec::new();
-    let mut tests: Vec<(&str, Vec<String>)> = Vec::new();
-    for Shown { level, test, forbidden, seen, rounds } in rows {
-        if !levels.contains(&level) {
-            levels.push(level);
+    let mut columns: Vec<&str> = Vec::new();
+    let mut tests: Vec<(&str, BTreeMap<&str, String>)> = Vec::new();
+    for Shown { column, test, forbidden, seen, rounds } in rows {
+        if !columns.contains(&column) {
+            columns.push(column);
         }
         let outcome = if forbidden { ", forbidden" } else { "" };
         let cell = format!("{} of {}{outcome}", grouped(seen), grouped(rounds));
         match tests.iter_mut().find(|(known, _)| *known == test) {
-            Some((_, cells)) => cells.push(cell),
-            None => tests.push((test, vec![cell])),
+            Some((_, cells)) => _ = cells.insert(column, cell),
+            None => tests.push((test, BTreeMap::from([(column, cell)]))),
         }
     }
-    let mut text = format!("| test | {} |\n|---|{}\n", levels.join(" | "), "---|".repeat(levels.len()));
+    let mut text = format!("| test | {} |\n|---|{}\n", columns.join(" | "), "---|".repeat(columns.len()));
     for (test, cells) in tests {
+        let cells: Vec<&str> = columns.iter().map(|column| cells.get(column).map_or("", String::as_str)).collect();
         text.push_str(&format!("| {test} | {} |\n", cells.join(" | ")));
     }
     text
 }
 
-/// The same by level and test.
+/// The same by column and test.
 pub fn described(rows: impl Iterator<Item = Shown>) -> Value {
-    let mut levels = Map::new();
-    for Shown { level, test, forbidden, seen, rounds } in rows {
-        let tests = levels.entry(level).or_insert_with(|| json!({}));
+    let mut columns = Map::new();
+    for Shown { column, test, forbidden, seen, rounds } in rows {
+        let tests = columns.entry(column).or_insert_with(|| json!({}));
         let (forbidden_seen, allowed_seen) = if forbidden { (seen, 0) } else { (0, seen) };
         tests[test] = json!({
             "forbidden": forbidden,
@@ -113,5 +117,5 @@ pub fn described(rows: impl Iterator<Item = Shown>) -> Value {
             "rounds": rounds,
         });
     }
-    Value::Object(levels)
+    Value::Object(columns)
 }

@@ -75,6 +75,7 @@ fn fleet_of(contract: Contract, planted: Option<Fleet>) -> Fleet {
     planted.unwrap_or(match contract {
         Contract::Ordered => Fleet::Ordered(None),
         Contract::Available => Fleet::Available(None),
+        Contract::Both => Fleet::Both(None),
     })
 }
 
@@ -202,7 +203,7 @@ fn broken(violation: &Violation) -> anyhow::Result<u8> {
 impl From<&LitmusRow> for Shown {
     fn from(row: &LitmusRow) -> Shown {
         let (seen, rounds) = (row.shown.outcomes, row.shown.rounds);
-        Shown { level: row.level.name(), test: row.test, forbidden: row.forbidden, seen, rounds }
+        Shown { column: row.column, test: row.test, forbidden: row.forbidden, seen, rounds }
     }
 }
 
@@ -213,9 +214,9 @@ fn tell_litmus(rows: &[LitmusRow], form: Form) -> anyhow::Result<u8> {
         Form::Json => out::json(&json!({"litmus": litmus::described(shown), "violations": violations}))?,
         Form::Table => out::bytes(litmus::table(shown).as_bytes())?,
     }
-    for LitmusRow { level, test, violation, .. } in rows {
+    for LitmusRow { column, test, violation, .. } in rows {
         if let Some((seed, violation)) = violation {
-            eprintln!("everring: seed {seed} broke {test} at level {}: {violation}", level.name());
+            eprintln!("everring: seed {seed} broke {test}, {column}: {violation}");
         }
     }
     let seen = rows.iter().any(|row| row.forbidden && row.shown.outcomes > 0);

@@ -485,6 +485,12 @@ impl Replica {
         }
         let (key, kind) = (round.key.clone(), round.kind);
         let state = self.state_of(&key, kind);
+        // What is not there is on nobody's disk, so no home of the next set vouches for it by holding it. Those in
+        // charge may be in charge no more, and not know: one of the others would tell, or not answer in this view.
+        let spoken = |home: NodeId| home == self.me || round.reports.contains_key(&home);
+        if state.is_blank() && !self.is_quorum(&round.sets, spoken) {
+            return;
+        }
         let digest = self.table.get(&key).map_or(0, |held| held.digest().half());
         let position = self.logged(&key);
         let Some(round) = self.rounds.get_mut(&number) else { return };

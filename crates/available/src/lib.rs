@@ -59,7 +59,7 @@ pub use operation::{
 pub use reconcile::{Answer as RangeAnswer, Print, Question, Range, ShortHash, Wanted};
 pub use replica::{OPERATIONS_MAX, Replica};
 pub use rules::{Rule, Rules, UnknownRule};
-pub use session::{BadSession, Session};
+pub use session::{BadSession, Session, since};
 pub use state::{Body as EntryBody, Entry, Ledger, Limits, Past as PastRequest, State};
 pub use table::{Digest, DigestKey, Held, Table};
 pub use tenure::Tenure;

@@ -9,7 +9,7 @@
 use std::collections::VecDeque;
 
 use membership::{Epoch, NodeId};
-use replication::RequestId;
+use replication::{Ballot, RequestId};
 
 use crate::operation::{Past, Seen};
 use crate::version::{Actor, Context, Dot, VersionVector};
@@ -34,6 +34,18 @@ pub struct Session {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the session's part of the token cannot be read")]
 pub struct BadSession;
+
+/// When the last of what a session has seen happened, in buckets of either contract: its next operation on an ordered
+/// bucket happens after that. `time` is the session's time in ordered buckets, `session` what it has seen in available
+/// ones; none before it has used one.
+///
+/// The two kinds of Lamport clocks bound each other in this way, and in that of [`Session::follow`]. Not by one common
+/// time: what a session saw in available buckets is no reason for its next read there to ask for all that any replica
+/// stamped up to then.
+pub fn since(time: Ballot, session: Option<&Session>) -> Ballot {
+    let counter = session.map_or(0, Session::counter_max);
+    time.max(Ballot { counter, ..Ballot::ZERO })
+}
 
 impl Session {
     /// A session that has seen nothing; `id` is drawn at random, and not 0.
@@ -81,9 +93,12 @@ impl Session {
         self.time.max(self.past.counter_max()).saturating_add(1)
     }
 
-    /// Everything up to this counter led to what the session does next: from operations on ordered buckets.
-    pub fn raise(&mut self, counter: u64) {
+    /// Whatever buckets of contract ordered showed the session, up to this counter and in views up to this epoch, led
+    /// to what it does next in available ones. All that led to *that* has lower counters: each write there happens
+    /// after all that its own session had seen ([`since`]).
+    pub fn follow(&mut self, counter: u64, epoch: Epoch) {
         self.past.bound = self.past.bound.max(counter);
+        self.past.epoch = self.past.epoch.max(epoch);
     }
 
     /// The session in at most `bytes_max` bytes (at least 20).

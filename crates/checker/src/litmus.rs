@@ -36,6 +36,17 @@ pub struct Litmus {
 use Step::{Read, Write};
 const X: u8 = 0;
 const Y: u8 = 1;
+const Z: u8 = 2;
+
+/// Which variables of a test are kept under the stronger of two contracts, where one program uses both: those at even
+/// places (X and Z), or those at odd ones (Y).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Placing {
+    /// X and Z are ordered, Y is available.
+    EvenOrdered,
+    /// Y is ordered, X and Z are available.
+    OddOrdered,
+}
 
 /// All tests.
 pub const ALL: &[Litmus] = &[
@@ -120,6 +131,77 @@ pub const ALL: &[Litmus] = &[
         one_after_another: false,
     },
 ];
+
+/// The tests of sessions whose variables are kept under both contracts. Together these promise level causal, whatever
+/// the one contract promises alone.
+pub const ACROSS: &[Litmus] = &[
+    Litmus {
+        name: "MP",
+        asks: "message passing: may the flag be seen and the data in the other bucket not?",
+        sessions: &[&[Write(X, 1), Write(Y, 1)], &[Read(Y), Read(X)]],
+        outcome: &[1, 0],
+        forbidden: Level::Causal,
+        one_after_another: false,
+    },
+    Litmus {
+        name: "RYW",
+        asks: "read your writes: may a session miss what it wrote, once it has written elsewhere?",
+        sessions: &[&[Write(X, 1), Write(Y, 1), Read(X)]],
+        outcome: &[0],
+        forbidden: Level::Causal,
+        one_after_another: false,
+    },
+    Litmus {
+        name: "MR",
+        asks: "monotonic reads: may a session lose sight of what it saw, once it has read elsewhere?",
+        sessions: &[&[Write(X, 1)], &[Read(X), Read(Y), Read(X)], &[Write(Y, 1)]],
+        outcome: &[1, 1, 0],
+        forbidden: Level::Causal,
+        one_after_another: false,
+    },
+    Litmus {
+        name: "MW",
+        asks: "monotonic writes: may a session's second write be seen without its first?",
+        sessions: &[&[Write(X, 1), Write(X, 2), Write(Y, 1)], &[Read(Y), Read(X)]],
+        outcome: &[1, 1],
+        forbidden: Level::Causal,
+        one_after_another: false,
+    },
+    Litmus {
+        name: "WFR",
+        asks: "writes follow reads: may an answer be seen without its question in the other bucket?",
+        sessions: &[&[Write(X, 1)], &[Read(X), Write(Y, 1)], &[Read(Y), Read(X)]],
+        outcome: &[1, 1, 0],
+        forbidden: Level::Causal,
+        one_after_another: false,
+    },
+    Litmus {
+        name: "ISA2",
+        asks: "may the data be missed by whoever heard of it through a third key, by way of the other bucket?",
+        sessions: &[&[Write(X, 1), Write(Y, 1)], &[Read(Y), Write(Z, 1)], &[Read(Z), Read(X)]],
+        outcome: &[1, 1, 0],
+        forbidden: Level::Causal,
+        one_after_another: false,
+    },
+];
+
+impl Placing {
+    /// Both.
+    pub const ALL: [Placing; 2] = [Placing::EvenOrdered, Placing::OddOrdered];
+
+    /// Whether the variable is kept under the stronger contract.
+    pub fn is_ordered(self, variable: u8) -> bool {
+        variable.is_multiple_of(2) == (self == Placing::EvenOrdered)
+    }
+
+    /// The heading of what is shown so: which variables are where.
+    pub fn name(self) -> &'static str {
+        match self {
+            Placing::EvenOrdered => "X ordered, Y available",
+            Placing::OddOrdered => "X available, Y ordered",
+        }
+    }
+}
 
 impl Litmus {
     /// Whether a store of this level may show the outcome.

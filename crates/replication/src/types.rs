@@ -174,6 +174,15 @@ pub enum Operation {
 }
 
 impl Operation {
+    /// The operation as a session asks it: after `since`, and at level sequential if it is a read that may be. One that
+    /// has seen nothing asks as anyone does.
+    pub fn in_session(self, since: Ballot, sequential: bool) -> Operation {
+        if since == Ballot::ZERO && !sequential {
+            return self;
+        }
+        Operation::InSession { since, sequential, operation: Box::new(self) }
+    }
+
     /// The register that the operation is about.
     pub fn key(&self) -> &RegisterKey {
         match self {

@@ -9,8 +9,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use ::available::{Level, Rule};
 
+use checker::litmus::Placing;
+
 use crate::litmus::{ReadLevel, Shown};
-use crate::{Counts, Options, Planted, Report, UnknownPlanted, Violation, available, run};
+use crate::{Counts, Options, Planted, Report, UnknownPlanted, Violation, across, available, run};
 
 /// What many seeds came to.
 #[derive(Clone, Debug, Default)]
@@ -42,13 +44,16 @@ pub enum Fleet {
     Ordered(Option<Planted>),
     /// Levels causal and eventual.
     Available(Option<Rule>),
+    /// Keys of both kinds, and sessions that go from the one to the other.
+    Both(Option<across::Planted>),
 }
 
 impl Fleet {
     /// Each with each of its planted bugs.
     pub fn with_bugs() -> impl Iterator<Item = Fleet> {
         let ordered = Planted::ALL.into_iter().map(|planted| Fleet::Ordered(Some(planted)));
-        ordered.chain(Rule::all().map(|rule| Fleet::Available(Some(rule))))
+        let available = Rule::all().map(|rule| Fleet::Available(Some(rule)));
+        ordered.chain(available).chain(across::Planted::OWN.into_iter().map(|planted| Fleet::Both(Some(planted))))
     }
 
     /// What follows the seed in the call that runs it again.
@@ -56,6 +61,7 @@ impl Fleet {
         match (self.bug(), self) {
             (Some(bug), _) => format!(" --planted {bug}"),
             (None, Fleet::Available(_)) => " --contract available".to_owned(),
+            (None, Fleet::Both(_)) => " --contract both".to_owned(),
             (None, Fleet::Ordered(_)) => String::new(),
         }
     }
@@ -65,6 +71,7 @@ impl Fleet {
         match self {
             Fleet::Ordered(planted) => planted.map(Planted::name),
             Fleet::Available(planted) => planted.map(Rule::name),
+            Fleet::Both(planted) => planted.map(across::Planted::name),
         }
     }
 }
@@ -74,6 +81,9 @@ impl FromStr for Fleet {
     type Err = UnknownPlanted;
 
     fn from_str(name: &str) -> Result<Fleet, UnknownPlanted> {
+        if let Some(planted) = across::Planted::OWN.into_iter().find(|planted| planted.name() == name) {
+            return Ok(Fleet::Both(Some(planted)));
+        }
         match name.parse::<Rule>() {
             Ok(rule) => Ok(Fleet::Available(Some(rule))),
             Err(_) => name.parse().map(|planted| Fleet::Ordered(Some(planted))),
@@ -111,6 +121,7 @@ pub fn run_fleet(fleet: Fleet, (first, count): (u64, u64), threads: usize, until
     match fleet {
         Fleet::Ordered(planted) => sweep(first, count, threads, until_found, |seed| ordered(seed, planted)),
         Fleet::Available(planted) => sweep(first, count, threads, until_found, |seed| of_available(seed, planted)),
+        Fleet::Both(planted) => sweep(first, count, threads, until_found, |seed| of_both(seed, planted)),
     }
 }
 
@@ -123,6 +134,11 @@ pub fn replay_fleet(fleet: Fleet, seed: u64) -> (String, Option<Violation>) {
         }
         Fleet::Available(planted) => {
             let report = available::run(seed, planted, true);
+            let end = report.violation.as_ref().map_or("all held".to_owned(), |found| format!("VIOLATION {found}"));
+            (format!("{}seed {seed}\n{}{end}\n", report.log.text(), report.swarm), report.violation)
+        }
+        Fleet::Both(planted) => {
+            let report = across::run(seed, planted, true);
             let end = report.violation.as_ref().map_or("all held".to_owned(), |found| format!("VIOLATION {found}"));
             (format!("{}seed {seed}\n{}{end}\n", report.log.text(), report.swarm), report.violation)
         }
@@ -141,9 +157,16 @@ fn of_available(seed: u64, planted: Option<Rule>) -> Ran {
     Ran { violation, counts: shared, available: Some(counts) }
 }
 
+fn of_both(seed: u64, planted: Option<across::Planted>) -> Ran {
+    let across::Report { violation, counts, .. } = across::run(seed, planted, false);
+    let across::Counts { answered, unknown, faults, events, simulated_ms, .. } = counts;
+    let counts = Counts { answered, unknown, faults, events, simulated_ms, ..Counts::default() };
+    Ran { violation, counts, available: None }
+}
+
 /// Runs one seed and keeps its event log.
 pub fn replay(seed: u64, planted: Option<Planted>) -> Replay {
-    Replay { report: run(seed, Options { planted, keep_log: true, ..Options::default() }) }
+    Replay { report: run(seed, Options { planted, keep_log: true }) }
 }
 
 /// How many times as many seeds an outcome gets that a level allows.
@@ -152,8 +175,8 @@ const ALLOWED_SEEDS_FACTOR: u64 = 12;
 /// What one litmus test has shown at one level, over many seeds.
 #[derive(Clone, Debug)]
 pub struct LitmusRow {
-    /// The level at which its reads were made.
-    pub level: ReadLevel,
+    /// The level at which its reads were made; or which of its variables were kept under which contract.
+    pub column: &'static str,
     /// The test's name.
     pub test: &'static str,
     /// Whether the level forbids the outcome.
@@ -176,7 +199,13 @@ pub fn run_litmus(first: u64, seeds: u64) -> Vec<LitmusRow> {
     for (level, promised) in levels {
         for test in checker::litmus::ALL {
             let forbidden = !test.allowed_at(promised);
-            let mut row = LitmusRow { level, test: test.name, forbidden, shown: Shown::default(), violation: None };
+            let mut row = LitmusRow {
+                column: level.name(),
+                test: test.name,
+                forbidden,
+                shown: Shown::default(),
+                violation: None,
+            };
             // What may be seen is looked for longer: it takes a replica that lags, and an arc that is confirmed there.
             let seeds = if forbidden { seeds } else { seeds.saturating_mul(ALLOWED_SEEDS_FACTOR) };
             for seed in (first..).take(usize::try_from(seeds).unwrap_or(usize::MAX)) {
@@ -193,7 +222,23 @@ pub fn run_litmus(first: u64, seeds: u64) -> Vec<LitmusRow> {
             rows.push(row);
         }
     }
+    rows.extend(Placing::ALL.into_iter().flat_map(|placing| run_litmus_across(placing, first, seeds)));
     rows
+}
+
+/// The same of the tests whose variables are kept under both contracts: together these promise level causal.
+fn run_litmus_across(placing: Placing, first: u64, seeds: u64) -> impl Iterator<Item = LitmusRow> {
+    checker::litmus::ACROSS.iter().map(move |test| {
+        let (column, forbidden) = (placing.name(), !test.allowed_at(checker::Level::Causal));
+        let mut row = LitmusRow { column, test: test.name, forbidden, shown: Shown::default(), violation: None };
+        for seed in (first..).take(usize::try_from(seeds).unwrap_or(usize::MAX)) {
+            match across::run_litmus(seed, test, placing, None) {
+                Ok(shown) => row.shown.add(shown),
+                Err(violation) => row.violation = row.violation.or(Some((seed, violation))),
+            }
+        }
+        row
+    })
 }
 
 fn sweep(first: u64, count: u64, threads: usize, until_found: bool, run: impl Fn(u64) -> Ran + Sync) -> Summary {

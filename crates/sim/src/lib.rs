@@ -19,6 +19,7 @@
 //! assert_eq!(report.violation, None);
 //! ```
 
+pub mod across;
 pub mod available;
 pub mod balance;
 mod client;

@@ -79,16 +79,21 @@ impl Running {
     /// What the session does next: the index of the key, and the value to write, if it is a write. None if it waits for
     /// others, or all is over.
     pub fn next(&self, session: usize) -> Option<(usize, Option<u8>)> {
+        let (round, variable, write) = self.step(session)?;
+        Some((round * VARIABLES + usize::from(variable), write))
+    }
+
+    /// The same, with the round and the variable.
+    pub fn step(&self, session: usize) -> Option<(usize, u8, Option<u8>)> {
         if self.is_over() {
             return None;
         }
         let earlier_wait =
             self.test.one_after_another && (0..session).any(|other| self.done[other] < self.test.sessions[other].len());
         let step = self.test.sessions.get(session)?.get(self.done[session]).filter(|_| !earlier_wait)?;
-        let key = |variable: u8| self.round * VARIABLES + usize::from(variable);
         Some(match step {
-            Step::Write(variable, value) => (key(*variable), Some(*value)),
-            Step::Read(variable) => (key(*variable), None),
+            Step::Write(variable, value) => (self.round, *variable, Some(*value)),
+            Step::Read(variable) => (self.round, *variable, None),
         })
     }
 

@@ -9,6 +9,8 @@ mod faults;
 mod nodes;
 mod rot;
 
+pub(crate) use clients::{decoded, encoded};
+
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 

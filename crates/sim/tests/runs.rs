@@ -141,7 +141,7 @@ fn litmus_outcomes_that_a_level_forbids_are_never_seen_and_staleness_is_seen_bel
     let rows = sim::command::run_litmus(0, 12);
     let mut allowed_seen = 0;
     for row in &rows {
-        let (level, test, shown) = (row.level.name(), row.test, row.shown);
+        let (level, test, shown) = (row.column, row.test, row.shown);
         println!("{level} {test}: {} of {} rounds", shown.outcomes, shown.rounds);
         if let Some((seed, violation)) = &row.violation {
             panic!("{test} at {level}, seed {seed}: {violation}");

@@ -207,8 +207,7 @@ impl Incoming<'_> {
     pub(crate) fn session(&mut self, seen: Seen) -> &mut Session {
         let session = self.session.get_or_insert_with(|| Session::new(rand::random::<u64>().max(1)));
         // What ordered buckets showed the session led to what it does here.
-        session.raise(seen.time.counter);
-        session.past.epoch = session.past.epoch.max(seen.epoch);
+        session.follow(seen.time.counter, seen.epoch);
         session
     }
 

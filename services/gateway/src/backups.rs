@@ -7,7 +7,7 @@
 use std::fmt::Write as _;
 
 use actix_web::HttpResponse;
-use available::{Past, Shown};
+use available::Shown;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -41,7 +41,7 @@ impl Incoming<'_> {
                 Place::first(fleet.ring.arcs().first().map_or(Position(0), |arc| Position(arc.high.0.wrapping_add(1))))
             }
         };
-        let past = self.session.as_ref().map_or_else(Past::default, |session| session.past.clone());
+        let past = self.past_in(bucket.definition.contract, seen);
         let search = Search {
             bucket: &bucket,
             bucket_name,

@@ -67,7 +67,7 @@ impl Incoming<'_> {
             Some(cursor) => Some(self.gateway.cursors.read(scope, cursor)?),
             None => Some(Place::first(Position(0))),
         };
-        let past = self.session.as_ref().map_or_else(Past::default, |session| session.past.clone());
+        let past = self.past_in(bucket.definition.contract, seen);
         let mut gathered = Gathered { seen, ..Gathered::default() };
         let left = self.gateway.clock.until(self.deadline);
         let enough = self.gateway.clock.now() + left / PART_OF_TIME;
@@ -119,6 +119,15 @@ impl Incoming<'_> {
             response.insert_header(("link", next));
         }
         trailer.on(Ok(response.body(body)))
+    }
+
+    /// What the keys of a bucket are read after: of an available one, what the session has seen in buckets of either
+    /// contract. An ordered one goes by [`Incoming::since`] alone.
+    pub(crate) fn past_in(&mut self, contract: Contract, seen: Seen) -> Past {
+        match contract {
+            Contract::Ordered => Past::default(),
+            Contract::Available => self.session(seen).past.clone(),
+        }
     }
 
     /// The words of an answer that shows all this, for a session that has seen it now.

@@ -285,22 +285,13 @@ impl Incoming<'_> {
 
     /// When the last of what the session has seen happened, in buckets of either contract.
     pub(crate) fn since(&self, seen: Seen) -> Ballot {
-        let counter = self.session.as_ref().map_or(0, Session::counter_max);
-        seen.time.max(Ballot { counter, ..Ballot::ZERO })
+        available::since(seen.time, self.session.as_ref())
     }
 
     /// The operation of a session that has seen this much of ordered buckets: it happens after that, and after all that
-    /// the session has seen in available ones. One that has seen nothing asks as anyone does.
-    ///
-    /// Not the other way round: what a session saw in available buckets is no reason for its next read there to ask for
-    /// all that any replica stamped up to that time, so it is not made part of the token's time.
+    /// the session has seen in available ones.
     pub(crate) fn in_session(&self, operation: Operation, seen: Seen, level: Level) -> Operation {
-        let since = self.since(seen);
-        let sequential = level == Level::Sequential;
-        if since == Ballot::ZERO && !sequential {
-            return operation;
-        }
-        Operation::InSession { since, sequential, operation: Box::new(operation) }
+        operation.in_session(self.since(seen), level == Level::Sequential)
     }
 
     /// Reads the body of a write, but no more than the bucket allows and no longer than the deadline.

@@ -334,12 +334,12 @@ fn budget_ms(now: Instant, deadline: Instant) -> u32 {
     u32::try_from((left - margin).as_millis()).unwrap_or(u32::MAX).max(1)
 }
 
-pub(super) fn encoded(payload: Payload) -> Bytes {
+pub(crate) fn encoded(payload: Payload) -> Bytes {
     let mut bytes = BytesMut::with_capacity(FRAME_USUAL_BYTES);
     wire::codec::encode(&Frame { context: TraceContext::NONE, payload }, &mut bytes);
     bytes.freeze()
 }
 
-pub(super) fn decoded(bytes: Bytes) -> Payload {
+pub(crate) fn decoded(bytes: Bytes) -> Payload {
     wire::codec::decode(bytes).expect("what the fleet encodes, it decodes").payload
 }

@@ -279,6 +279,32 @@ async fn what_a_session_saw_in_either_kind_of_bucket_goes_before_what_it_does_in
 }
 
 #[actix_web::test]
+async fn listings_and_backups_of_an_available_bucket_come_after_what_ordered_buckets_showed_the_session() {
+    let bench = Bench::new();
+    let mut token = String::new();
+    ask(&bench, &format!("PUT {K}"), &mut token, &[], "v").await;
+    ask(&bench, "PUT /v1/kv/records/flag", &mut token, &[], "up").await;
+    let session = [("everring-token", token.as_str())];
+    let bucket = K.rsplit_once('/').expect("a bucket and a key").0;
+    for path in [bucket.to_owned(), bucket.replace("/kv/", "/backup/")] {
+        bench.nodes.take_available_calls();
+        let mut next = Some(path.clone());
+        while let Some(page) = next.take() {
+            let page = bench.ask(&format!("GET {page}"), &session, "").await;
+            assert_eq!(page.status, 200, "{page:?}");
+            // A backup is told arc by arc; its last line says where it goes on.
+            let last = page.text().lines().last().map(serde_json::from_str::<serde_json::Value>);
+            let last = last.and_then(Result::ok).unwrap_or_default();
+            next = last["page"]["next"].as_str().map(|cursor| format!("{path}?cursor={cursor}"));
+        }
+        let calls = bench.nodes.take_available_calls();
+        assert!(!calls.is_empty(), "{path}: the key was read");
+        // Who asks as somebody new may be shown what was there before the flag went up.
+        assert!(calls.iter().all(|call| call.operation.past.bound > 0), "{path}: {calls:?}");
+    }
+}
+
+#[actix_web::test]
 async fn a_session_of_available_buckets_alone_asks_for_what_it_saw_and_no_more() {
     let bench = Bench::new();
     let mut token = String::new();
