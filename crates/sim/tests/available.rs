@@ -5,7 +5,7 @@ use available::Rule;
 use sim::available::{Counts, run};
 
 /// Seeds that each planted bug is given to be found.
-const SEEDS_MAX: u64 = 2_000;
+const SEEDS_MAX: u64 = 1_000;
 
 fn seeds(otherwise: u64) -> u64 {
     std::env::var("EVERRING_SIM_SEEDS").ok().and_then(|count| count.parse().ok()).unwrap_or(otherwise)

@@ -141,8 +141,7 @@ impl Incoming<'_> {
             None => (own, false),
             Some(id) => {
                 let mut session = self.resumed(id).await?;
-                session.raise(own.counter_max());
-                session.past.epoch = session.past.epoch.max(own.past.epoch);
+                session.follow(own.counter_max(), own.past.epoch);
                 (session, true)
             }
         };

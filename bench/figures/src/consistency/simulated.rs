@@ -77,7 +77,7 @@ pub fn reconcile(everring: &Everring, quick: bool) -> Result<Part> {
 
 /// The bugs planted in the cores.
 pub fn planted(everring: &Everring, _quick: bool) -> Result<Part> {
-    reports::planted(everring, 2_000)
+    reports::planted(everring, 1_000)
 }
 
 /// Simulated schedules of the whole fleet: its ordered keys, and its available ones.

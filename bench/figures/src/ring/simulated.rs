@@ -104,5 +104,5 @@ pub fn schedules(everring: &Everring, quick: bool) -> Result<Part> {
 
 /// The bugs planted in the cores.
 pub fn planted(everring: &Everring, _quick: bool) -> Result<Part> {
-    reports::planted(everring, 2_000)
+    reports::planted(everring, 1_000)
 }
