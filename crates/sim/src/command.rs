@@ -143,7 +143,7 @@ fn of_available(seed: u64, planted: Option<Rule>) -> Ran {
 
 /// Runs one seed and keeps its event log.
 pub fn replay(seed: u64, planted: Option<Planted>) -> Replay {
-    Replay { report: run(seed, Options { planted, keep_log: true, ..Options::default() }) }
+    Replay { report: run(seed, Options { planted, keep_log: true }) }
 }
 
 /// How many times as many seeds an outcome gets that a level allows.
