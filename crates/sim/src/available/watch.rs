@@ -8,6 +8,7 @@ use membership::{Arc, Epoch, NodeId};
 use replication::RegisterKey;
 
 use super::node::Node;
+use super::world::World;
 use crate::invariants::Violation;
 
 /// What is known of one key.
@@ -27,6 +28,25 @@ struct Known {
 #[derive(Debug, Default)]
 pub(super) struct Watch {
     keys: BTreeMap<RegisterKey, Known>,
+}
+
+impl World {
+    /// The observer is told what a node has done.
+    pub(super) fn observe(&mut self, node: usize, effects: &available::Effects) {
+        let at = (node, self.nodes.as_slice());
+        let mut checked = self.watch.wrote(at, effects.persist.iter().map(|(_, record)| record));
+        for answer in &effects.answers {
+            let Some((client, serial, _)) = self.tickets.get(&answer.ticket) else { continue };
+            let asked = &self.clients[*client];
+            if let Some(current) = asked.current.as_ref().filter(|_| asked.serial == *serial) {
+                let told = self.watch.answered(at, &current.operation, &answer.outcome);
+                checked = checked.and(told);
+            }
+        }
+        if let Err(violation) = checked.and(self.watch.done(at)) {
+            self.violation.get_or_insert(violation);
+        }
+    }
 }
 
 impl Watch {

@@ -126,7 +126,7 @@ pub(super) struct World {
     pairing: Pairing,
     line: u64,
     pub(super) violation: Option<Violation>,
-    watch: Watch,
+    pub(super) watch: Watch,
     pub(super) litmus: Option<Running>,
     pub(super) calm: bool,
     pub(super) disks_lost: u64,
@@ -656,23 +656,6 @@ impl World {
             let at = at.max(self.now);
             self.nodes[node].tick_at = Some(at);
             self.agenda.insert((at, self.order), Happening::Tick { node, incarnation });
-        }
-    }
-
-    /// The observer is told what a node has done.
-    fn observe(&mut self, node: usize, effects: &available::Effects) {
-        let at = (node, self.nodes.as_slice());
-        let mut checked = self.watch.wrote(at, effects.persist.iter().map(|(_, record)| record));
-        for answer in &effects.answers {
-            let Some((client, serial, _)) = self.tickets.get(&answer.ticket) else { continue };
-            let asked = &self.clients[*client];
-            if let Some(current) = asked.current.as_ref().filter(|_| asked.serial == *serial) {
-                let told = self.watch.answered(at, &current.operation, &answer.outcome);
-                checked = checked.and(told);
-            }
-        }
-        if let Err(violation) = checked.and(self.watch.done(at)) {
-            self.violation.get_or_insert(violation);
         }
     }
 

@@ -118,8 +118,8 @@ fn invariant_a_copy_holds_what_was_chosen(node: NodeId, chosen: Ballot, held: Ba
     Err(Violation { invariant: "a_copy_holds_what_was_chosen", found })
 }
 
-/// A newcomer that says that it holds a register refuses all that a coordinator has confirmed before its change: with it
-/// a majority can consist of replicas that have promised nothing.
+/// A newcomer that says that it holds a register refuses all that a coordinator has confirmed before its change: with
+/// it a majority can consist of replicas that have promised nothing.
 fn invariant_a_copy_keeps_what_was_promised(
     (node, floor): (NodeId, u64),
     (by, up_to): (NodeId, u64),
@@ -131,8 +131,8 @@ fn invariant_a_copy_keeps_what_was_promised(
     Err(Violation { invariant: "a_copy_keeps_what_was_promised", found })
 }
 
-/// What a newcomer holds when it says that it holds a register is chosen, or overtaken by what is, or lies above all that
-/// was confirmed before its change: else it could become chosen by the change's end alone.
+/// What a newcomer holds when it says that it holds a register is chosen, or overtaken by what is, or lies above all
+/// that was confirmed before its change: else it could become chosen by the change's end alone.
 fn invariant_a_newcomer_counts_for_nothing_below_a_confirmation(
     (node, held): (NodeId, Ballot),
     (by, up_to): (NodeId, u64),

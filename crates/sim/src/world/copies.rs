@@ -115,7 +115,9 @@ impl<C: chord::Rules> World<C> {
 
     /// What a start thinks of its data directory before it opens the log, as the shell does it.
     pub(super) fn doubt_before(&mut self, node: usize) -> Option<Doubt> {
-        let (trusts_copies, trusts_older) = (self.has(Planted::CopyTrusted), self.has(Planted::RolledBackTrusted));
+        // Who takes an empty directory for its own does not ask where that lies.
+        let trusts_copies = self.has(Planted::CopyTrusted) || self.has(Planted::Amnesia);
+        let trusts_older = self.has(Planted::RolledBackTrusted);
         let at = &mut self.nodes[node];
         let place = at.disk.place().expect("this is asked of nothing that can fail");
         let copied = Doubt::of_place(Some(at.home), place).filter(|_| !trusts_copies);
@@ -132,7 +134,8 @@ impl<C: chord::Rules> World<C> {
     pub(super) fn doubt_of_end(&self, node: usize) -> Option<Doubt> {
         let at = &self.nodes[node];
         let held = at.running.as_ref()?.log.last_sequence();
-        Doubt::of_end(held, Some(at.told)).filter(|_| !self.has(Planted::RolledBackTrusted))
+        let trusts_any = self.has(Planted::RolledBackTrusted) || self.has(Planted::Amnesia);
+        Doubt::of_end(held, Some(at.told)).filter(|_| !trusts_any)
     }
 
     /// A data directory is in doubt: it is set aside, and a new member takes the node's place.
