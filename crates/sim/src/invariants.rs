@@ -43,6 +43,8 @@ struct Register {
     newest: BTreeMap<NodeId, BTreeMap<Ballot, Epoch>>,
     /// Before which arc epoch a node that was to become a replica anew gave up what it had accepted.
     given_up: BTreeMap<(Ballot, NodeId), Epoch>,
+    /// The arc epochs in which a node's vote stood that gave it up, and took the same again later.
+    stood: BTreeMap<(Ballot, NodeId), Vec<RangeInclusive<Epoch>>>,
     /// The ballots at which something was chosen.
     chosen: BTreeSet<Ballot>,
     /// Up to where each coordinator has confirmed the register's arc, in which arc epoch.
@@ -96,10 +98,7 @@ impl Registers {
         let register = self.registers.entry(key.clone()).or_default();
         let reached = self.reached.get(&node).copied().unwrap_or_default();
         register.voted_in(node, ballot, epoch, reached)?;
-        match register.given_up.remove(&(ballot, node)) {
-            Some(_) => drop(register.since.insert((ballot, node), epoch)),
-            None => drop(register.since.entry((ballot, node)).or_insert(epoch)),
-        }
+        register.note_since((ballot, node), epoch);
         match register.accepted.get(&ballot) {
             Some(other) => invariant_one_state_per_ballot(ballot, other, state),
             None => {
@@ -236,6 +235,17 @@ impl Registers {
 }
 
 impl Register {
+    /// The node took the ballot in this arc epoch. What it had voted before it gave that up stands in the epochs then.
+    fn note_since(&mut self, vote: (Ballot, NodeId), epoch: Epoch) {
+        let Some(before) = self.given_up.remove(&vote) else {
+            self.since.entry(vote).or_insert(epoch);
+            return;
+        };
+        if let Some(since) = self.since.insert(vote, epoch) {
+            self.stood.entry(vote).or_default().push(since..=Epoch(before.0.saturating_sub(1)));
+        }
+    }
+
     /// Whether what is accepted at `ballot` is chosen in some arc epoch: a quorum of its sets holds it on disk since
     /// that epoch or before, held nothing newer when that epoch came, and acts on that epoch. `among` are the epochs to
     /// try.
@@ -243,21 +253,23 @@ impl Register {
         let Some(holders) = self.durable.get(&ballot) else { return false };
         let since = |node: NodeId| self.since.get(&(ballot, node)).copied().unwrap_or_default();
         // What does not depend on the epoch is asked once a holder, not once an epoch.
-        let holders: Vec<(NodeId, RangeInclusive<Epoch>)> = holders
-            .iter()
-            .map(|node| {
-                let acts_on = reached.get(node).copied().unwrap_or_default();
-                let newest = self.newer_since(ballot, *node).map_or(acts_on, |newer| newer.min(acts_on));
-                let given_up = self.given_up.get(&(ballot, *node));
-                (*node, since(*node)..=given_up.map_or(newest, |before| newest.min(Epoch(before.0.saturating_sub(1)))))
-            })
-            .collect();
+        let mut votes: Vec<(NodeId, RangeInclusive<Epoch>)> = Vec::new();
+        for node in holders {
+            let acts_on = reached.get(node).copied().unwrap_or_default();
+            let newest = self.newer_since(ballot, *node).map_or(acts_on, |newer| newer.min(acts_on));
+            let given_up = self.given_up.get(&(ballot, *node));
+            let until = given_up.map_or(newest, |before| newest.min(Epoch(before.0.saturating_sub(1))));
+            votes.push((*node, since(*node)..=until));
+            let stood = self.stood.get(&(ballot, *node)).into_iter().flatten();
+            votes.extend(stood.map(|epochs| (*node, *epochs.start()..=acts_on.min(*epochs.end()))));
+        }
         self.history.iter().enumerate().filter(|(_, (epoch, _))| among.contains(epoch)).any(|(at, (epoch, sets))| {
             sets.is_quorum(|node| {
-                let Some((_, epochs)) = holders.iter().find(|(holder, _)| *holder == node) else { return false };
-                // Who was out of the sets in between may have dropped it.
-                let between = self.history[..at].iter().rev().take_while(|(past, _)| past >= epochs.start());
-                epochs.contains(epoch) && between.into_iter().all(|(_, sets)| sets.contains(node))
+                votes.iter().filter(|(holder, _)| *holder == node).any(|(_, epochs)| {
+                    // Who was out of the sets in between may have dropped it.
+                    let between = self.history[..at].iter().rev().take_while(|(past, _)| past >= epochs.start());
+                    epochs.contains(epoch) && between.into_iter().all(|(_, sets)| sets.contains(node))
+                })
             })
         })
     }
@@ -280,6 +292,7 @@ impl Register {
     /// The node dropped what it held up to this ballot.
     fn forget(&mut self, node: NodeId, up_to: Ballot) {
         self.since.retain(|(ballot, holder), _| *holder != node || *ballot > up_to);
+        self.stood.retain(|(ballot, holder), _| *holder != node || *ballot > up_to);
         if let Some(newest) = self.newest.get_mut(&node) {
             newest.retain(|ballot, _| *ballot > up_to);
         }

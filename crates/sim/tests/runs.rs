@@ -129,6 +129,7 @@ fn what_was_found_stays_mended() {
             1101,
             "a vote of an abandoned change was not counted where a later change made its replica give up what it held",
         ),
+        (2467, "a vote of an abandoned change was forgotten where its replica took the same again: the judge's fault"),
     ];
     for (seed, once) in found {
         let violation = run(seed, Options::default()).violation;
