@@ -226,6 +226,7 @@ fn an_identity_is_the_old_or_the_new_one_after_a_crash() {
     let mut seen = [false; 2];
     for seed in 0..20 {
         let mut disk = SimDisk::new(seed);
+        let old = Identity { place: disk.place().ok(), ..old };
         identity::create(&mut disk, old).expect("there was none");
         disk.crash_after(0);
         identity::bump_incarnation(&mut disk, old, 0).expect_err("the power fails");
