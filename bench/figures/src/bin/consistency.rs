@@ -51,6 +51,8 @@ const AREA: Area = Area {
         "syncs",
         "reconcile_bytes_over_difference",
         "model_states",
+        "model_depth",
+        "model_scopes_cut",
     ],
     parts: &[
         ("speed", simulated::speed),

@@ -56,7 +56,12 @@ pub fn model(everring: &Everring, quick: bool) -> Result<Part> {
     if checked.planted_found < checked.planted_total {
         bail!("the model check found {} of {} planted bugs", checked.planted_found, checked.planted_total);
     }
-    Ok(Part { figures: vec![("model_states", json!(checked.states))], details: checked.report })
+    let figures = vec![
+        ("model_states", json!(checked.states)),
+        ("model_depth", json!(checked.depth)),
+        ("model_scopes_cut", json!(checked.cut)),
+    ];
+    Ok(Part { figures, details: checked.report })
 }
 
 /// The litmus tests at every level, under faults.
