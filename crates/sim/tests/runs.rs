@@ -129,6 +129,14 @@ fn what_was_found_stays_mended() {
             1101,
             "a vote of an abandoned change was not counted where a later change made its replica give up what it held",
         ),
+        (313, "a list that was read before the ring was ideal arrived afterwards: the judge's fault"),
+        (1077, "a newcomer had taken a living one for dead before the ring was ideal: the judge's fault"),
+        (1279, "two nodes had one place while a change replaced a living one: the judge's fault"),
+        (
+            7747,
+            "the state that was chosen already, at a higher ballot below a confirmation, is nothing new: the judge's",
+        ),
+        (8201, "what a node had given up was lost with what was not synced: the judge's fault"),
         (2467, "a vote of an abandoned change was forgotten where its replica took the same again: the judge's fault"),
     ];
     for (seed, once) in found {
