@@ -233,6 +233,7 @@ fn spawn_parting(config: Config, parting: Parting) -> Node {
             parting
         })
         .await
+        .inspect_err(|error| eprintln!("a node ended: {}", stdx::error_chain(error)))
     });
     Node { stop: Some(stop), task }
 }
