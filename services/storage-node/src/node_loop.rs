@@ -219,6 +219,10 @@ impl NodeLoop {
                 self.keep_house();
                 self.parts.peers.flush(Duration::from_millis(500)).await;
                 self.parts.peers.close();
+                if let Some(asking) = &self.leaving {
+                    // Its leave must not begin behind its back.
+                    asking.abort();
+                }
                 self.parts.log.stop();
                 return if self.retired { Ended::Retired } else { Ended::Drained };
             }
