@@ -111,6 +111,25 @@ impl TestFleet {
             .unwrap_or_else(|_| panic!("never came: {what}; last seen: {:#?}", seen.borrow()));
     }
 
+    fn id_of(&self, name: &str) -> NodeId {
+        self.directory.current().view.member_named(name).expect("a member").id
+    }
+
+    /// Waits until another member than `former` has this name, all that this takes is over, and three nodes are ready.
+    async fn until_renewed(&self, name: &str, former: NodeId, what: &str) {
+        let renewed = |fleet: &Fleet| {
+            let now = fleet.view.member_named(name).expect("the name stays");
+            now.id != former && fleet.view.pending.is_empty() && fleet.nodes.len() == 3
+        };
+        self.until(what, renewed).await;
+    }
+
+    /// Writes a record that is not there yet, and sees it acknowledged.
+    async fn record(&mut self, name: &str) {
+        let put = self.put(name, "v", Condition::Absent);
+        assert!(matches!(self.ask(put).await, Outcome::Done { .. }));
+    }
+
     /// Waits until the node of this name takes connections under this start.
     async fn until_connected(&self, name: &str, incarnation: u64) {
         let mut watch = self.directory.watch();
@@ -449,7 +468,7 @@ async fn a_fleet_grows_shrinks_and_replaces_a_lost_disk() {
 
             // n2 leaves, and its process ends by itself.
             let consul = Consul::new(&fleet.discovery).expect("an address");
-            let n2 = fleet.directory.current().view.member_named("n2").expect("a member").id;
+            let n2 = fleet.id_of("n2");
             let left =
                 client::ring_changes::change(&consul, |view| view.begin_leave(BTreeSet::from([n2]), false)).await;
             assert!(left.expect("five can spare one").is_leaving(n2));
@@ -481,9 +500,8 @@ async fn a_copied_data_directory_is_no_second_self() {
     LocalSet::new()
         .run_until(async {
             let mut fleet = TestFleet::start(3).await;
-            let put = fleet.put("k", "v", Condition::Absent);
-            assert!(matches!(fleet.ask(put).await, Outcome::Done { .. }));
-            let id = fleet.directory.current().view.member_named("n1").expect("a member").id;
+            fleet.record("k").await;
+            let id = fleet.id_of("n1");
             copy_directory(&fleet.data(0), &fleet.data(8));
             let twin = Config { data: fleet.data(8), ..fleet.config(0, 3) };
             let twin = refused(twin).await;
@@ -497,11 +515,7 @@ async fn a_copied_data_directory_is_no_second_self() {
             fleet.stop(0).await;
             let restored = Config { data: fleet.data(8), ..fleet.config(0, 3) };
             fleet.nodes[0] = spawn(restored);
-            let renewed = |f: &Fleet| {
-                let now = f.view.member_named("n1").expect("the name stays");
-                now.id != id && f.view.pending.is_empty() && f.nodes.len() == 3
-            };
-            fleet.until("the copy has become a new member", renewed).await;
+            fleet.until_renewed("n1", id, "the copy has become a new member").await;
             assert_eq!(fleet.read("k").await.as_deref(), Some("v"));
         })
         .await;
@@ -550,9 +564,8 @@ async fn a_copy_of_the_present_is_used_by_nobody_unasked() {
     LocalSet::new()
         .run_until(async {
             let mut fleet = TestFleet::start(3).await;
-            let put = fleet.put("k", "v", Condition::Absent);
-            assert!(matches!(fleet.ask(put).await, Outcome::Done { .. }));
-            let id = fleet.directory.current().view.member_named("n1").expect("a member").id;
+            fleet.record("k").await;
+            let id = fleet.id_of("n1");
             copy_directory(&fleet.data(0), &fleet.data(8));
             fleet.stop(0).await;
 
@@ -566,11 +579,7 @@ async fn a_copy_of_the_present_is_used_by_nobody_unasked() {
             fleet.nodes[1] = spawn(fleet.config(1, 3));
             fleet.until_connected("n2", 2).await;
             fleet.nodes[0] = spawn(copy);
-            let renewed = |f: &Fleet| {
-                let now = f.view.member_named("n1").expect("the name stays");
-                now.id != id && f.view.pending.is_empty() && f.nodes.len() == 3
-            };
-            fleet.until("the copy has become a new member", renewed).await;
+            fleet.until_renewed("n1", id, "the copy has become a new member").await;
             assert_eq!(fleet.read("k").await.as_deref(), Some("v"));
         })
         .await;
@@ -582,8 +591,7 @@ async fn a_fleet_that_is_moved_whole_is_trusted_when_its_people_say_so() {
     LocalSet::new()
         .run_until(async {
             let mut fleet = TestFleet::start(3).await;
-            let put = fleet.put("k", "v", Condition::Absent);
-            assert!(matches!(fleet.ask(put).await, Outcome::Done { .. }));
+            fleet.record("k").await;
             let before = fleet.directory.current().view.clone();
             for at in 0..3 {
                 fleet.stop(at).await;
@@ -614,19 +622,17 @@ async fn a_directory_that_was_rolled_back_begins_anew() {
     LocalSet::new()
         .run_until(async {
             let mut fleet = TestFleet::start(3).await;
-            let id = fleet.directory.current().view.member_named("n1").expect("a member").id;
+            let id = fleet.id_of("n1");
             let consul = Consul::new(&fleet.discovery).expect("an address");
             let told = async || client::ring_forming::synced(&consul, id).await.expect("it answers").unwrap_or(0);
-            let put = fleet.put("k", "v", Condition::Absent);
-            assert!(matches!(fleet.ask(put).await, Outcome::Done { .. }));
+            fleet.record("k").await;
             copy_directory(&fleet.data(0), &fleet.data(8));
             let before = told().await;
             let wait = async {
                 let mut count = 0;
                 while told().await <= before + 1 {
                     count += 1;
-                    let put = fleet.put(&format!("k{count}"), "v", Condition::Absent);
-                    assert!(matches!(fleet.ask(put).await, Outcome::Done { .. }));
+                    fleet.record(&format!("k{count}")).await;
                 }
                 count
             };
@@ -639,11 +645,7 @@ async fn a_directory_that_was_rolled_back_begins_anew() {
             }
             copy_directory(&fleet.data(8), &fleet.data(0));
             fleet.nodes[0] = spawn(fleet.config(0, 3));
-            let renewed = |f: &Fleet| {
-                let now = f.view.member_named("n1").expect("the name stays");
-                now.id != id && f.view.pending.is_empty() && f.nodes.len() == 3
-            };
-            fleet.until("what was put back has become a new member", renewed).await;
+            fleet.until_renewed("n1", id, "what was put back has become a new member").await;
             for at in 1..=count {
                 assert_eq!(fleet.read(&format!("k{at}")).await.as_deref(), Some("v"));
             }
@@ -666,8 +668,7 @@ async fn a_fleet_goes_on_to_another_protocol_together() {
     LocalSet::new()
         .run_until(async {
             let mut fleet = TestFleet::start(3).await;
-            let put = fleet.put("k", "v", Condition::Absent);
-            assert!(matches!(fleet.ask(put).await, Outcome::Done { .. }));
+            fleet.record("k").await;
             let consul = Consul::new(&fleet.discovery).expect("an address");
             let read = async || client::ring_changes::read(&consul).await.expect("it is there");
 
