@@ -132,14 +132,14 @@ pub async fn conduct(recorder: &Recorder, client: &GatewayClient, shown: &dyn Sh
     let reply = client.send(&request).await;
     let latency = sent.elapsed();
     end_span(span, &reply, recorder);
-    let finding = match (values, level) {
+    let finding = finding_of(kind, &reply, |answer| match (values, level) {
         (Values::Registers, Level::Strict | Level::Sequential) => {
-            finding_of(kind, &reply, |answer| shown.shown(what.key, &answer.body))
+            Some(Finding::Held((answer.seen == Seen::Found).then(|| shown.shown(what.key, &answer.body))))
         }
-        (Values::Registers, Level::Causal | Level::Eventual) => merged(kind, &reply, side_by_side),
-        (Values::Sets, _) => merged(kind, &reply, set),
-        (Values::Counters, _) => merged(kind, &reply, counter),
-    };
+        (Values::Registers, Level::Causal | Level::Eventual) => side_by_side(answer),
+        (Values::Sets, _) => set(answer),
+        (Values::Counters, _) => counter(answer),
+    });
     let token = match &reply {
         Reply::Ok(answer) => answer.token.clone(),
         Reply::Failed(_) | Reply::Unknown(_) => None,
@@ -227,28 +227,18 @@ fn parts(ask: &Ask, body: Option<Bytes>) -> (Kind, Held, Held, Action, Condition
     }
 }
 
-fn finding_of(kind: Kind, reply: &Reply, shown: impl Fn(&Answer) -> String) -> Finding {
-    match reply {
-        Reply::Failed(_) => Finding::Failed,
-        Reply::Unknown(_) => Finding::Unknown,
-        Reply::Ok(answer) => match (kind, answer.seen) {
-            (Kind::Read, Seen::Found) => Finding::Held(Some(shown(answer))),
-            (Kind::Read, _) => Finding::Held(None),
-            (_, Seen::ConditionFailed) => Finding::NotApplied,
-            (_, Seen::FencedOff) => Finding::FencedOff,
-            (_, _) => Finding::Applied,
-        },
-    }
-}
-
-/// What a request on a key of an available bucket found; `shown` tells what a body means. An answer that cannot be read
-/// has shown nothing; the count of failures has it.
-fn merged(kind: Kind, reply: &Reply, shown: impl Fn(&Answer) -> Option<Finding>) -> Finding {
+/// What a request found; `shown` tells what the answer to a read means. One that cannot be read has shown nothing; the
+/// count of failures has it.
+fn finding_of(kind: Kind, reply: &Reply, shown: impl Fn(&Answer) -> Option<Finding>) -> Finding {
     match reply {
         Reply::Failed(_) => Finding::Failed,
         Reply::Unknown(_) => Finding::Unknown,
         Reply::Ok(answer) if kind == Kind::Read => shown(answer).unwrap_or(Finding::Failed),
-        Reply::Ok(_) => Finding::Applied,
+        Reply::Ok(answer) => match answer.seen {
+            Seen::ConditionFailed => Finding::NotApplied,
+            Seen::FencedOff => Finding::FencedOff,
+            _ => Finding::Applied,
+        },
     }
 }
 

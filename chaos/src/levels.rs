@@ -23,6 +23,7 @@ use crate::level_ticks::{self, LevelRecord, LevelTicks};
 use crate::merges::{Merges, MergesRun};
 use crate::recorder::{Finding, Recorder};
 use crate::run::join;
+use crate::traffic::Pace;
 use crate::workload::Ask;
 
 /// The levels, each with clients and keys of its own.
@@ -222,15 +223,13 @@ impl Client {
     async fn run(mut self, mut stop: watch::Receiver<bool>) {
         let mut process = self.recorder.new_process();
         let every = Duration::from_secs(1) * self.config.clients.max(1) as u32 / self.config.rate.max(1);
-        let mut next = Instant::now();
+        let mut pace = Pace::after(Duration::ZERO, every);
         loop {
             tokio::select! {
                 biased;
                 _ = stop.wait_for(|stop| *stop) => return,
-                () = tokio::time::sleep_until(next) => {}
+                () = pace.next() => {}
             }
-            // What was missed is not made up for.
-            next = (next + every).max(Instant::now());
             if self.recorder.is_full() {
                 return;
             }

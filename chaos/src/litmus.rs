@@ -16,7 +16,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 use wire::http::Level;
 
-use crate::conduct;
+use crate::conduct::{self, Place};
 use crate::verifier::judged_as;
 
 /// What to run.
@@ -81,14 +81,14 @@ impl Column {
 
     /// The bucket of a variable, and the level that a request on it names.
     fn asks(self, variable: u8, is_read: bool) -> (&'static str, Option<Level>) {
+        let level = match self {
+            Column::Level(level) => level,
+            Column::Across(placing) if placing.is_ordered(variable) => Level::Sequential,
+            Column::Across(_) => Level::Causal,
+        };
+        let bucket = Place::of(level, None).bucket;
         // A write of an ordered bucket has no level to name.
-        let ordered = |level| (conduct::BUCKET, is_read.then_some(level));
-        match self {
-            Column::Level(level @ (Level::Strict | Level::Sequential)) => ordered(level),
-            Column::Level(level @ (Level::Causal | Level::Eventual)) => (conduct::AVAILABLE, Some(level)),
-            Column::Across(placing) if placing.is_ordered(variable) => ordered(Level::Sequential),
-            Column::Across(_) => (conduct::AVAILABLE, Some(Level::Causal)),
-        }
+        (bucket, (is_read || bucket == conduct::AVAILABLE).then_some(level))
     }
 }
 

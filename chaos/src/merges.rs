@@ -13,7 +13,6 @@ use client::gateway::{Action, AskError, GatewayClient, Request};
 use stdx::Prng;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::Instant;
 use wire::http::{BucketDefinition, Contract, Level, ValueType};
 
 use crate::conduct::{Conduct, Place, Plain, conduct, unsampled};
@@ -21,6 +20,7 @@ use crate::history_file::Values;
 use crate::levels::{LevelsConfig, UNORDERED};
 use crate::recorder::{Finding, Recorder};
 use crate::run::join;
+use crate::traffic::Pace;
 use crate::workload::Ask;
 
 /// The kinds, and the bucket of each. The buckets are made if they are not there, and stay.
@@ -62,9 +62,9 @@ pub struct MergesRun {
 }
 
 impl Merges {
-    /// The sets and counters of a run, whose buckets are there; none if they are left out.
-    pub fn of(config: &LevelsConfig) -> Option<Merges> {
-        (config.merge_rate > 0).then(|| Merges { config: config.clone(), sent: Arc::default() })
+    /// The sets and counters of a run, whose buckets are there.
+    pub fn new(config: &LevelsConfig) -> Merges {
+        Merges { config: config.clone(), sent: Arc::default() }
     }
 
     /// Starts the clients, in a task of their own; they run until `stop` becomes true.
@@ -156,15 +156,13 @@ impl Client {
         let all = (KINDS.len() * UNORDERED.len() * CLIENTS) as u32;
         let every = Duration::from_secs(1) * all / self.merges.config.merge_rate.max(1);
         // They do not ask all at once.
-        let mut next = Instant::now() + every.mul_f64(self.prng.unit());
+        let mut pace = Pace::after(every.mul_f64(self.prng.unit()), every);
         loop {
             tokio::select! {
                 biased;
                 _ = stop.wait_for(|stop| *stop) => return,
-                () = tokio::time::sleep_until(next) => {}
+                () = pace.next() => {}
             }
-            // What was missed is not made up for.
-            next = (next + every).max(Instant::now());
             if self.recorder.is_full() {
                 return;
             }
@@ -231,7 +229,7 @@ mod tests {
 
     #[test]
     fn no_element_is_added_twice_and_no_set_outgrows_its_bound_or_is_forgotten() {
-        let merges = Merges::of(&LevelsConfig::default()).expect("they are not left out");
+        let merges = Merges::new(&LevelsConfig::default());
         let mut clients = [0, 1].map(|number| client(Values::Sets, &merges, number));
         let (mut elements, mut sizes, mut reads) = (BTreeSet::new(), [0; 40], 0);
         for step in 0..2_000 {
@@ -255,7 +253,7 @@ mod tests {
 
     #[test]
     fn counters_only_grow_and_are_all_read_at_the_end() {
-        let merges = Merges::of(&LevelsConfig::default()).expect("they are not left out");
+        let merges = Merges::new(&LevelsConfig::default());
         let mut client = client(Values::Counters, &merges, 0);
         let asked: BTreeSet<usize> = (0..200)
             .map(|_| client.next())

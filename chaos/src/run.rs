@@ -359,12 +359,10 @@ async fn conclude(recorder: &Recorder, locks: Option<&LockBook>, check_limit: Du
         (Values::Registers, Some(level)) => level == Level::Strict || evidence.levels.contains_key(&level),
         (values, _) => histories.contains_key(&values),
     };
-    let judged: Vec<_> = JUDGED.into_iter().filter(|judged| was_asked(judged.part)).collect();
-    let counted: Vec<_> = COUNTED.into_iter().filter(|(_, part)| was_asked(*part)).collect();
-    for judged in judged {
+    for judged in JUDGED.into_iter().filter(|judged| was_asked(judged.part)) {
         evidence.checks.push(check(&histories, judged, check_limit).await);
     }
-    for (name, part) in counted {
+    for (name, part) in COUNTED.into_iter().filter(|(_, part)| was_asked(*part)) {
         match acknowledged(&histories, part).await {
             Ok(acked) => drop(evidence.acked.insert(name, acked)),
             Err(why) => evidence.circumstances.void.push(format!("the lost updates of {name} were not counted: {why}")),
@@ -380,7 +378,7 @@ fn merges_are_wanted(config: &RunConfig) -> bool {
 
 /// Has sets and counters have histories of their own, beside that of registers.
 fn keep_merges(recorder: &Recorder, evidence: &mut Evidence) -> Result<(), RunError> {
-    for values in [Values::Sets, Values::Counters] {
+    for (values, _) in merges::KINDS {
         let beside = |path: &PathBuf| path.with_extension(format!("{}.jsonl", values.name()));
         let path = evidence.history.as_ref().map(beside);
         recorder
@@ -450,7 +448,7 @@ fn start_levels(
     let levels = LevelsConfig { prefix: format!("{run_id}-{}", levels.prefix), ..levels };
     // Drawn apart from the faults and from the other traffic.
     let prng = Prng::from_seed(config.seed ^ 0x6c65_7665_6c73);
-    let merges = Merges::of(&levels).filter(|_| fleet.merges);
+    let merges = fleet.merges.then(|| Merges::new(&levels));
     Some(Levels::start(recorder, &fleet.gateway, levels, merges, prng, stop))
 }
 

@@ -123,7 +123,7 @@ impl Client {
 
 /// When a client may ask again: evenly spaced, and without making up for what it missed, so that a slow second is not
 /// followed by a burst.
-struct Pace {
+pub(crate) struct Pace {
     interval: Duration,
     next: Instant,
 }
@@ -135,10 +135,15 @@ impl Pace {
             0 => Duration::ZERO,
             rate => Duration::from_secs(1) * clients / rate,
         };
-        Pace { interval, next: Instant::now() + interval * (number as u32) / clients }
+        Pace::after(interval * (number as u32) / clients, interval)
     }
 
-    async fn next(&mut self) {
+    /// A pace that begins so long from now.
+    pub(crate) fn after(first: Duration, interval: Duration) -> Pace {
+        Pace { interval, next: Instant::now() + first }
+    }
+
+    pub(crate) async fn next(&mut self) {
         if self.interval.is_zero() {
             return;
         }
