@@ -5,7 +5,7 @@ use membership::{Epoch, NodeId};
 use replication::{RegisterKey, RequestId};
 
 use crate::replica::Replica;
-use crate::version::{Actor, Context, Dot};
+use crate::version::{Context, Dot};
 
 /// Dots that are named at most, those stamped last.
 pub const NAMED_MAX: usize = 64;
@@ -73,10 +73,5 @@ impl Replica {
     /// The keys of which this node keeps a write with this request as a hint.
     pub fn hinted(&self, request: RequestId) -> impl Iterator<Item = &RegisterKey> {
         self.hints.values().filter(move |hint| hint.write.request == request).map(|hint| &hint.write.key)
-    }
-
-    /// Who stamps this node's writes.
-    pub fn actor(&self) -> Actor {
-        self.actor
     }
 }

@@ -139,12 +139,15 @@ impl Replica {
                 }
                 continue;
             }
-            let (before, copying) = (self.logged(&key), self.is_copying(key.position));
-            let is_new = copying && self.table.get(&key).is_none();
+            // Of an arc that is to be copied: where the log had the key before, if it did.
+            let copied = self.is_copying(key.position).then(|| self.table.get(&key).map(|held| held.logged));
             let stale = self.merge(&key, &incoming, out);
-            wait = wait.max(self.logged(&key));
-            if copying && self.logged(&key) > before {
-                self.note_copied_key(&incoming, is_new);
+            let logged = self.logged(&key);
+            wait = wait.max(logged);
+            if let Some(before) = copied
+                && logged > before.unwrap_or(LogPosition(0))
+            {
+                self.note_copied_key(&incoming, before.is_none());
             }
             if stale {
                 out.events.push(Event::StaleRefused);

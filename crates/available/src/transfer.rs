@@ -101,8 +101,9 @@ impl Replica {
 
     /// A pass with the node has ended.
     pub(crate) fn note_agreed(&mut self, node: NodeId, pass: &Pass) {
+        let agreed = pass.agreed();
         for tenure in self.homes.tenures.iter().filter(|tenure| tenure.epoch <= pass.epoch) {
-            if pass.agreed().contains(&tenure.high) {
+            if agreed.contains(&tenure.high) {
                 self.transfer.agreed.entry((tenure.high, tenure.epoch)).or_default().insert(node);
             }
         }

@@ -26,12 +26,12 @@ use crate::available_answers;
 use crate::available_ask::AvailableQuestion;
 use crate::available_records::{kind_of, session_number};
 use crate::buckets::Bucket;
-use crate::gateway::{Gateway, Phase};
+use crate::gateway::Gateway;
 use crate::problem::Refuse;
 use crate::records::Incoming;
 use crate::routes::Verb;
 use crate::token::Seen;
-use crate::watches::{self, KEEP_ALIVE, LOOK_EVERY, LOOK_PATIENCE, LOOK_UP_EVERY, Watches};
+use crate::watches::{self, LOOK_EVERY, LOOK_PATIENCE, Watches};
 use crate::words::{self, Headers};
 
 /// What a look found.
@@ -156,13 +156,9 @@ impl Incoming<'_> {
             };
             actix_web::rt::spawn(look(gateway.clone(), watched));
         }
-        let told =
-            Told { gateway, found, key: register, since: session.past.clone(), session, seen, resumed, absent: true };
-        let events = futures_util::stream::unfold(told, |mut told| async move {
-            let bytes = told.next().await?;
-            Some((Ok::<_, actix_web::Error>(bytes), told))
-        });
-        Ok(watches::stream(events))
+        let since = session.past.clone();
+        let mut told = Told { gateway: gateway.clone(), key: register, since, session, seen, resumed, absent: true };
+        Ok(watches::stream(gateway, found, move |look: &Arc<Look>| told.event(look)))
     }
 
     /// The session of the watch that an event's id is of.
@@ -209,7 +205,6 @@ async fn look(gateway: Data<Gateway>, watched: Watched) {
 /// One watch: what its client was told last.
 struct Told {
     gateway: Data<Gateway>,
-    found: Looks,
     key: RegisterKey,
     /// What its session had seen when the watch began: older looks are not for it.
     since: Past,
@@ -224,30 +219,6 @@ struct Told {
 }
 
 impl Told {
-    /// The next bytes to send; none once the gateway is about to stop.
-    async fn next(&mut self) -> Option<Bytes> {
-        let silent_till = tokio::time::Instant::now() + KEEP_ALIVE;
-        loop {
-            if self.gateway.phase() >= Phase::Draining {
-                return None;
-            }
-            let found = self.found.borrow_and_update().clone();
-            if let Some(event) = found.and_then(|look| self.event(&look)) {
-                return Some(event);
-            }
-            let look_up = tokio::time::Instant::now() + LOOK_UP_EVERY;
-            // Wakes for a look, and now and then to see whether the gateway still serves.
-            match tokio::time::timeout_at(silent_till.min(look_up), self.found.changed()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) => return None,
-                Err(_) if tokio::time::Instant::now() >= silent_till => {
-                    return Some(Bytes::from_static(b": alive\n\n"));
-                }
-                Err(_) => {}
-            }
-        }
-    }
-
     /// What a look tells this client, if that is news.
     fn event(&mut self, look: &Look) -> Option<Bytes> {
         if !comes_after(&look.past, &self.since) {

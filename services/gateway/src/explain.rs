@@ -21,7 +21,9 @@ impl Incoming<'_> {
         let fleet = self.gateway.fleet();
         let mut answer = ring(&fleet, &*self.gateway.nodes);
         if let Some(statuses) = self.gateway.statuses.as_ref().filter(|_| !fleet.view.pending.is_empty()) {
-            let copying = statuses.copying(fleet.nodes.values()).await;
+            // Who cannot be reached is not waited for.
+            let reached = fleet.nodes.iter().filter(|(id, _)| self.gateway.nodes.is_up(**id)).map(|(_, node)| node);
+            let copying = statuses.copying(reached).await;
             for member in &mut answer.members {
                 member.copying = copying.get(&member.name).copied();
             }

@@ -14,7 +14,6 @@ use actix_web::{HttpResponse, http::header::ACCEPT};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use dispatch::Verdict;
-use futures_util::Stream;
 use replication::{Operation, Outcome, RegisterKey, Value, Version};
 use stdx::TraceContext;
 use tokio::sync::watch;
@@ -35,9 +34,9 @@ pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// The patience of one look.
 pub(crate) const LOOK_PATIENCE: Duration = Duration::from_secs(5);
 /// How often something is sent though nothing changed, so that both ends notice a broken connection.
-pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(10);
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// How often a watch looks up to see whether the gateway still serves.
-pub(crate) const LOOK_UP_EVERY: Duration = Duration::from_secs(1);
+const LOOK_UP_EVERY: Duration = Duration::from_secs(1);
 /// The id of the event that says that there is no value.
 pub(crate) const ABSENT: &str = "absent";
 
@@ -124,7 +123,7 @@ impl Incoming<'_> {
         if !accepts {
             return Err(Refuse::bad_request("a watch is told as text/event-stream, which `Accept` rules out"));
         }
-        let last = headers.single("last-event-id")?.map(str::to_owned);
+        let mut last = headers.single("last-event-id")?.map(str::to_owned);
         let Some(gateway) = self.request.shared().cloned() else {
             return Err(Refuse::new(ProblemCode::Overloaded, "this gateway cannot keep a watch now"));
         };
@@ -137,17 +136,31 @@ impl Incoming<'_> {
         if new {
             actix_web::rt::spawn(look(gateway.clone(), bucket_name.to_owned(), register));
         }
-        let told = Told { gateway, found, last };
-        let events = futures_util::stream::unfold(told, |mut told| async move {
-            let bytes = told.next().await?;
-            Some((Ok::<_, actix_web::Error>(bytes), told))
-        });
-        Ok(stream(events))
+        // What its client was told last is no news.
+        let news = move |found: &Option<(Version, Value)>| {
+            let id = found.as_ref().map_or(ABSENT.to_owned(), |(version, _)| version.to_string());
+            if last.as_ref() == Some(&id) {
+                return None;
+            }
+            let (kind, data) = told(found.as_ref());
+            let event = event(&id, kind, &data);
+            last = Some(id);
+            Some(event)
+        };
+        Ok(stream(gateway, found, news))
     }
 }
 
-/// The answer to a watch.
-pub(crate) fn stream(events: impl Stream<Item = Result<Bytes, actix_web::Error>> + 'static) -> HttpResponse {
+/// The answer to a watch: of each look, what is `news` to this client. It ends when the gateway is about to stop.
+pub(crate) fn stream<T: Clone + 'static>(
+    gateway: Data<Gateway>,
+    found: watch::Receiver<Option<T>>,
+    news: impl FnMut(&T) -> Option<Bytes> + 'static,
+) -> HttpResponse {
+    let events = futures_util::stream::unfold((gateway, found, news), |(gateway, mut found, mut news)| async move {
+        let bytes = next(&gateway, &mut found, &mut news).await?;
+        Some((Ok::<_, actix_web::Error>(bytes), (gateway, found, news)))
+    });
     let mut response = HttpResponse::Ok();
     response.insert_header(("cache-control", "no-store")).content_type("text/event-stream");
     response.streaming(events)
@@ -186,41 +199,30 @@ async fn look(gateway: Data<Gateway>, bucket: String, key: RegisterKey) {
     }
 }
 
-/// One watch: what its client was told last.
-struct Told {
-    gateway: Data<Gateway>,
-    found: watch::Receiver<Found>,
-    last: Option<String>,
-}
-
-impl Told {
-    /// The next bytes to send; none once the gateway is about to stop.
-    async fn next(&mut self) -> Option<Bytes> {
-        let silent_till = tokio::time::Instant::now() + KEEP_ALIVE;
-        loop {
-            if self.gateway.phase() >= Phase::Draining {
-                return None;
+/// The next bytes to send; none once the gateway is about to stop.
+async fn next<T: Clone>(
+    gateway: &Gateway,
+    found: &mut watch::Receiver<Option<T>>,
+    news: &mut impl FnMut(&T) -> Option<Bytes>,
+) -> Option<Bytes> {
+    let silent_till = tokio::time::Instant::now() + KEEP_ALIVE;
+    loop {
+        if gateway.phase() >= Phase::Draining {
+            return None;
+        }
+        let newest = found.borrow_and_update().clone();
+        if let Some(event) = newest.and_then(|newest| news(&newest)) {
+            return Some(event);
+        }
+        let look_up = tokio::time::Instant::now() + LOOK_UP_EVERY;
+        // Wakes for a look, and now and then to see whether the gateway still serves.
+        match tokio::time::timeout_at(silent_till.min(look_up), found.changed()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return None,
+            Err(_) if tokio::time::Instant::now() >= silent_till => {
+                return Some(Bytes::from_static(b": alive\n\n"));
             }
-            let found = self.found.borrow_and_update().clone();
-            if let Some(found) = found {
-                let id = found.as_ref().map_or(ABSENT.to_owned(), |(version, _)| version.to_string());
-                if self.last.as_ref() != Some(&id) {
-                    let (kind, data) = told(found.as_ref());
-                    let event = event(&id, kind, &data);
-                    self.last = Some(id);
-                    return Some(event);
-                }
-            }
-            let look_up = tokio::time::Instant::now() + LOOK_UP_EVERY;
-            // Wakes for a change, and now and then to see whether the gateway still serves.
-            match tokio::time::timeout_at(silent_till.min(look_up), self.found.changed()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) => return None,
-                Err(_) if tokio::time::Instant::now() >= silent_till => {
-                    return Some(Bytes::from_static(b": alive\n\n"));
-                }
-                Err(_) => {}
-            }
+            Err(_) => {}
         }
     }
 }

@@ -15,6 +15,8 @@ use wire::node::{Hello, PROTOCOL, Sender};
 use crate::serve::{Config, StartError};
 use crate::start::cluster_of;
 
+/// How long an address has to take a connection, where somebody may listen.
+const DIAL_PATIENCE: Duration = Duration::from_millis(500);
 /// How long processes have to take a connection and to say who they are.
 const ANSWER_PATIENCE: Duration = Duration::from_millis(1_000);
 /// How often discovery is told how far the log is synced, at most: each time is a write there.
@@ -121,10 +123,10 @@ pub(crate) async fn refuse_twin(
 pub(crate) async fn is_at_work(config: &Config, consul: &Consul, node: NodeId, own: SocketAddr) -> bool {
     // Without discovery nobody knows of another process, nor where to look for it.
     let Ok(registered) = ring_changes::registered(consul, false).await else { return false };
-    match registered.get(&node) {
-        Some(known) if known.peer != own => !at_work(config, BTreeMap::from([(node, known.peer)])).await.is_empty(),
-        _ => false,
-    }
+    let Some(known) = registered.get(&node).filter(|known| known.peer != own) else { return false };
+    // Where nobody listens nobody is waited for: whoever was killed and starts elsewhere comes by here.
+    let dial = tokio::time::timeout(DIAL_PATIENCE, tokio::net::TcpStream::connect(known.peer));
+    matches!(dial.await, Ok(Ok(_))) && !at_work(config, BTreeMap::from([(node, known.peer)])).await.is_empty()
 }
 
 /// Those of `known` that answer there as who they are: an address may be another process's by now.

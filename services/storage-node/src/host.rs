@@ -63,11 +63,11 @@ impl Host {
         self.log_end = position;
         match record {
             LogRecord::Register(record) => {
-                note_registers(&mut self.requests, std::iter::once(&record));
+                self.requests.take_register(&record);
                 self.replica.restore(position, record);
             }
             LogRecord::Available(record) => {
-                note_available(&mut self.requests, std::iter::once(&record));
+                self.requests.take_available(&record);
                 self.available.restore(position, record);
             }
         }
@@ -91,7 +91,7 @@ impl Host {
     /// Gives the replica one input.
     pub fn replica(&mut self, now: Instant, input: Input) -> Effects {
         let effects = self.drive(|replica, out| replica.handle(now, input, out));
-        note_registers(&mut self.requests, effects.persist.iter().map(|(_, record)| record));
+        effects.persist.iter().for_each(|(_, record)| self.requests.take_register(record));
         effects
     }
 
@@ -112,7 +112,7 @@ impl Host {
             _ => {}
         }
         let effects = self.drive_available(|keys| keys.handle(durability, now, input));
-        note_available(&mut self.requests, effects.persist.iter().map(|(_, record)| record));
+        effects.persist.iter().for_each(|(_, record)| self.requests.take_available(record));
         effects
     }
 
@@ -301,22 +301,6 @@ impl Host {
 }
 
 /// Every token of every member.
-fn note_registers<'a>(requests: &mut RecentRequests, records: impl Iterator<Item = &'a Record>) {
-    for record in records {
-        if let Record::Accepted { key, state, .. } = record {
-            requests.note_register(key, state);
-        }
-    }
-}
-
-fn note_available<'a>(requests: &mut RecentRequests, records: impl Iterator<Item = &'a available::Record>) {
-    for record in records {
-        if let available::Record::Held { key, state } = record {
-            requests.note_state(key, state);
-        }
-    }
-}
-
 fn tokens(view: &View) -> Vec<Peer> {
     let of = |member: &membership::Member| {
         let node = member.id;

@@ -219,10 +219,6 @@ impl NodeLoop {
                 self.keep_house();
                 self.parts.peers.flush(Duration::from_millis(500)).await;
                 self.parts.peers.close();
-                if let Some(asking) = &self.leaving {
-                    // Its leave must not begin behind its back.
-                    asking.abort();
-                }
                 self.parts.log.stop();
                 return if self.retired { Ended::Retired } else { Ended::Drained };
             }
@@ -232,6 +228,10 @@ impl NodeLoop {
     fn begin_drain(&mut self) {
         tracing::info!(waiting = self.callers.len(), "draining");
         self.draining = true;
+        if let Some(asking) = self.leaving.take() {
+            // The time to be let go is over: its leave must not begin behind its back.
+            asking.abort();
+        }
         self.parts.peers.go_away();
         self.tell_replica(Input::Drain);
         self.tell_available(|| available::Input::Drain);

@@ -55,28 +55,32 @@ impl RecentRequests {
         true
     }
 
-    /// Notes what a register holds.
-    pub fn note_register(&mut self, key: &RegisterKey, state: &replication::State) {
-        let latest = state.requests.entries.iter().rev().take(LOOKED_AT_MAX);
-        for entry in latest {
-            if !self.note(entry.request, entry.first_sent_ms, key) {
-                return;
-            }
+    /// Notes what a register's record holds.
+    pub fn take_register(&mut self, record: &replication::Record) {
+        if let replication::Record::Accepted { key, state, .. } = record {
+            let latest = state.requests.entries.iter().rev();
+            self.note_latest(key, latest.map(|entry| (entry.request, entry.first_sent_ms)));
+        }
+    }
+
+    /// Notes what an available key's record holds.
+    pub fn take_available(&mut self, record: &available::Record) {
+        if let available::Record::Held { key, state } = record {
+            self.note_state(key, state);
         }
     }
 
     /// Notes what is held of an available key.
     pub fn note_state(&mut self, key: &RegisterKey, state: &available::State) {
-        let alive = state.entries.iter().rev().take(LOOKED_AT_MAX).map(|entry| (entry.request, entry.first_sent_ms));
-        for (request, first_sent_ms) in alive {
+        self.note_latest(key, state.entries.iter().rev().map(|entry| (entry.request, entry.first_sent_ms)));
+        self.note_latest(key, state.past.iter().rev().map(|past| (past.request, past.first_sent_ms)));
+    }
+
+    /// Notes requests, the latest first, until one is known already.
+    fn note_latest(&mut self, key: &RegisterKey, latest: impl Iterator<Item = (RequestId, u64)>) {
+        for (request, first_sent_ms) in latest.take(LOOKED_AT_MAX) {
             if !self.note(request, first_sent_ms, key) {
-                break;
-            }
-        }
-        let gone = state.past.iter().rev().take(LOOKED_AT_MAX).map(|past| (past.request, past.first_sent_ms));
-        for (request, first_sent_ms) in gone {
-            if !self.note(request, first_sent_ms, key) {
-                break;
+                return;
             }
         }
     }

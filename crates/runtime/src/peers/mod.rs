@@ -214,15 +214,10 @@ impl Peers {
         deadline: Duration,
         context: TraceContext,
     ) -> impl Future<Output = Result<(Outcome, Receipt), CallError>> + Send + 'static {
-        let shared = Arc::clone(&self.shared);
-        async move {
-            let deadline_ms = u32::try_from(deadline.as_millis()).unwrap_or(u32::MAX);
-            let (answer, received) = oneshot::channel();
-            let call = shared.next_call();
-            let payload = Payload::Operation(OperationCall { call, deadline_ms, operation });
-            let _open = shared.start_call(to, call, Waiting::Operation(answer), &Frame { context, payload })?;
-            receive(received, deadline).await
-        }
+        let deadline_ms = in_ms(deadline);
+        self.ask(to, (deadline, context), Waiting::Operation, move |call| {
+            Payload::Operation(OperationCall { call, deadline_ms, operation })
+        })
     }
 
     /// Has a node coordinate an operation on a key of an available bucket. As for [`Peers::call`].
@@ -233,15 +228,10 @@ impl Peers {
         deadline: Duration,
         context: TraceContext,
     ) -> impl Future<Output = Result<(available::Outcome, available::Receipt), CallError>> + Send + 'static {
-        let shared = Arc::clone(&self.shared);
-        async move {
-            let deadline_ms = u32::try_from(deadline.as_millis()).unwrap_or(u32::MAX);
-            let (answer, received) = oneshot::channel();
-            let call = shared.next_call();
-            let payload = Payload::AvailableOperation(AvailableCall { call, deadline_ms, durability, operation });
-            let _open = shared.start_call(to, call, Waiting::Available(answer), &Frame { context, payload })?;
-            receive(received, deadline).await
-        }
+        let deadline_ms = in_ms(deadline);
+        self.ask(to, (deadline, context), Waiting::Available, move |call| {
+            Payload::AvailableOperation(AvailableCall { call, deadline_ms, durability, operation })
+        })
     }
 
     /// Asks a node for a page of what a bucket's registers hold. As for [`Peers::call`].
@@ -252,15 +242,10 @@ impl Peers {
         deadline: Duration,
         context: TraceContext,
     ) -> impl Future<Output = Result<ScanOutcome, CallError>> + Send + 'static {
-        let shared = Arc::clone(&self.shared);
-        async move {
-            let deadline_ms = u32::try_from(deadline.as_millis()).unwrap_or(u32::MAX);
-            let (answer, received) = oneshot::channel();
-            let call = shared.next_call();
-            let payload = Payload::Scan(ScanCall { call, deadline_ms, scan });
-            let _open = shared.start_call(to, call, Waiting::Scan(answer), &Frame { context, payload })?;
-            receive(received, deadline).await
-        }
+        let deadline_ms = in_ms(deadline);
+        self.ask(to, (deadline, context), Waiting::Scan, move |call| {
+            Payload::Scan(ScanCall { call, deadline_ms, scan })
+        })
     }
 
     /// Asks a node which keys of an available bucket it knows of. As for [`Peers::call`].
@@ -271,14 +256,7 @@ impl Peers {
         deadline: Duration,
         context: TraceContext,
     ) -> impl Future<Output = Result<Result<ListingPage, Epoch>, CallError>> + Send + 'static {
-        let shared = Arc::clone(&self.shared);
-        async move {
-            let (answer, received) = oneshot::channel();
-            let call = shared.next_call();
-            let payload = Payload::List { call, durability, listing };
-            let _open = shared.start_call(to, call, Waiting::List(answer), &Frame { context, payload })?;
-            receive(received, deadline).await
-        }
+        self.ask(to, (deadline, context), Waiting::List, move |call| Payload::List { call, durability, listing })
     }
 
     /// Asks a node what it holds. As for [`Peers::call`].
@@ -289,14 +267,7 @@ impl Peers {
         deadline: Duration,
         context: TraceContext,
     ) -> impl Future<Output = Result<Finding, CallError>> + Send + 'static {
-        let shared = Arc::clone(&self.shared);
-        async move {
-            let (answer, received) = oneshot::channel();
-            let call = shared.next_call();
-            let payload = Payload::Inquiry { call, inquiry };
-            let _open = shared.start_call(to, call, Waiting::Inquiry(answer), &Frame { context, payload })?;
-            receive(received, deadline).await
-        }
+        self.ask(to, (deadline, context), Waiting::Inquiry, move |call| Payload::Inquiry { call, inquiry })
     }
 
     /// Asks a node the way to a position, at one of its tokens (none: at the one that knows best). As for
@@ -310,12 +281,23 @@ impl Peers {
         deadline: Duration,
         context: TraceContext,
     ) -> impl Future<Output = Result<Option<NextHop>, CallError>> + Send + 'static {
+        self.ask(to, (deadline, context), Waiting::Lookup, move |call| Payload::Lookup { call, target, at, by })
+    }
+
+    /// Makes a call, and waits for what answers it. As for [`Peers::call`].
+    fn ask<T: Send + 'static>(
+        &self,
+        to: NodeId,
+        (deadline, context): (Duration, TraceContext),
+        waiting: fn(oneshot::Sender<T>) -> Waiting,
+        payload: impl FnOnce(u64) -> Payload + Send + 'static,
+    ) -> impl Future<Output = Result<T, CallError>> + Send + 'static {
         let shared = Arc::clone(&self.shared);
         async move {
             let (answer, received) = oneshot::channel();
             let call = shared.next_call();
-            let payload = Payload::Lookup { call, target, at, by };
-            let _open = shared.start_call(to, call, Waiting::Lookup(answer), &Frame { context, payload })?;
+            // The frame goes before the answer is waited for: a large value is not kept that long.
+            let _open = shared.start_call(to, call, waiting(answer), &Frame { context, payload: payload(call) })?;
             receive(received, deadline).await
         }
     }
@@ -425,6 +407,11 @@ fn shorter_outcome(outcome: Outcome) -> Option<Outcome> {
         | Outcome::Refused(_)
         | Outcome::Unknown => None,
     }
+}
+
+/// A deadline as a call names it.
+fn in_ms(deadline: Duration) -> u32 {
+    u32::try_from(deadline.as_millis()).unwrap_or(u32::MAX)
 }
 
 async fn receive<T>(received: oneshot::Receiver<T>, deadline: Duration) -> Result<T, CallError> {
