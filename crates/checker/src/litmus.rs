@@ -48,6 +48,34 @@ pub enum Placing {
     OddOrdered,
 }
 
+// These ask the same where both variables are kept under one contract and where they are not.
+const MP: Litmus = Litmus {
+    name: "MP",
+    asks: "message passing: may the flag be seen and the data not?",
+    sessions: &[&[Write(X, 1), Write(Y, 1)], &[Read(Y), Read(X)]],
+    outcome: &[1, 0],
+    forbidden: Level::Causal,
+    one_after_another: false,
+};
+
+const MW: Litmus = Litmus {
+    name: "MW",
+    asks: "monotonic writes: may a session's second write be seen without its first?",
+    sessions: &[&[Write(X, 1), Write(X, 2), Write(Y, 1)], &[Read(Y), Read(X)]],
+    outcome: &[1, 1],
+    forbidden: Level::Causal,
+    one_after_another: false,
+};
+
+const WFR: Litmus = Litmus {
+    name: "WFR",
+    asks: "writes follow reads: may an answer be seen without its question?",
+    sessions: &[&[Write(X, 1)], &[Read(X), Write(Y, 1)], &[Read(Y), Read(X)]],
+    outcome: &[1, 1, 0],
+    forbidden: Level::Causal,
+    one_after_another: false,
+};
+
 /// All tests.
 pub const ALL: &[Litmus] = &[
     Litmus {
@@ -74,14 +102,7 @@ pub const ALL: &[Litmus] = &[
         forbidden: Level::Sequential,
         one_after_another: false,
     },
-    Litmus {
-        name: "MP",
-        asks: "message passing: may the flag be seen and the data not?",
-        sessions: &[&[Write(X, 1), Write(Y, 1)], &[Read(Y), Read(X)]],
-        outcome: &[1, 0],
-        forbidden: Level::Causal,
-        one_after_another: false,
-    },
+    MP,
     Litmus {
         name: "LB",
         asks: "load buffering: may a value be seen that exists only because it was seen?",
@@ -114,35 +135,14 @@ pub const ALL: &[Litmus] = &[
         forbidden: Level::Causal,
         one_after_another: false,
     },
-    Litmus {
-        name: "MW",
-        asks: "monotonic writes: may a session's second write be seen without its first?",
-        sessions: &[&[Write(X, 1), Write(X, 2), Write(Y, 1)], &[Read(Y), Read(X)]],
-        outcome: &[1, 1],
-        forbidden: Level::Causal,
-        one_after_another: false,
-    },
-    Litmus {
-        name: "WFR",
-        asks: "writes follow reads: may an answer be seen without its question?",
-        sessions: &[&[Write(X, 1)], &[Read(X), Write(Y, 1)], &[Read(Y), Read(X)]],
-        outcome: &[1, 1, 0],
-        forbidden: Level::Causal,
-        one_after_another: false,
-    },
+    MW,
+    WFR,
 ];
 
 /// The tests of sessions whose variables are kept under both contracts. Together these promise level causal, whatever
 /// the one contract promises alone.
 pub const ACROSS: &[Litmus] = &[
-    Litmus {
-        name: "MP",
-        asks: "message passing: may the flag be seen and the data in the other bucket not?",
-        sessions: &[&[Write(X, 1), Write(Y, 1)], &[Read(Y), Read(X)]],
-        outcome: &[1, 0],
-        forbidden: Level::Causal,
-        one_after_another: false,
-    },
+    MP,
     Litmus {
         name: "RYW",
         asks: "read your writes: may a session miss what it wrote, once it has written elsewhere?",
@@ -159,22 +159,8 @@ pub const ACROSS: &[Litmus] = &[
         forbidden: Level::Causal,
         one_after_another: false,
     },
-    Litmus {
-        name: "MW",
-        asks: "monotonic writes: may a session's second write be seen without its first?",
-        sessions: &[&[Write(X, 1), Write(X, 2), Write(Y, 1)], &[Read(Y), Read(X)]],
-        outcome: &[1, 1],
-        forbidden: Level::Causal,
-        one_after_another: false,
-    },
-    Litmus {
-        name: "WFR",
-        asks: "writes follow reads: may an answer be seen without its question in the other bucket?",
-        sessions: &[&[Write(X, 1)], &[Read(X), Write(Y, 1)], &[Read(Y), Read(X)]],
-        outcome: &[1, 1, 0],
-        forbidden: Level::Causal,
-        one_after_another: false,
-    },
+    MW,
+    WFR,
     Litmus {
         name: "ISA2",
         asks: "may the data be missed by whoever heard of it through a third key, by way of the other bucket?",

@@ -44,7 +44,8 @@ pub struct LostKey {
     pub at_least: u64,
     /// The acknowledged writes that began after everything that could have made `found` was over, except those that
     /// another of them surely replaced. At least one of them is lost; which, a history cannot tell. Empty where values
-    /// are appended or added (any may be missing) and where the value was invented but nothing acknowledged.
+    /// are appended or added (any may be missing) and where the value was invented but nothing acknowledged. Of
+    /// [`lost_once_settled`]: the lost updates themselves, the first 32 of them.
     pub suspects: Vec<OffendingOperation>,
 }
 
@@ -123,7 +124,9 @@ pub fn lost_once_settled(history: &History, model: Model) -> Result<LostWrites, 
     let (sight, finals) = (Sight::of(&claims), final_reads(&claims, settled(&history.faults)));
     let mut result = LostWrites::default();
     for key in 0..claims.keys.len() as u32 {
-        let acknowledged = acknowledged(&claims, model, key);
+        let updates = updates_of(&claims, model, key);
+        let answered = |update: &u32| claims.claims[*update as usize].operation.outcome == Outcome::Ok;
+        let acknowledged: Vec<u32> = updates.iter().copied().filter(answered).collect();
         result.acknowledged += acknowledged.len() as u64;
         let Some(reads) = finals.get(&key) else {
             let unread = Some(claims.keys[key as usize].clone()).filter(|_| !acknowledged.is_empty());
@@ -135,7 +138,9 @@ pub fn lost_once_settled(history: &History, model: Model) -> Result<LostWrites, 
             let (at_least, lost) = match model {
                 Model::Set => missing_elements(&claims, &acknowledged, *read)?,
                 Model::Counter => missing_sum(&claims, key, *read)?,
-                Model::Register | Model::Lock => missing_writes(&claims, &sight, key, *read),
+                Model::Register | Model::Lock => {
+                    missing_writes(&claims, &sight, (key, *read), (&updates, &acknowledged))
+                }
             };
             if at_least > worst.as_ref().map_or(0, |worst| worst.at_least) {
                 let named = |write: &u32| OffendingOperation::new(claims.claims[*write as usize].operation, true);
@@ -153,25 +158,27 @@ pub fn lost_once_settled(history: &History, model: Model) -> Result<LostWrites, 
 /// Lost updates of one key that are named; the others are counted.
 const SUSPECTS_MAX: usize = 32;
 
-/// The updates of a key that were acknowledged.
-fn acknowledged(claims: &Claims<'_>, model: Model, key: u32) -> Vec<u32> {
-    let updates: Vec<u32> = match model {
+/// The updates of a key that took effect or may have.
+fn updates_of(claims: &Claims<'_>, model: Model, key: u32) -> Vec<u32> {
+    match model {
         Model::Register => writes_of(claims, key),
         _ => updates(claims, key).map(|(add, _)| add).collect(),
-    };
-    let answered = |update: &u32| claims.claims[*update as usize].operation.outcome == Outcome::Ok;
-    updates.into_iter().filter(answered).collect()
+    }
 }
 
 /// The acknowledged writes and deletions that a register's final read shows to be lost, and how many they are.
-fn missing_writes(claims: &Claims<'_>, sight: &Sight<'_, '_>, key: u32, read: u32) -> (u64, Vec<u32>) {
+fn missing_writes(
+    claims: &Claims<'_>,
+    sight: &Sight<'_, '_>,
+    (key, read): (u32, u32),
+    (writes, acknowledged): (&[u32], &[u32]),
+) -> (u64, Vec<u32>) {
     let Some(shown) = shown_words(claims, read) else { return (0, Vec::new()) };
     let invented = |word: &u32| *word != ABSENT && claims.writers(key, *word).is_empty();
     if shown.iter().any(invented) {
         // What nobody wrote tells nothing of what somebody did; that it is there is for the judge to say.
         return (0, Vec::new());
     }
-    let writes = writes_of(claims, key);
     let had_removed = |by: u32| {
         shown.iter().any(|word| match (claims.writers(key, *word), *word) {
             // Nothing is shown, and nobody ever deleted: whatever was acknowledged replaced that.
@@ -185,10 +192,10 @@ fn missing_writes(claims: &Claims<'_>, sight: &Sight<'_, '_>, key: u32, read: u3
         if deletes {
             return !shown.contains(&ABSENT) && had_removed(*write);
         }
-        let gone = is_unshown(claims, *write, &shown) && !is_over(claims, sight, *write, &writes);
+        let gone = is_unshown(claims, *write, &shown) && !is_over(claims, sight, *write, writes);
         gone && (sight.keeps_siblings(key) || had_removed(*write))
     };
-    let lost: Vec<u32> = acknowledged(claims, Model::Register, key).into_iter().filter(is_lost).collect();
+    let lost: Vec<u32> = acknowledged.iter().copied().filter(is_lost).collect();
     (lost.len() as u64, lost)
 }
 

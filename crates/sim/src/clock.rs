@@ -66,6 +66,12 @@ impl Clock {
     }
 }
 
+/// By how much a clock is ahead, or behind: at most `max` either way, in milliseconds.
+pub(crate) fn either_way_ms(max: Duration, prng: &mut Prng) -> i64 {
+    let max = max.as_millis() as u64;
+    prng.below(2 * max + 1) as i64 - max as i64
+}
+
 /// `length · times / by`, rounded down once `extra` is added.
 fn scaled(length: Duration, times: u64, by: u64, extra: u64) -> Duration {
     let nanos = (length.as_nanos() * u128::from(times) + u128::from(extra)) / u128::from(by);
@@ -107,8 +113,14 @@ impl Timing {
         }
     }
 
-    /// How long a sync takes at a node, that takes `length` at others.
-    pub(crate) fn sync_at(&self, node: usize, length: Duration) -> Duration {
+    /// After how long some wall clock is set anew; none where none ever is.
+    pub(crate) fn jump_after(&self, prng: &mut Prng) -> Option<Duration> {
+        self.jump_every.map(|mean| mean.mul_f64(0.2 + 1.6 * prng.unit()))
+    }
+
+    /// How long a node's next sync takes: at most about `max` where its disk is like the others.
+    pub(crate) fn sync_length(&self, node: usize, max: Duration, prng: &mut Prng) -> Duration {
+        let length = Duration::from_nanos(50_000 + prng.below(max.as_nanos() as u64));
         match self.slow_disk {
             Some((slow, times)) if slow == node => length * times,
             _ => length,

@@ -35,9 +35,11 @@ pub struct Summary {
     pub counts: Counts,
     /// What was counted of available keys alone, if these were run.
     pub available: Option<available::Counts>,
+    /// What was counted of the fleet of both contracts, if that was run.
+    pub across: Option<across::Counts>,
 }
 
-/// A simulated fleet: of ordered keys or of available ones, with the bug that is planted in it.
+/// A simulated fleet: of ordered keys, of available ones, or of both, with the bug that is planted in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fleet {
     /// Registers, at levels strict and sequential.
@@ -97,6 +99,7 @@ struct Ran {
     violation: Option<Violation>,
     counts: Counts,
     available: Option<available::Counts>,
+    across: Option<across::Counts>,
 }
 
 /// One seed, run again with its event log kept.
@@ -116,7 +119,7 @@ pub fn run_until_found(first: u64, count: u64, planted: Option<Planted>, threads
     sweep(first, count, threads, true, |seed| ordered(seed, planted))
 }
 
-/// Runs the seeds from `first` on of either fleet, `count` of them, or until one breaks something.
+/// Runs the seeds from `first` on of a fleet, `count` of them, or until one breaks something.
 pub fn run_fleet(fleet: Fleet, (first, count): (u64, u64), threads: usize, until_found: bool) -> Summary {
     match fleet {
         Fleet::Ordered(planted) => sweep(first, count, threads, until_found, |seed| ordered(seed, planted)),
@@ -125,7 +128,7 @@ pub fn run_fleet(fleet: Fleet, (first, count): (u64, u64), threads: usize, until
     }
 }
 
-/// Runs one seed of either fleet; its whole event log and how it ended, in words, and what it broke.
+/// Runs one seed of a fleet; its whole event log and how it ended, in words, and what it broke.
 pub fn replay_fleet(fleet: Fleet, seed: u64) -> (String, Option<Violation>) {
     match fleet {
         Fleet::Ordered(planted) => {
@@ -147,21 +150,21 @@ pub fn replay_fleet(fleet: Fleet, seed: u64) -> (String, Option<Violation>) {
 
 fn ordered(seed: u64, planted: Option<Planted>) -> Ran {
     let Report { violation, counts, .. } = run(seed, Options { planted, ..Options::default() });
-    Ran { violation, counts, available: None }
+    Ran { violation, counts, ..Ran::default() }
 }
 
 fn of_available(seed: u64, planted: Option<Rule>) -> Ran {
     let available::Report { violation, counts, .. } = available::run(seed, planted, false);
     let available::Counts { answered, unknown, faults, events, simulated_ms, .. } = counts;
     let shared = Counts { answered, unknown, faults, events, simulated_ms, ..Counts::default() };
-    Ran { violation, counts: shared, available: Some(counts) }
+    Ran { violation, counts: shared, available: Some(counts), ..Ran::default() }
 }
 
 fn of_both(seed: u64, planted: Option<across::Planted>) -> Ran {
     let across::Report { violation, counts, .. } = across::run(seed, planted, false);
     let across::Counts { answered, unknown, faults, events, simulated_ms, .. } = counts;
-    let counts = Counts { answered, unknown, faults, events, simulated_ms, ..Counts::default() };
-    Ran { violation, counts, available: None }
+    let shared = Counts { answered, unknown, faults, events, simulated_ms, ..Counts::default() };
+    Ran { violation, counts: shared, across: Some(counts), ..Ran::default() }
 }
 
 /// Runs one seed and keeps its event log.
@@ -198,28 +201,11 @@ pub fn run_litmus(first: u64, seeds: u64) -> Vec<LitmusRow> {
     let mut rows = Vec::new();
     for (level, promised) in levels {
         for test in checker::litmus::ALL {
-            let forbidden = !test.allowed_at(promised);
-            let mut row = LitmusRow {
-                column: level.name(),
-                test: test.name,
-                forbidden,
-                shown: Shown::default(),
-                violation: None,
-            };
-            // What may be seen is looked for longer: it takes a replica that lags, and an arc that is confirmed there.
-            let seeds = if forbidden { seeds } else { seeds.saturating_mul(ALLOWED_SEEDS_FACTOR) };
-            for seed in (first..).take(usize::try_from(seeds).unwrap_or(usize::MAX)) {
-                let played = match level {
-                    ReadLevel::Strict | ReadLevel::Sequential => crate::run_litmus(seed, test, level),
-                    ReadLevel::Causal => available::run_litmus(seed, test, Level::Causal),
-                    ReadLevel::Eventual => available::run_litmus(seed, test, Level::Eventual),
-                };
-                match played {
-                    Ok(shown) => row.shown.add(shown),
-                    Err(violation) => row.violation = row.violation.or(Some((seed, violation))),
-                }
-            }
-            rows.push(row);
+            rows.push(litmus_row((level.name(), promised), test, (first, seeds), |seed| match level {
+                ReadLevel::Strict | ReadLevel::Sequential => crate::run_litmus(seed, test, level),
+                ReadLevel::Causal => available::run_litmus(seed, test, Level::Causal),
+                ReadLevel::Eventual => available::run_litmus(seed, test, Level::Eventual),
+            }));
         }
     }
     rows.extend(Placing::ALL.into_iter().flat_map(|placing| run_litmus_across(placing, first, seeds)));
@@ -229,16 +215,29 @@ pub fn run_litmus(first: u64, seeds: u64) -> Vec<LitmusRow> {
 /// The same of the tests whose variables are kept under both contracts: together these promise level causal.
 fn run_litmus_across(placing: Placing, first: u64, seeds: u64) -> impl Iterator<Item = LitmusRow> {
     checker::litmus::ACROSS.iter().map(move |test| {
-        let (column, forbidden) = (placing.name(), !test.allowed_at(checker::Level::Causal));
-        let mut row = LitmusRow { column, test: test.name, forbidden, shown: Shown::default(), violation: None };
-        for seed in (first..).take(usize::try_from(seeds).unwrap_or(usize::MAX)) {
-            match across::run_litmus(seed, test, placing, None) {
-                Ok(shown) => row.shown.add(shown),
-                Err(violation) => row.violation = row.violation.or(Some((seed, violation))),
-            }
-        }
-        row
+        let column = (placing.name(), checker::Level::Causal);
+        litmus_row(column, test, (first, seeds), |seed| across::run_litmus(seed, test, placing, None))
     })
+}
+
+/// What a test shows in a column, of which `promised` is what it promises, over so many seeds from the first on.
+fn litmus_row(
+    (column, promised): (&'static str, checker::Level),
+    test: &checker::litmus::Litmus,
+    (first, seeds): (u64, u64),
+    play: impl Fn(u64) -> Result<Shown, Violation>,
+) -> LitmusRow {
+    let forbidden = !test.allowed_at(promised);
+    let mut row = LitmusRow { column, test: test.name, forbidden, shown: Shown::default(), violation: None };
+    // What may be seen is looked for longer: it takes a replica that lags, and an arc that is confirmed there.
+    let seeds = if forbidden { seeds } else { seeds.saturating_mul(ALLOWED_SEEDS_FACTOR) };
+    for seed in (first..).take(usize::try_from(seeds).unwrap_or(usize::MAX)) {
+        match play(seed) {
+            Ok(shown) => row.shown.add(shown),
+            Err(violation) => row.violation = row.violation.or(Some((seed, violation))),
+        }
+    }
+    row
 }
 
 fn sweep(first: u64, count: u64, threads: usize, until_found: bool, run: impl Fn(u64) -> Ran + Sync) -> Summary {
@@ -300,11 +299,14 @@ fn caught(seed: u64, run: &impl Fn(u64) -> Ran) -> Ran {
 
 impl Summary {
     fn add(&mut self, seed: u64, ran: Ran) {
-        let Ran { violation, counts, available } = ran;
+        let Ran { violation, counts, available, across } = ran;
         self.schedules += 1;
         self.counts.add(&counts);
         if let Some(counts) = available {
             self.available.get_or_insert_default().add(&counts);
+        }
+        if let Some(counts) = across {
+            self.across.get_or_insert_default().add(&counts);
         }
         self.answered = self.counts.answered;
         self.faults = self.counts.faults;
@@ -357,6 +359,15 @@ impl fmt::Display for Summary {
             writeln!(
                 f,
                 "{bits_rotted} bits rotted, {damage_scrubbed} found by scrubbing, {damage_at_start} by a start"
+            )?;
+            return self.write_speed(f);
+        }
+        if let Some(counts) = &self.across {
+            let across::Counts { crossings, available_reads, local_available, local_ordered, .. } = *counts;
+            writeln!(f, "{crossings} times a session went from one contract to the other")?;
+            writeln!(
+                f,
+                "{local_available} of {available_reads} available reads and {local_ordered} ordered ones by one replica"
             )?;
             return self.write_speed(f);
         }

@@ -141,6 +141,31 @@ pub fn run_litmus(
     found.map_or_else(|| Ok(world.shown().unwrap_or_default()), Err)
 }
 
+/// What a checker says of a history, if it is anything but valid; `invariant` names what was judged.
+pub(crate) fn broken_by(
+    invariant: &'static str,
+    judged: Result<checker::Report, checker::CheckError>,
+) -> Option<Violation> {
+    let report = match judged {
+        Ok(report) => report,
+        Err(error) => return Some(Violation { invariant: "the_history_is_readable", found: error.to_string() }),
+    };
+    match (report.verdict, report.violations.first()) {
+        (checker::Verdict::Violated, violation) => {
+            let told = |v: &checker::Violation| {
+                let lines: Vec<String> = v.operations.iter().map(|operation| format!("{operation:?}")).collect();
+                format!("{} (line {}): {}", v.sentence, v.line, lines.join("; "))
+            };
+            Some(Violation { invariant, found: violation.map_or_else(String::new, told) })
+        }
+        (checker::Verdict::Undecided, _) => {
+            let found = format!("keys {:?} after {} steps", report.undecided, report.steps);
+            Some(Violation { invariant: "the_history_is_decided", found })
+        }
+        (checker::Verdict::Valid, _) => None,
+    }
+}
+
 /// What the checker, which knows nothing of the cores, says of the history.
 fn judge(history: &history::History, model: checker::Model, level: checker::Level) -> Option<Violation> {
     let limit = checker::Limit::steps(CHECK_STEPS_MAX);

@@ -30,7 +30,7 @@ impl ReadLevel {
 
 /// How many times a test's program is run in one run.
 pub const ROUNDS: usize = 24;
-/// Variables that a test has at most.
+/// Variables that a test of [`checker::litmus::ALL`] has at most. Those across contracts name their keys themselves.
 pub const VARIABLES: usize = 2;
 
 /// What a run has shown.
@@ -48,6 +48,15 @@ impl Shown {
         self.rounds += other.rounds;
         self.outcomes += other.outcomes;
     }
+}
+
+/// The value that a litmus read shows; of several the last one, which the tests below causal do not distinguish.
+pub(crate) fn litmus_value(shown: &history::Value) -> Option<u8> {
+    let one = match shown {
+        history::Value::List(list) => list.last()?,
+        one => one,
+    };
+    one.as_text()?.parse().ok()
 }
 
 /// A test that is being run.

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::ops::{Deref, DerefMut};
 
 use replication::LogPosition;
+use stdx::Prng;
 use store::{
     AppendError, Damage, DropError, Log, LogConfig, OpenError, ReadError, ScrubStep, SegmentId, SegmentInfo, SimDisk,
     framed_len,
@@ -221,6 +222,21 @@ impl<R: Logged> NodeLog<R> {
     {
         let bytes = framed_len(64) + records.map(|record| framed_len(record.encode().len() as u64)).sum::<u64>();
         !self.log.is_full() || bytes <= self.log.sizes().room_bytes
+    }
+
+    /// Flips a bit of something durable; of which record, and in which segment. None where there is nothing such.
+    ///
+    /// It is something that a later flush vouches for: what rots in the very last batch cannot be told from a torn
+    /// tail, and nothing is promised of that.
+    pub fn rot(&mut self, disk: &SimDisk, prng: &mut Prng) -> Result<Option<(u64, SegmentId)>, DiskFailed> {
+        let first = self.log.segments().next().map_or(1, |oldest| oldest.first_sequence);
+        let span = (self.log.vouched() + 1).checked_sub(first).filter(|span| *span > 0);
+        let Some(span) = span else { return Ok(None) };
+        let sequence = first + prng.below(span);
+        let place = self.log.place_of(sequence).map_err(|_| DiskFailed)?;
+        let Some((segment, offset, len)) = place else { return Ok(None) };
+        let (byte, bit) = (offset + prng.below(len), prng.below(8));
+        Ok(disk.flip(&segment.file_name(), byte, 1 << bit).then_some((sequence, segment)))
     }
 
     /// Reads some of the log again; the damage, if there is some.

@@ -293,9 +293,7 @@ impl<C: chord::Rules> World<C> {
         let timing = Timing::of(seed, swarm.nodes);
         swarm.take_timing(timing, &mut Prng::from_seed(!seed));
         let mut world = World::of(swarm, prng, options, litmus);
-        if timing != Timing::default() {
-            world.draw_clocks(seed);
-        }
+        world.draw_clocks(seed);
         world
     }
 
@@ -303,7 +301,7 @@ impl<C: chord::Rules> World<C> {
     pub fn of(swarm: Swarm, mut prng: Prng, options: Options, litmus: Option<Running>) -> World<C> {
         let Options { planted, .. } = options;
         let rules = AllBut(planted.and_then(Planted::rule));
-        let (view, hasher) = formed_view(&swarm, &mut prng);
+        let (view, hasher) = formed_view(swarm.nodes, swarm.tokens, &mut prng);
         let kinds = [
             vec![KeyKind::Register; swarm.registers],
             vec![KeyKind::Counter; swarm.counters],
@@ -562,12 +560,12 @@ impl<C: chord::Rules> World<C> {
 }
 
 /// A formed view of the run's nodes, with tokens and hash key of its own.
-fn formed_view(swarm: &Swarm, prng: &mut Prng) -> (View, KeyHasher) {
+pub(crate) fn formed_view(nodes: usize, tokens: usize, prng: &mut Prng) -> (View, KeyHasher) {
     let hasher = KeyHasher::new(&prng.next_u64().to_le_bytes());
-    let mut view = View::forming(ClusterId(7), 3, swarm.nodes, hasher.fingerprint());
-    for id in 1..=swarm.nodes as u64 {
+    let mut view = View::forming(ClusterId(7), 3, nodes, hasher.fingerprint());
+    for id in 1..=nodes as u64 {
         let mut member = Member { id: NodeId(id), name: format!("n{id}"), zone: None, weight: 1, tokens: Vec::new() };
-        member.tokens = choose_tokens(&view.members, view.replication, &member, swarm.tokens, prng);
+        member.tokens = choose_tokens(&view.members, view.replication, &member, tokens, prng);
         view.members.push(member);
     }
     view.epoch = Epoch(1);

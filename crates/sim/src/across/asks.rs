@@ -157,7 +157,7 @@ impl World {
             u64::from(self.clients[client].take((current.key, current.write.is_some()), told, asking));
         self.push(client, EventKind::Ok, current.key, current.write.as_deref(), shown.clone());
         let read = current.write.is_none();
-        self.litmus_ended(client, Some(read.then(|| litmus_value(&shown)).flatten()));
+        self.litmus_ended(client, Some(read.then(|| crate::litmus::litmus_value(&shown)).flatten()));
         self.plan_next(client);
     }
 
@@ -198,13 +198,4 @@ impl World {
         let wait = Duration::from_micros(self.prng.below(self.swarm.think_max.as_micros() as u64));
         self.at(wait, Happening::Next { client });
     }
-}
-
-/// The value that a litmus read shows; of several the last one.
-fn litmus_value(shown: &Value) -> Option<u8> {
-    let one = match shown {
-        Value::List(list) => list.last()?,
-        one => one,
-    };
-    one.as_text()?.parse().ok()
 }

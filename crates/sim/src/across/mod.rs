@@ -1,9 +1,9 @@
-//! A fleet of both contracts: each node has a replica of registers and one of available keys over one log, as in
-//! production, and sessions go from the one kind of bucket to the other with one token. What they were told is judged
-//! at level causal over the keys of both kinds together, and at level sequential over the ordered ones.
+//! A fleet of both contracts: each node has a replica of registers and one of available keys, numbering the records of
+//! one log as in production, and sessions go from the one kind of bucket to the other with one token. What they were
+//! told is judged at level causal over the keys of both kinds together, and at level sequential over the ordered ones.
 //!
 //! The fleets of one contract each ([`crate::run`], [`crate::available`]) look closer at their own: here the ring does
-//! not change, no disk is lost, and nothing is deleted.
+//! not change, no disk is lost, nothing is deleted, and the log is a list that loses an end of what was not synced.
 
 mod asks;
 mod client;
@@ -23,9 +23,6 @@ pub use planted::Planted;
 pub use swarm::Swarm;
 pub use world::Counts;
 use world::World;
-
-/// Transitions that the checker may try on one run's history.
-const CHECK_STEPS_MAX: u64 = 5_000_000;
 
 /// How a run ended.
 #[derive(Debug)]
@@ -66,11 +63,9 @@ pub fn run_litmus(
     let running = Running::new(test, ReadLevel::Causal);
     let mut world = World::new(seed, planted, false, Some((running, placing)));
     let history = world.run()?;
-    match judge(&history) {
-        // A planted bug is to be shown by the test itself.
-        Some(violation) if planted.is_none() => Err(violation),
-        _ => Ok(world.shown()),
-    }
+    // A planted bug is to be shown by the test itself.
+    let broken = if planted.is_none() { judge(&history) } else { None };
+    broken.map_or_else(|| Ok(world.shown()), Err)
 }
 
 /// What the checkers, which know nothing of the cores, say of a run's history.
@@ -82,25 +77,8 @@ fn judge(history: &History) -> Option<Violation> {
 }
 
 fn judge_at(operations: &[history::Operation], level: checker::Level) -> Option<Violation> {
-    let limit = checker::Limit::steps(CHECK_STEPS_MAX);
+    let limit = checker::Limit::steps(crate::CHECK_STEPS_MAX);
     let options = checker::Options { level, limit, ..checker::Options::default() };
-    let report = match checker::check_operations(operations, &options) {
-        Ok(report) => report,
-        Err(error) => return Some(Violation { invariant: "the_history_is_readable", found: error.to_string() }),
-    };
     let invariant = if level == checker::Level::Causal { "causal_across_contracts" } else { "sequential" };
-    match (report.verdict, report.violations.first()) {
-        (checker::Verdict::Violated, violation) => {
-            let told = |v: &checker::Violation| {
-                let lines: Vec<String> = v.operations.iter().map(|operation| format!("{operation:?}")).collect();
-                format!("{} (line {}): {}", v.sentence, v.line, lines.join("; "))
-            };
-            Some(Violation { invariant, found: violation.map_or_else(String::new, told) })
-        }
-        (checker::Verdict::Undecided, _) => {
-            let found = format!("keys {:?} after {} steps", report.undecided, report.steps);
-            Some(Violation { invariant: "the_history_is_decided", found })
-        }
-        (checker::Verdict::Valid, _) => None,
-    }
+    crate::broken_by(invariant, checker::check_operations(operations, &options))
 }

@@ -7,7 +7,7 @@ use available::Kind;
 use bytes::Bytes;
 use checker::litmus::Placing;
 use history::{Event, EventKind, Function, History, Pairing, Process, Value};
-use membership::{BucketId, ClusterId, Epoch, KeyHasher, Member, NodeId, Ring, View, choose_tokens};
+use membership::{BucketId, KeyHasher, NodeId, Ring, View};
 use replication::Ticket;
 use stdx::{Instant, Prng, TraceContext};
 use wire::http::Durability;
@@ -22,7 +22,7 @@ use crate::invariants::Violation;
 use crate::litmus::{Running, Shown};
 use crate::network::Links;
 use crate::words::Words;
-use crate::world::{decoded, encoded};
+use crate::world::{decoded, encoded, formed_view};
 
 /// The wall clock at the beginning of a run.
 const WALL_START_MS: u64 = 1_700_000_000_000;
@@ -144,7 +144,7 @@ impl World {
         if let Some((running, _)) = &litmus {
             swarm.run_litmus(running.test.sessions.len());
         }
-        let (view, hasher) = formed_view(&swarm, &mut prng);
+        let (view, hasher) = formed_view(swarm.nodes, swarm.tokens, &mut prng);
         let mut world = World {
             log: EventLog::new(keep_log),
             counts: Counts::default(),
@@ -510,17 +510,4 @@ impl World {
 /// The identity of a node by its index.
 pub(super) fn id_of(node: usize) -> NodeId {
     NodeId(node as u64 + 1)
-}
-
-fn formed_view(swarm: &Swarm, prng: &mut Prng) -> (View, KeyHasher) {
-    let hasher = KeyHasher::new(&prng.next_u64().to_le_bytes());
-    let mut view = View::forming(ClusterId(7), 3, swarm.nodes, hasher.fingerprint());
-    for id in 1..=swarm.nodes as u64 {
-        let mut member = Member { id: NodeId(id), name: format!("n{id}"), zone: None, weight: 1, tokens: Vec::new() };
-        member.tokens = choose_tokens(&view.members, view.replication, &member, swarm.tokens, prng);
-        view.members.push(member);
-    }
-    view.epoch = Epoch(1);
-    view.validate().expect("the drawn view is sound");
-    (view, hasher)
 }

@@ -226,7 +226,7 @@ impl World {
         let process = self.clients[client].process;
         self.push(process, EventKind::Ok, (&current.function, &key, value));
         if current.litmus {
-            self.litmus_ended(client, Some(read.then(|| litmus_value(&shown)).flatten()));
+            self.litmus_ended(client, Some(read.then(|| crate::litmus::litmus_value(&shown)).flatten()));
         }
         self.plan_next(client);
     }
@@ -298,13 +298,4 @@ fn shown_value(kind: Kind, shown: &Shown) -> Value {
         Shown::Elements(elements) => Value::List(elements.iter().map(text).collect()),
         Shown::Fields(fields) => Value::List(fields.iter().map(|(name, _)| text(name)).collect()),
     }
-}
-
-/// The value that a litmus read shows; of several the last one, which the tests below causal do not distinguish.
-fn litmus_value(shown: &Value) -> Option<u8> {
-    let one = match shown {
-        Value::List(list) => list.last()?,
-        one => one,
-    };
-    one.as_text()?.parse().ok()
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use stdx::Instant;
 
 use super::world::{Happening, World};
+use crate::clock::either_way_ms;
 
 impl World {
     /// What a node's monotonic clock shows.
@@ -18,8 +19,7 @@ impl World {
     }
 
     pub(super) fn plan_jump(&mut self) {
-        let Some(mean) = self.swarm.timing.jump_every else { return };
-        let after = mean.mul_f64(0.2 + 1.6 * self.clock_prng.unit());
+        let Some(after) = self.swarm.timing.jump_after(&mut self.clock_prng) else { return };
         self.at(after, Happening::ClockJump);
     }
 
@@ -29,8 +29,7 @@ impl World {
             return;
         }
         self.plan_jump();
-        let skew_max = self.swarm.skew_max.as_millis() as u64;
-        let ahead_ms = self.clock_prng.below(2 * skew_max + 1) as i64 - skew_max as i64;
+        let ahead_ms = either_way_ms(self.swarm.skew_max, &mut self.clock_prng);
         self.counts.clock_jumps += 1;
         if self.clock_prng.one_in(3) {
             let client = self.clock_prng.index(self.clients.len());
@@ -52,7 +51,6 @@ impl World {
 
     /// How long a node's next sync takes.
     pub(super) fn sync_length(&mut self, node: usize) -> Duration {
-        let length = Duration::from_nanos(50_000 + self.prng.below(self.swarm.sync_max.as_nanos() as u64));
-        self.swarm.timing.sync_at(node, length)
+        self.swarm.timing.sync_length(node, self.swarm.sync_max, &mut self.prng)
     }
 }

@@ -201,9 +201,6 @@ impl World {
 
     /// A bit flips in something durable on one node's disk. Never on two nodes before the first is mended: no arc may
     /// lose a majority.
-    ///
-    /// It is something that a later flush vouches for: what rots in the very last batch cannot be told from a torn
-    /// tail, and nothing is promised of that.
     pub(super) fn rot(&mut self) {
         if self.calm {
             return;
@@ -214,19 +211,13 @@ impl World {
         }
         let nodes = self.nodes.len();
         let node = self.disk_prng.index(nodes);
-        let Some(log) = self.nodes[node].log.as_mut() else { return };
-        let first = log.segments().next().map_or(1, |oldest| oldest.first_sequence);
-        let Some(span) = (log.vouched() + 1).checked_sub(first).filter(|span| *span > 0) else { return };
-        let sequence = first + self.disk_prng.below(span);
-        let (segment, offset, len) = match log.place_of(sequence) {
-            Ok(Some(place)) => place,
+        let at = &mut self.nodes[node];
+        let Some(log) = at.log.as_mut() else { return };
+        let (sequence, segment) = match log.rot(&at.disk, &mut self.disk_prng) {
+            Ok(Some(rotted)) => rotted,
             Ok(None) => return,
             Err(_) => return self.disk_failed(node),
         };
-        let (byte, bit) = (offset + self.disk_prng.below(len), self.disk_prng.below(8));
-        if !self.nodes[node].disk.flip(&segment.file_name(), byte, 1 << bit) {
-            return;
-        }
         self.counts.faults += 1;
         self.counts.bits_rotted += 1;
         self.log.push(self.now, format_args!("a bit of record {sequence} of node {} flips", node + 1));

@@ -30,9 +30,6 @@ pub use counts::Counts;
 pub use swarm::{Swarm, Theme};
 use world::World;
 
-/// Transitions that the checker may try on one run's history.
-const CHECK_STEPS_MAX: u64 = 5_000_000;
-
 /// How a run ended.
 #[derive(Debug)]
 pub struct Report {
@@ -101,26 +98,15 @@ fn judge(history: &History) -> Option<Violation> {
 }
 
 fn judge_at(history: &History, model: checker::Model, level: checker::Level) -> Option<Violation> {
-    let limit = checker::Limit::steps(CHECK_STEPS_MAX);
+    let limit = checker::Limit::steps(crate::CHECK_STEPS_MAX);
     let options = checker::Options { model, level, limit, ..checker::Options::default() };
-    let report = match checker::check_history(history, &options) {
-        Ok(report) => report,
-        Err(error) => return Some(Violation { invariant: "the_history_is_readable", found: error.to_string() }),
-    };
     let invariant = if level == checker::Level::Causal { "causal" } else { "eventual" };
-    match (report.verdict, report.violations.first()) {
-        (checker::Verdict::Violated, violation) => {
-            let told = |v: &checker::Violation| {
-                let lines: Vec<String> = v.operations.iter().map(|operation| format!("{operation:?}")).collect();
-                format!("model {model}: {} (line {}): {}", v.sentence, v.line, lines.join("; "))
-            };
-            Some(Violation { invariant, found: violation.map_or_else(String::new, told) })
-        }
-        (checker::Verdict::Undecided, _) if level == checker::Level::Eventual => {
-            let found = format!("model {model}: keys {:?} after {} steps", report.undecided, report.steps);
-            Some(Violation { invariant: "the_history_is_decided", found })
-        }
+    let judged = checker::check_history(history, &options);
+    let undecided = judged.as_ref().is_ok_and(|report| report.verdict == checker::Verdict::Undecided);
+    if undecided && level == checker::Level::Causal {
         // Where all keys are eventual, nothing is to be judged at level causal.
-        (checker::Verdict::Valid | checker::Verdict::Undecided, _) => None,
+        return None;
     }
+    let found = crate::broken_by(invariant, judged)?;
+    Some(Violation { found: format!("model {model}: {}", found.found), ..found })
 }

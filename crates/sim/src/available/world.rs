@@ -17,7 +17,7 @@ use super::network::Network;
 use super::node::{Node, Times};
 use super::swarm::{Swarm, Theme};
 use super::watch::Watch;
-use crate::clock::{Clock, Timing};
+use crate::clock::{Clock, Timing, either_way_ms};
 use crate::event_log::EventLog;
 use crate::invariants::Violation;
 use crate::litmus::Running;
@@ -152,8 +152,8 @@ impl World {
             swarm.run_litmus(running.test.sessions.len(), usize::from(*level == Level::Eventual));
         }
         let (view, hasher) = formed_view(&swarm, &mut prng);
-        let skew_max = swarm.skew_max.as_millis() as u64;
-        let skew = |prng: &mut Prng| prng.below(2 * skew_max + 1) as i64 - skew_max as i64;
+        let skew_max = swarm.skew_max;
+        let skew = |prng: &mut Prng| either_way_ms(skew_max, prng);
         let (mut clock_prng, mut disk_prng) = (Prng::from_seed(seed).fork(), Prng::from_seed(seed).fork().fork());
         let timing = swarm.timing;
         let mut drawn_clock = |ahead_ms| Clock::draw(timing, &mut clock_prng).ahead_by(ahead_ms);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use stdx::{Instant, Prng};
 
 use super::{Happening, World};
-use crate::clock::Clock;
+use crate::clock::{Clock, either_way_ms};
 
 impl<C: chord::Rules> World<C> {
     /// Gives the nodes the clocks of this seed, from a generator of its own: runs whose clocks are right are what they
@@ -33,8 +33,7 @@ impl<C: chord::Rules> World<C> {
     }
 
     pub(super) fn plan_jump(&mut self) {
-        let Some(mean) = self.swarm.timing.jump_every else { return };
-        let after = mean.mul_f64(0.2 + 1.6 * self.clock_prng.unit());
+        let Some(after) = self.swarm.timing.jump_after(&mut self.clock_prng) else { return };
         self.at(after, Happening::ClockJump);
     }
 
@@ -44,9 +43,8 @@ impl<C: chord::Rules> World<C> {
             return;
         }
         self.plan_jump();
-        let (apart, nodes) = (self.swarm.clocks_apart.as_millis() as u64, self.nodes.len());
-        let node = self.clock_prng.index(nodes);
-        let ahead_ms = self.clock_prng.below(2 * apart + 1) as i64 - apart as i64;
+        let node = self.clock_prng.index(self.nodes.len());
+        let ahead_ms = either_way_ms(self.swarm.clocks_apart, &mut self.clock_prng);
         self.counts.clock_jumps += 1;
         self.log.push(self.now, format_args!("the clock of node {} is ahead by {ahead_ms} ms", node + 1));
         self.nodes[node].clock.ahead_ms = ahead_ms;
@@ -61,7 +59,6 @@ impl<C: chord::Rules> World<C> {
 
     /// How long a node's next sync takes.
     pub(super) fn sync_length(&mut self, node: usize) -> Duration {
-        let length = Duration::from_nanos(50_000 + self.prng.below(self.swarm.sync_max.as_nanos() as u64));
-        self.swarm.timing.sync_at(node, length)
+        self.swarm.timing.sync_length(node, self.swarm.sync_max, &mut self.prng)
     }
 }

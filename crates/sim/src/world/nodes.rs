@@ -62,9 +62,7 @@ impl<C: chord::Rules> World<C> {
         self.expect_remembered(node, &held);
         for durable in held {
             // What is found on the disk is on the disk, be it that nobody was told of its sync.
-            if let Durable::Accepted(key, ballot) = &durable
-                && !self.is_outdated(node)
-            {
+            if let Durable::Accepted(key, ballot) = &durable {
                 self.registers.found_at_start(key, *ballot, self.nodes[node].id);
             }
             self.note_durable(node, durable);

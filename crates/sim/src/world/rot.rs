@@ -20,29 +20,19 @@ pub(super) struct Rotten {
 impl<C: chord::Rules> World<C> {
     /// A bit flips in something durable on one node's disk. Never on two nodes before the first is mended, nor while
     /// another's disk is lost: no arc may lose a majority.
-    ///
-    /// It is something that a later flush vouches for: what rots in the very last batch cannot be told from a torn
-    /// tail, and nothing is promised of that.
     pub(super) fn rot(&mut self) {
         self.plan_fault(self.swarm.rot_every, |_| Happening::Rot);
         if self.calm || !self.is_mended() || self.lost_member().is_some() {
             return;
         }
         let node = self.any_node();
-        let Some(running) = self.nodes[node].running.as_mut() else { return };
-        let first = running.log.segments().next().map_or(1, |oldest| oldest.first_sequence);
-        let Some(span) = (running.log.vouched() + 1).checked_sub(first).filter(|span| *span > 0) else { return };
-        let sequence = first + self.prng.below(span);
-        let place = match running.log.place_of(sequence) {
-            Ok(Some(place)) => place,
+        let at = &mut self.nodes[node];
+        let Some(running) = at.running.as_mut() else { return };
+        let (sequence, segment) = match running.log.rot(&at.disk, &mut self.prng) {
+            Ok(Some(rotted)) => rotted,
             Ok(None) => return,
             Err(_) => return self.disk_failed(node),
         };
-        let (segment, offset, len) = place;
-        let (byte, bit) = (offset + self.prng.below(len), self.prng.below(8));
-        if !self.nodes[node].disk.flip(&segment.file_name(), byte, 1 << bit) {
-            return;
-        }
         self.counts.faults += 1;
         self.counts.bits_rotted += 1;
         self.log.push(self.now, format_args!("a bit of record {sequence} of node {} flips", node + 1));
