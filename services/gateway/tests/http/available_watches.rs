@@ -30,9 +30,10 @@ async fn looked_at(bench: &Bench) -> Vec<Past> {
 }
 
 /// An event: its id, its kind, its data.
-type Event = (String, String, serde_json::Value);
+pub type Event = (String, String, serde_json::Value);
 
-fn events(stream: &str) -> Vec<Event> {
+/// The events of a stream.
+pub fn events(stream: &str) -> Vec<Event> {
     let blocks = stream.split("\n\n").filter(|block| !block.is_empty() && !block.starts_with(':'));
     let line = |block: &str, name: &str| {
         let found = block.lines().find_map(|line| line.strip_prefix(name));

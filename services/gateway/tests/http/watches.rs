@@ -20,18 +20,9 @@ async fn looked_at(bench: &Bench) {
 }
 
 /// The events of a stream: id, kind, and the value in its data.
-pub fn events(stream: &str) -> Vec<(String, String, String)> {
-    let line = |block: &str, name: &str| {
-        let found = block.lines().find_map(|line| line.strip_prefix(name));
-        found.unwrap_or_else(|| panic!("{name} in {block}")).to_owned()
-    };
-    let blocks = stream.split("\n\n").filter(|block| !block.is_empty() && !block.starts_with(':'));
-    blocks
-        .map(|block| {
-            let data: serde_json::Value = serde_json::from_str(&line(block, "data: ")).expect("JSON");
-            (line(block, "id: "), line(block, "event: "), data["value"].as_str().unwrap_or_default().to_owned())
-        })
-        .collect()
+fn events(stream: &str) -> Vec<(String, String, String)> {
+    let value = |data: &serde_json::Value| data["value"].as_str().unwrap_or_default().to_owned();
+    crate::available_watches::events(stream).into_iter().map(|(id, kind, data)| (id, kind, value(&data))).collect()
 }
 
 #[actix_web::test]

@@ -85,8 +85,7 @@ impl Fleet {
         let mut host = Host::new(node, 1, self.view.clone(), b"secret");
         if node == NodeId(4) {
             host.set_transfer_rate(RATE);
-        }
-        if node != NodeId(4) {
+        } else {
             restore_available(&mut host);
         }
         let effects = host.begin(self.now);
