@@ -7,7 +7,7 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 
@@ -93,11 +93,22 @@ pub fn fill(gateways: &[String], keys: u64, clients: u64) -> Result<()> {
     tasks.into_iter().try_for_each(|task| task.join().map_err(|_| anyhow::anyhow!("a client panicked"))?)
 }
 
+/// An answered request, for whoever wants to look into a figure.
+#[derive(Clone, Copy, Debug)]
+struct Sample {
+    sent: SystemTime,
+    micros: u64,
+    key: u64,
+    write: bool,
+}
+
 /// What a while of load showed.
 #[derive(Debug, Default)]
 pub struct Seen {
     /// Latencies in microseconds, in order once [`Seen::p99_ms`] may be asked.
     latencies: Vec<u64>,
+    /// Each answered request, in the order of its client.
+    samples: Vec<Sample>,
     /// Writes sent, answered or not.
     pub writes: u64,
     /// Requests that were not answered with 2xx.
@@ -110,6 +121,16 @@ impl Seen {
     /// Requests in all.
     pub fn requests(&self) -> u64 {
         self.latencies.len() as u64 + self.failed
+    }
+
+    /// Writes a line for each answered request: when it was sent (Unix seconds), the microseconds that it took, whether
+    /// it was a write, and its key.
+    pub fn write_samples(&self, phase: &str, to: &mut impl Write) -> std::io::Result<()> {
+        for Sample { sent, micros, key, write } in &self.samples {
+            let at = sent.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+            writeln!(to, "{phase} {at:.6} {micros} {write} f{key}")?;
+        }
+        Ok(())
     }
 
     /// The 99th percentile in milliseconds; 0 without a request.
@@ -142,7 +163,8 @@ impl Load {
         let mut all = Seen::default();
         for client in self.clients {
             let seen = client.join().unwrap_or_default();
-            all.latencies.extend(seen.latencies);
+            all.latencies.extend(seen.samples.iter().map(|sample| sample.micros));
+            all.samples.extend(seen.samples);
             all.writes += seen.writes;
             all.failed += seen.failed;
             all.first_failure = all.first_failure.or(seen.first_failure);
@@ -160,7 +182,7 @@ fn ask_on(host: &str, keys: u64, at: u64, stop: &AtomicBool) -> Seen {
     while !stop.load(Ordering::Relaxed) {
         draw = draw.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let key = (draw >> 33) % keys;
-        let began = Instant::now();
+        let (began, sent) = (Instant::now(), SystemTime::now());
         let write = client.is_none() || draw & (1 << 32) == 0;
         seen.writes += u64::from(write);
         let answered = match &mut client {
@@ -168,7 +190,10 @@ fn ask_on(host: &str, keys: u64, at: u64, stop: &AtomicBool) -> Seen {
             none => Client::connect(host).and_then(|fresh| ask_one(none.insert(fresh), key, write)),
         };
         match answered {
-            Ok(200..300) => seen.latencies.push(began.elapsed().as_micros() as u64),
+            Ok(200..300) => {
+                let micros = began.elapsed().as_micros() as u64;
+                seen.samples.push(Sample { sent, micros, key, write });
+            }
             other => {
                 seen.failed += 1;
                 seen.first_failure.get_or_insert_with(|| format!("{other:?}"));

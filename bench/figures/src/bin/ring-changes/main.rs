@@ -6,7 +6,10 @@
 mod limit;
 mod load;
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
@@ -33,6 +36,9 @@ struct Cli {
     /// Records in the ring.
     #[arg(long)]
     keys: Option<u64>,
+    /// Where a line for each request under foreground load goes, for looking into a figure.
+    #[arg(long)]
+    samples: Option<PathBuf>,
 }
 
 /// Nodes before the join.
@@ -54,7 +60,9 @@ fn main() -> Result<ExitCode> {
     let folder = cli.out.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let work = folder.join(format!("ring-changes-{}", std::process::id()));
     std::fs::create_dir_all(&work).with_context(|| format!("{} cannot be made", work.display()))?;
-    let measured = measure(&cli.everring, &work, keys, cli.quick);
+    let samples = cli.samples.as_ref().map(|path| File::create(path).map(BufWriter::new)).transpose()?;
+    let samples = RefCell::new(samples);
+    let measured = measure(&cli.everring, &work, keys, cli.quick, &samples);
     std::fs::remove_dir_all(&work).with_context(|| format!("{} cannot be removed", work.display()))?;
     let figures = measured?;
     let missed = missed(&figures);
@@ -93,14 +101,14 @@ fn missed(figures: &Value) -> Vec<String> {
     missed
 }
 
-fn measure(everring: &Path, work: &Path, keys: u64, quick: bool) -> Result<Value> {
+fn measure(everring: &Path, work: &Path, keys: u64, quick: bool, samples: &Samples) -> Result<Value> {
     let limit = limit::mib_per_second(work)?;
     let fleet = Fleet::start(everring, work)?;
     eprintln!("figures: {keys} records are written");
     let began = Instant::now();
     fill(&fleet.gateways, keys, FILLERS)?;
     eprintln!("figures: that took {:.0} s", began.elapsed().as_secs_f64());
-    let change = Change { fleet: &fleet, keys, quick, limit };
+    let change = Change { fleet: &fleet, keys, quick, limit, samples };
     let join = change.measure(&["add", "n6"], keys * COPIES / (NODES + 1))?;
     let leave = change.measure(&["remove", "n2"], keys * COPIES / (NODES + 1))?;
     let away = Duration::from_secs(if quick { 5 } else { 20 });
@@ -109,12 +117,16 @@ fn measure(everring: &Path, work: &Path, keys: u64, quick: bool) -> Result<Value
     Ok(json!({"join": join, "leave": leave, "restart_moved_keys": moved, "restart": restart, "keys": keys}))
 }
 
+/// Where samples go, if anywhere.
+type Samples = RefCell<Option<BufWriter<File>>>;
+
 /// A change under load.
 struct Change<'a> {
     fleet: &'a Fleet,
     keys: u64,
     quick: bool,
     limit: f64,
+    samples: &'a Samples,
 }
 
 impl Change<'_> {
@@ -130,6 +142,11 @@ impl Change<'_> {
         self.fleet.ring(words)?;
         let seconds = began.elapsed().as_secs_f64();
         let seen = load.end();
+        if let Some(samples) = self.samples.borrow_mut().as_mut() {
+            steady.write_samples(&format!("before-{}", words[0]), samples)?;
+            seen.write_samples(words[0], samples)?;
+            samples.flush()?;
+        }
         let after = self.fleet.copied()?;
         let (mut moved, mut bytes) = (0, 0);
         for (name, now) in after {
