@@ -398,22 +398,35 @@ impl Acceptor {
         range.into_iter().flatten().filter(|(_, register)| register.accepted > Ballot::ZERO)
     }
 
-    /// Drops up to `most` registers after `after` for which `goes` holds: how many went, and where to go on; none when
-    /// the end was reached.
+    /// Drops registers after `after` that lie in arcs that go: how many went, and where to go on; none when the end was
+    /// reached. `goes` tells of the arc that a position lies in whether it goes, and its end. At most `most` registers
+    /// and arcs are looked at; what stays is passed over an arc at a time.
     pub fn release(
         &mut self,
         after: Option<RegisterKey>,
         most: usize,
-        goes: impl Fn(&RegisterKey) -> bool,
+        goes: impl Fn(Position) -> (bool, Position),
     ) -> (u64, Option<RegisterKey>) {
-        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let looked: Vec<RegisterKey> =
-            self.registers.range((start, Bound::Unbounded)).take(most).map(|(key, _)| key.clone()).collect();
-        let more = if looked.len() == most { looked.last().cloned() } else { None };
+        let mut from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let mut gone = 0;
-        for key in looked.iter().filter(|key| goes(key)) {
-            gone += u64::from(self.forget(key));
+        for _ in 0..most {
+            let Some((key, _)) = self.registers.range((from, Bound::Unbounded)).next() else { return (gone, None) };
+            let key = key.clone();
+            let (goes, end) = goes(key.position);
+            if goes {
+                gone += u64::from(self.forget(&key));
+                from = Bound::Excluded(key);
+            } else {
+                // The arc that lies around the circle's beginning is the last one up here.
+                let beyond = end.0.checked_add(1).filter(|_| end >= key.position);
+                let Some(beyond) = beyond else { return (gone, None) };
+                from = Bound::Included(RegisterKey::first_at(beyond));
+            }
         }
+        let more = match from {
+            Bound::Included(key) | Bound::Excluded(key) => Some(key),
+            Bound::Unbounded => None,
+        };
         (gone, more)
     }
 

@@ -1,8 +1,8 @@
 //! Catching up: a replica that was away asks its peers which registers they hold, and reads those in which it lags.
 //!
 //! A register that was chosen while this replica was away is held by a majority of the others, so it is enough to hear
-//! from all but a minority of an arc's other replicas. The scan is repeated from time to time, since messages are lost
-//! on a healthy fleet too.
+//! from all but a minority of an arc's other replicas. The scan is repeated from time to time, and slowly, since messages
+//! are lost on a healthy fleet too.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -25,6 +25,10 @@ const REPAIRS_MAX: usize = 32;
 const LAGGING_MAX: usize = 4_096;
 /// When a page that has not come is asked for again.
 const PAGE_RESEND_AFTER: Duration = Duration::from_millis(100);
+/// Between a page of a repeated scan and the question for the next one. A ring in good order has little to find, and two
+/// nodes put their work into each page: scanned as fast as answers come, a million registers kept everybody's requests
+/// waiting for seconds, each minute.
+const PAGE_PAUSE: Duration = Duration::from_millis(100);
 /// How long a repair may take before it is left for the next scan.
 const REPAIR_DEADLINE: Duration = Duration::from_secs(2);
 /// The pause after a complete scan.
@@ -57,6 +61,8 @@ struct Scan {
     after: Option<RegisterKey>,
     done: bool,
     asked_at: Option<Instant>,
+    /// When the next page is due.
+    not_before: Instant,
 }
 
 impl<R: Rules> Replica<R> {
@@ -120,7 +126,7 @@ impl<R: Rules> Replica<R> {
         let mut due = Vec::new();
         for (node, scan) in &mut self.catch_up.scans {
             let waited = scan.asked_at.is_none_or(|at| self.now.since(at) >= PAGE_RESEND_AFTER);
-            if !scan.done && waited {
+            if !scan.done && waited && self.now >= scan.not_before {
                 scan.asked_at = Some(self.now);
                 due.push((*node, Body::Digest { round: scan.round, after: scan.after.clone() }));
             }
@@ -232,6 +238,9 @@ impl<R: Rules> Replica<R> {
         scan.done = !more;
         scan.after = beyond.or_else(|| scan.after.take());
         scan.asked_at = None;
+        // The first scan is what a start waits for.
+        let pause = if self.catch_up.complete_once { PAGE_PAUSE } else { Duration::ZERO };
+        scan.not_before = self.now + pause;
         for (key, ballot) in entries {
             let ours = self.acceptor.accepted_ballot(&key);
             if ours < ballot && self.holds(&key) {

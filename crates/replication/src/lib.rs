@@ -12,6 +12,8 @@
 //! `collect.rs` drops the registers of deleted keys.
 
 mod acceptor;
+#[cfg(test)]
+mod acceptor_test;
 mod apply;
 mod catch_up;
 mod collect;

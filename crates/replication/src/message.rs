@@ -190,7 +190,7 @@ pub enum Body {
         entries: Vec<(RegisterKey, Ballot)>,
         /// Whether more follow.
         more: bool,
-        /// On the last page: what is held here of the arc.
+        /// What is held here of these.
         held: ArcPrint,
         /// Every ballot up to this counter may have been promised against; the asker refuses what the sender would.
         floor: u64,

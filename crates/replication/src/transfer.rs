@@ -13,8 +13,8 @@
 //!
 //! Ballots are asked for first, and then only the registers in which the newcomer lags. So the second of two sources
 //! costs little, and a copy that was interrupted is resumed by what the disk holds. A page is done when each register
-//! that it named is held at its ballot or a higher one. At the end both sides count what they hold of the arc and take
-//! a fingerprint of it; the two agree unless writes were under way, and are told to people ([`Event::ArcCopied`]).
+//! that it named is held at its ballot or a higher one. Of each page both sides count what they hold and take a
+//! fingerprint of it; the sums agree unless writes were under way, and are told to people ([`Event::ArcCopied`]).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc as Shared;
@@ -76,9 +76,9 @@ struct ArcCopy {
     asking: Option<Asking>,
     /// The source to try next, counted on.
     turn: usize,
-    /// What the last source held when it had told all.
+    /// What the last source held as it told it, page by page.
     at_source: ArcPrint,
-    /// What was held here when a majority had been heard.
+    /// What was held here of the same, page by page.
     held: ArcPrint,
     /// When a majority was heard: a confirmation of at least this number completes the copy.
     confirmed_by: Option<u64>,
@@ -91,13 +91,18 @@ struct ArcCopy {
 struct Asking {
     node: NodeId,
     round: RoundId,
+    /// Where the next page begins: behind the last register of the last one.
     after: Option<RegisterKey>,
+    /// Where the last page begins.
+    page_after: Option<RegisterKey>,
     /// The last page: what is to be held before it is done.
     named: Vec<(RegisterKey, Ballot)>,
     /// Registers of it that are still to be fetched.
     wanted: VecDeque<RegisterKey>,
-    /// Whether it was the last page, and what the source then held in all.
-    last: Option<ArcPrint>,
+    /// Whether no page follows it.
+    is_last: bool,
+    /// What the source held of the pages so far, and what was held here once each was done.
+    prints: (ArcPrint, ArcPrint),
     asked_at: Option<Instant>,
     tries: u32,
 }
@@ -106,6 +111,7 @@ struct Asking {
 pub(crate) struct Page {
     pub entries: Vec<(RegisterKey, Ballot)>,
     pub more: bool,
+    /// What the sender holds of what it names here.
     pub held: ArcPrint,
     pub floor: u64,
 }
@@ -125,6 +131,12 @@ impl ArcPrint {
         self.registers += 1;
         let mixed = mix(key.position.0 ^ mix(ballot.counter ^ mix(ballot.node.0 ^ mix(u64::from(index)))));
         self.print = self.print.wrapping_add(mixed);
+    }
+
+    /// What is held of two parts of an arc.
+    fn with(self, other: ArcPrint) -> ArcPrint {
+        let print = self.print.wrapping_add(other.print);
+        ArcPrint { registers: self.registers + other.registers, print }
     }
 }
 
@@ -297,7 +309,6 @@ impl<R: Rules> Replica<R> {
         }
         if copy.confirmed_by.is_none() {
             copy.confirmed_by = Some(begun);
-            copy.held = arc_print(&self.acceptor, (copy.low, high));
         }
         if self.rules.keeps(Rule::CopyConfirmed) {
             self.begin_confirmation(high, out);
@@ -328,8 +339,10 @@ impl<R: Rules> Replica<R> {
         if asking.asked_at.is_none() || !asking.wanted.is_empty() || (page.more && beyond.is_none()) {
             return;
         }
+        asking.page_after = asking.after.clone();
         asking.after = beyond.or_else(|| asking.after.take());
-        asking.last = (!page.more).then_some(page.held);
+        asking.is_last = !page.more;
+        asking.prints.0 = asking.prints.0.with(page.held);
         let listed = page.entries.len();
         asking.named = page.entries;
         asking.want(|key| self.acceptor.accepted_ballot(key));
@@ -387,11 +400,15 @@ impl<R: Rules> Replica<R> {
         asking.want(|key| self.acceptor.accepted_ballot(key));
         if !asking.wanted.is_empty() {
             copy.asking = None;
-        } else if let Some(held) = asking.last {
-            let node = asking.node;
+            return self.transfer_timer(self.now);
+        }
+        let until = asking.after.as_ref().filter(|_| !asking.is_last);
+        let held = print_between(&self.acceptor, (copy.low, high), asking.page_after.as_ref(), until);
+        asking.prints.1 = asking.prints.1.with(held);
+        if asking.is_last {
+            (copy.at_source, copy.held) = asking.prints;
+            copy.heard.push(asking.node);
             copy.asking = None;
-            copy.heard.push(node);
-            copy.at_source = held;
             self.transfer_conclude(high, out);
         }
         self.transfer_timer(self.now);
@@ -413,11 +430,13 @@ impl<R: Rules> Replica<R> {
         match body {
             Body::Copy { round, after, .. } => {
                 let mut rest = self.acceptor.of_arc((low, high), after.as_ref());
-                let page = rest.by_ref().take(PAGE_ENTRIES_MAX);
-                let entries: Vec<_> = page.map(|(key, register)| (key.clone(), register.accepted)).collect();
+                let (mut entries, mut held) = (Vec::new(), ArcPrint::default());
+                for (key, register) in rest.by_ref().take(PAGE_ENTRIES_MAX) {
+                    entries.push((key.clone(), register.accepted));
+                    held.add(key, register.state.version);
+                }
                 let more = rest.next().is_some();
                 let floor = self.acceptor.floor().max(self.ledger.highest(high));
-                let held = if more { ArcPrint::default() } else { arc_print(&self.acceptor, (low, high)) };
                 Some(Body::CopyPage { round, entries, more, held, floor })
             }
             Body::Fetch { round, keys, .. } => {
@@ -478,8 +497,18 @@ impl ArcCopy {
 
 impl Asking {
     fn new(node: NodeId, round: RoundId) -> Asking {
-        let (named, wanted) = (Vec::new(), VecDeque::new());
-        Asking { node, round, after: None, named, wanted, last: None, asked_at: None, tries: 0 }
+        Asking {
+            node,
+            round,
+            after: None,
+            page_after: None,
+            named: Vec::new(),
+            wanted: VecDeque::new(),
+            is_last: false,
+            prints: Default::default(),
+            asked_at: None,
+            tries: 0,
+        }
     }
 
     /// Wants what was named and is not held at that ballot.
@@ -495,9 +524,20 @@ impl Asking {
     }
 }
 
-fn arc_print(acceptor: &Acceptor, ends: (Position, Position)) -> ArcPrint {
+/// What is held of the arc (`low`, `high`] behind `after` and up to `until`; none stands for the arc's beginning and
+/// end. A page at a time, since whole arcs would hold up requests.
+fn print_between(
+    acceptor: &Acceptor,
+    (low, high): (Position, Position),
+    after: Option<&RegisterKey>,
+    until: Option<&RegisterKey>,
+) -> ArcPrint {
+    let place = |key: &RegisterKey| (low.distance_to(key.position), key.clone());
+    let end = until.map(place);
     let mut held = ArcPrint::default();
-    acceptor.of_arc(ends, None).for_each(|(key, register)| held.add(key, register.state.version));
+    let within = |key: &RegisterKey| end.as_ref().is_none_or(|end| place(key) <= *end);
+    let entries = acceptor.of_arc((low, high), after).take_while(|(key, _)| within(key));
+    entries.for_each(|(key, register)| held.add(key, register.state.version));
     held
 }
 

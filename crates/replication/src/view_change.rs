@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use membership::{Epoch, NodeId, Ring, View};
+use membership::{Epoch, NodeId, Position, Ring, View};
 use stdx::{Instant, TraceContext};
 
 use crate::io::{Event, Outbox};
@@ -262,10 +262,11 @@ impl<R: Rules> Replica<R> {
             return;
         }
         let (ring, me) = (&self.ring, self.me);
-        let goes = |key: &RegisterKey| {
-            ring.arc_of(key.position).is_some_and(|arc| match &arc.next {
-                Some(next) if !self.rules.keeps(Rule::ReleaseAfterSwitch) => !next.contains(&me),
-                _ => !arc.is_held_by(me),
+        let goes = |position: Position| {
+            // A view that is formed has an arc for each position.
+            ring.arc_of(position).map_or((false, Position(u64::MAX)), |arc| match &arc.next {
+                Some(next) if !self.rules.keeps(Rule::ReleaseAfterSwitch) => (!next.contains(&me), arc.high),
+                _ => (!arc.is_held_by(me), arc.high),
             })
         };
         let after = self.membership.release_after.take();

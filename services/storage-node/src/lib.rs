@@ -19,6 +19,7 @@
 
 mod absences;
 mod available_keys;
+mod cleaning;
 mod doubt;
 mod host;
 mod http;

@@ -11,14 +11,14 @@ use membership::{ChangeError, NodeId, Position};
 use replication::{Answer, ArcPrint, Effects, Event, Input, LogPosition, Ticket};
 use runtime::{Clock, ConnectionId, LogEvent, LogThread, PeerEvent, Peers};
 use stdx::{Instant, TraceContext};
-use store::{Damage, SegmentId, framed_len};
+use store::{Damage, SegmentId};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use wire::codec::encode_log_record;
 use wire::http::Durability;
 use wire::node::{Frame, LogRecord, OperationCall, Payload, ScanCall, Sender};
 
 use crate::absences::Absences;
+use crate::cleaning::{self, Cleaning, Next};
 use crate::host::Host;
 use crate::scrub::Scrub;
 use crate::span_book::SpanBook;
@@ -100,6 +100,9 @@ pub(crate) struct NodeLoop {
     giving_up: Option<JoinHandle<()>>,
     scrub: Scrub,
     cleaned_at: Instant,
+    /// The segment of the log that is being cleaned, and whether what it held was made from memory.
+    cleaning: Option<(Cleaning, bool)>,
+    cleaning_due: Instant,
     seeded_at: Instant,
     ended_due_at: Instant,
     /// How far each table of available keys is gone through: on disk, in memory.
@@ -149,6 +152,8 @@ impl NodeLoop {
             giving_up: None,
             scrub: Scrub::new(parts.scrub_bytes_per_second, parts.damaged_at_start, parts.clock.now()),
             cleaned_at: parts.clock.now(),
+            cleaning: None,
+            cleaning_due: parts.clock.now(),
             seeded_at: parts.clock.now(),
             ended_due_at: parts.clock.now(),
             sweeps: Default::default(),
@@ -174,6 +179,7 @@ impl NodeLoop {
             let now = self.parts.clock.now();
             let due = self.parts.host.next_timeout().unwrap_or(now + Duration::from_secs(1));
             let due = self.parts.clock.to_tokio(due.min(now + Duration::from_secs(1)));
+            let cleaning_due = self.parts.clock.to_tokio(self.cleaning_due);
             tokio::select! {
                 event = self.parts.peer_events.recv() => match event {
                     Some(event) => self.take_peer_event(event),
@@ -187,6 +193,7 @@ impl NodeLoop {
                 Ok(()) = self.parts.fleet.changed() => self.follow_fleet(),
                 () = tokio::time::sleep_until(due) => self.tick(),
                 _ = housekeeping.tick() => self.keep_house(),
+                () = tokio::time::sleep_until(cleaning_due), if self.cleaning.is_some() => self.clean_some(),
                 parting = &mut shutdown, if !told_to_end => {
                     told_to_end = true;
                     let within = match parting {
@@ -342,12 +349,7 @@ impl NodeLoop {
                 self.tell_replica(Input::DiskFull(full));
                 self.tell_available_of(Durability::Disk, available::Input::DiskFull(full));
             }
-            LogEvent::OldestSegment { id, records } => {
-                let host = &self.parts.host;
-                let current = records.into_iter().filter(|(position, record)| host.is_current(*position, record));
-                let current = current.collect();
-                self.clean(id, current);
-            }
+            LogEvent::OldestSegment { id, records } => self.begin_cleaning(Cleaning::new(id, records), false),
             LogEvent::Dropped(id) => self.take_dropped(id),
             LogEvent::Scrubbed { bytes, pass_ended } => {
                 self.scrub.read(bytes, pass_ended, self.parts.clock.now());
@@ -357,7 +359,7 @@ impl NodeLoop {
                 let held = self.parts.host.held_through(through);
                 let records = held.len();
                 tracing::warn!(segment = id.0, records, "what the damaged segment held is written again from memory");
-                self.clean(id, held);
+                self.begin_cleaning(Cleaning::new(id, held), true);
             }
             LogEvent::Failed(_) => {}
         }
@@ -390,16 +392,39 @@ impl NodeLoop {
         }
     }
 
-    /// Writes the current records of an old segment to the log again, and then gives the segment up.
-    fn clean(&mut self, id: SegmentId, current: Vec<(LogPosition, LogRecord)>) {
-        let copies: u64 = current.iter().map(|(_, record)| framed_len(encode_log_record(record).len() as u64)).sum();
-        if self.parts.log.sizes().room_bytes < copies + CLEANING_RESERVE_BYTES {
-            // Copies that wait for room would hold up everything behind them: better to wait until there is room.
-            self.parts.log.keep_segment(id);
-            return;
+    /// Begins to clean a segment; whether its records were made from memory, and so are all current.
+    fn begin_cleaning(&mut self, cleaning: Cleaning, from_memory: bool) {
+        self.cleaning = Some((cleaning, from_memory));
+        self.cleaning_due = self.parts.clock.now();
+    }
+
+    /// Writes some of the current records of an old segment to the log again, and after the last gives the segment up.
+    fn clean_some(&mut self) {
+        let Some((mut cleaning, from_memory)) = self.cleaning.take() else { return };
+        let host = &self.parts.host;
+        match cleaning.step(|position, record| from_memory || host.is_current(position, record)) {
+            Next::Examine => {}
+            Next::Write { bytes } => {
+                if self.parts.log.sizes().room_bytes < bytes + CLEANING_RESERVE_BYTES {
+                    // Copies that wait for room would hold up everything behind them: better to wait until there is
+                    // room.
+                    return self.parts.log.keep_segment(cleaning.id);
+                }
+            }
+            Next::Copies(copies, is_last) => {
+                self.write_again(copies);
+                if is_last {
+                    return self.parts.log.drop_segment(cleaning.id, self.parts.host.log_end());
+                }
+            }
         }
+        self.cleaning = Some((cleaning, from_memory));
+        self.cleaning_due = self.parts.clock.now() + cleaning::PAUSE;
+    }
+
+    fn write_again(&mut self, records: Vec<(LogPosition, LogRecord)>) {
         let (mut registers, mut available) = (Vec::new(), Vec::new());
-        for (position, record) in current {
+        for (position, record) in records {
             match record {
                 LogRecord::Register(record) => registers.push(record),
                 LogRecord::Available(record) => available.push((position, record)),
@@ -409,7 +434,6 @@ impl NodeLoop {
         self.carry_out(effects);
         let effects = self.parts.host.rewrite_available(available);
         self.carry_out_available(Durability::Disk, effects);
-        self.parts.log.drop_segment(id, self.parts.host.log_end());
     }
 
     fn follow_fleet(&mut self) {
