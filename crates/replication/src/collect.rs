@@ -189,7 +189,8 @@ impl<R: Rules> Replica<R> {
         let Some(known) = self.ring.arc_of(arc) else { return };
         let (sets, epoch) = (known.sets(), known.epoch);
         let promised = |(key, ballot): &(RegisterKey, Ballot)| {
-            self.acceptor.register(key).map_or(0, |held| held.promised.counter).max(ballot.counter)
+            let held = self.acceptor.register(key);
+            held.map_or(0, |held| held.promised.max(held.time()).counter).max(ballot.counter)
         };
         // No higher than need be: whatever lies below is refused from now on, also the promises for next writes that
         // the arc's coordinators hold.
@@ -221,7 +222,7 @@ impl<R: Rules> Replica<R> {
         let mut refused = Vec::new();
         for (at, (key, ballot)) in keys.iter().enumerate() {
             let held = self.acceptor.register(key);
-            needed = needed.max(held.map_or(0, |held| held.promised.counter));
+            needed = needed.max(held.map_or(0, |held| held.promised.max(held.time()).counter));
             let ours = self.arc_end(key) == arc;
             let open = self.lanes.contains_key(key);
             if !ours || open || !self.acceptor.is_at_rest(self.rules, key, *ballot, up_to) {

@@ -31,7 +31,7 @@ use stdx::{Instant, TraceContext};
 
 use crate::io::{Event, Outbox, Ticket};
 use crate::ledger::LedgerPosition;
-use crate::message::{Body, LogPosition, RoundId};
+use crate::message::{Body, LogPosition, RoundId, State};
 use crate::replica::{Replica, Timer};
 use crate::round::Waiting;
 use crate::rules::{Rule, Rules};
@@ -202,7 +202,7 @@ impl<R: Rules> Replica<R> {
     /// Begins a read of any level.
     pub(crate) fn begin_read(&mut self, waiting: Waiting, out: &mut Outbox) {
         let key = waiting.operation.key().clone();
-        let held = self.acceptor.accepted_ballot(&key);
+        let held = self.time_held(&key);
         let asks_for_its_key = waiting.since <= held || !self.rules.keeps(Rule::StrictInSession);
         if !waiting.sequential && asks_for_its_key && self.rules.keeps(Rule::ConfirmAfterArrival) {
             return self.begin_query(key, waiting, out);
@@ -231,7 +231,8 @@ impl<R: Rules> Replica<R> {
             None => (Ballot::ZERO, Ballot::ZERO, LogPosition(0)),
         };
         let known = (held == chosen || !self.rules.keeps(Rule::AnswerChosen)) && logged <= self.acceptor.synced();
-        let new_enough = waiting.sequential && held > Ballot::ZERO && held >= waiting.since;
+        let time = self.time_held(&key);
+        let new_enough = waiting.sequential && held > Ballot::ZERO && time >= waiting.since;
         if !fresh && !new_enough {
             self.confirmations.arcs.entry(arc).or_default().patient.push(Patient { waiting, arrived });
             return self.begin_confirmation(arc, out);
@@ -243,7 +244,7 @@ impl<R: Rules> Replica<R> {
         if self.must_end(&state, &waiting) {
             return self.in_a_round(&key, waiting, out);
         }
-        let time = self.time_of_read(&key, &waiting, held);
+        let time = self.time_of_read(&key, &waiting, time);
         let outcome = crate::coordinator::read_outcome(self.rules, &waiting.operation, &state, waiting.wall_ms);
         let receipt = Receipt { epoch: self.view.epoch, voters: vec![self.me], rounds: 0, time };
         if let Some(ticket) = waiting.ticket {
@@ -251,7 +252,17 @@ impl<R: Rules> Replica<R> {
         }
     }
 
-    /// The time at which a read happened that shows what was chosen at `shown`.
+    /// When what was accepted at `ballot` happened.
+    pub(crate) fn time_of(&self, ballot: Ballot, state: &State) -> Ballot {
+        if self.rules.keeps(Rule::TimeOfState) { state.time(ballot) } else { ballot }
+    }
+
+    /// When what is held here of a register happened; zero where nothing is held.
+    fn time_held(&self, key: &RegisterKey) -> Ballot {
+        self.acceptor.register(key).map_or(Ballot::ZERO, |held| self.time_of(held.accepted, &held.state))
+    }
+
+    /// The time at which a read happened that shows what was written at the time `shown`.
     pub(crate) fn time_of_read(&self, key: &RegisterKey, waiting: &Waiting, shown: Ballot) -> Ballot {
         let confirmed = self.confirmations.arcs.get(&self.arc_end(key)).and_then(|arc| arc.confirmed);
         let up_to = confirmed.map_or(0, |(up_to, _)| up_to);
@@ -272,8 +283,11 @@ impl<R: Rules> Replica<R> {
     }
 
     /// Notes that what is held of a register at `ballot`, if it still is, is chosen.
+    ///
+    /// For cuts it counts as of its ballot, though it may have happened later: who is merely told of it may lack what it
+    /// hides, and takes the cut again.
     pub(crate) fn note_chosen(&mut self, key: &RegisterKey, ballot: Ballot) {
-        self.acceptor.note_chosen(key, ballot);
+        self.acceptor.note_chosen(key, ballot, ballot);
     }
 
     /// Begins to confirm the arc, unless a confirmation is under way; those who wait are looked at when it ends.

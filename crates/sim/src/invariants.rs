@@ -106,6 +106,7 @@ impl Registers {
                 if let Some(before) = register.chosen.range(..ballot).next_back() {
                     let older = (*before, &register.accepted[before]);
                     invariant_a_deleted_value_never_comes_back(older, (ballot, state))?;
+                    invariant_a_later_write_has_a_later_time(older, (ballot, state))?;
                 }
                 register.accepted.insert(ballot, state.clone());
                 Ok(())
@@ -349,6 +350,7 @@ impl Register {
         if let Some(before) = self.chosen.range(..ballot).next_back() {
             invariant_chosen_states_extend_each_other(&self.accepted[before], state, wall_ms)?;
             invariant_a_deleted_value_never_comes_back((*before, &self.accepted[before]), (ballot, state))?;
+            invariant_a_later_write_has_a_later_time((*before, &self.accepted[before]), (ballot, state))?;
         }
         match self.chosen.range(ballot..).next() {
             Some(after) => invariant_chosen_states_extend_each_other(state, &self.accepted[after], wall_ms)?,
@@ -485,6 +487,21 @@ fn invariant_a_deleted_value_never_comes_back(
     }
     let found = format!("version {} was deleted at {deleted}, and is back at {ballot}", newer.version);
     Err(Violation { invariant: "a_deleted_value_never_comes_back", found })
+}
+
+/// What is accepted above a chosen ballot is that state, or was written at a later time: the order of a register's
+/// ballots is that of its times.
+fn invariant_a_later_write_has_a_later_time(
+    (chosen, older): (Ballot, &State),
+    (ballot, newer): (Ballot, &State),
+) -> Result<(), Violation> {
+    let time = older.time(chosen);
+    if newer.version == older.version || newer.version.ballot > time {
+        return Ok(());
+    }
+    let found =
+        format!("version {} is accepted at {ballot}, but what was chosen at {chosen} is of {time}", newer.version);
+    Err(Violation { invariant: "a_later_write_has_a_later_time", found })
 }
 
 /// Of two chosen states, the one with the higher ballot contains every request of the other, in the same order and with
