@@ -360,3 +360,27 @@ impl Collections {
         self.arcs.values().any(|asked| asked.round == round && !asked.answers.contains_key(&from))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use membership::BucketId;
+
+    use super::*;
+    use crate::acceptor::Acceptor;
+    use crate::rules::Correct;
+    use crate::types::Version;
+
+    /// An absent register has the time of the floor, so the floor must lie above the time of what is dropped, which may
+    /// be later than its ballot.
+    #[test]
+    fn a_tombstone_goes_below_no_floor_that_is_older_than_its_time() {
+        let ballot = |counter| Ballot { counter, node: NodeId(1) };
+        let key = RegisterKey { position: Position(5), bucket: BucketId(1), key: Bytes::from_static(b"k") };
+        let state = State { version: Version { ballot: ballot(9), index: 0 }, ..State::default() };
+        let mut acceptor = Acceptor::new();
+        assert!(acceptor.learn(&key, ballot(2), &state, &mut Vec::new()));
+        let at_rest = |up_to| acceptor.is_at_rest(Correct, &key, ballot(2), up_to);
+        assert_eq!([2, 8, 9].map(at_rest), [false, false, true]);
+    }
+}

@@ -4,11 +4,11 @@
 //! `c` from other coordinators, and reports what others had it accept since this coordinator last asked. Whatever is
 //! reported and not known to be chosen is finished by a round of our own, whose ballot lies above `c`. Then every write
 //! chosen up to `c` is known here, and none up to `c` can be chosen any more - but by ourselves, so that from the
-//! moment a confirmation begins, our own new writes use ballots above it (promises for lower ones are given up).
+//! moment a confirmation begins, our own new writes happen at times above it, by whatever promise they are made.
 //!
 //! *A sequential read* is answered from what is held here, at a time on one scale for all operations, the Lamport scale
-//! of ballots: a write happens at the ballot at which it is chosen; a read happens at the ballot `w` of what it shows,
-//! or, if `w` lies below the session's time, at a confirmed `c` that does not. Sorted by that time, each session's
+//! of ballots: a write happens at the ballot at which it is chosen, or at the later time that its version tells (see
+//! [`State::time`]); a read happens at the time `w` of what it shows, or, if `w` lies below the session's time, at a confirmed `c` that does not. Sorted by that time, each session's
 //! operations come in their order, and each read shows the last write before it: this is sequential consistency.
 //! Nothing is said, and so nothing is waited for, about real time.
 //!
@@ -193,7 +193,7 @@ impl<R: Rules> Replica<R> {
         }
     }
 
-    /// Whether our own write of this register may use the ballot: it lies above every confirmation that we began.
+    /// Whether our own write of this register may happen at the ballot: it lies above every confirmation that we began.
     pub(crate) fn lies_above_confirmations(&self, key: &RegisterKey, ballot: Ballot) -> bool {
         let arc = self.confirmations.arcs.get(&self.arc_end(key));
         !self.rules.keeps(Rule::NewWritesAbove) || arc.is_none_or(|arc| ballot.counter > arc.asked_up_to)

@@ -226,10 +226,17 @@ impl<R: Rules> Replica<R> {
         if better {
             *best = accepted;
         }
-        let (ballot, base) = (*ballot, best.1.clone());
+        let (ballot, base, time) = (*ballot, best.1.clone(), best.1.time(best.0));
         round.votes.push(from);
-        if round.is_decided(self.rules) {
+        if !round.is_decided(self.rules) {
+            return;
+        }
+        if time < ballot {
             self.begin_accept(id, ballot, base, out);
+        } else {
+            // Whoever voted for it has promised a ballot above its time, but who copied it has not.
+            self.acceptor.observe(time.counter, &mut out.persist);
+            self.begin_prepare(id, out);
         }
     }
 

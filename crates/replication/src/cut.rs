@@ -1,7 +1,7 @@
 //! Cuts: what the keys of a bucket on one arc held at one point of the order of all operations on that arc.
 //!
 //! All operations on an arc have a time on the Lamport scale of ballots (see `confirm.rs`). The cut at `c` shows of
-//! each key the last write that was chosen at a ballot up to `c`: no effect without its cause, and everything that was
+//! each key the last write that happened at a time up to `c`: no effect without its cause, and everything that was
 //! acknowledged before the cut was asked for. It is found by a confirmation up to `c`. After that every value that was
 //! chosen up to `c` is known here, and none can be chosen any more - but by rounds of our own that were under way when
 //! it began; those are waited for.

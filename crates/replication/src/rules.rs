@@ -45,9 +45,9 @@ pub enum Rule {
     ///
     /// Broken: answers a strict read from a confirmation that was there before it.
     ConfirmAfterArrival,
-    /// After a confirmation has begun, our own writes use ballots above it.
+    /// After a confirmation has begun, our own writes happen at times above it.
     ///
-    /// Broken: writes below its own confirmation, by a promise from before it.
+    /// Broken: writes below its own confirmation, at a ballot that was promised before it.
     NewWritesAbove,
     /// A write for which an older promise is used is accepted at the ballot that was promised, not at its time.
     ///

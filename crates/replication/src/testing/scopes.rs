@@ -169,10 +169,10 @@ const LATER_WRITE: Scope = Scope {
     ],
     ..Scope::QUIET
 };
-/// A write by such a promise, and another coordinator of the same key.
+/// A write by such a promise, then another one at the same coordinator, and one at another.
 const LATER_WRITE_CONTESTED: Scope = Scope {
     before: &[heard(WRITE), Prior { act: act(2, 1, Kind::Write(1)), deaf: None, by: Some(0) }],
-    clients: &[&[act(1, 0, Kind::Write(2))], &[act(3, 0, Kind::Write(3)), STRICT]],
+    clients: &[&[act(1, 0, Kind::Write(2))], &[act(1, 0, Kind::Write(3)), act(3, 0, Kind::Write(4))]],
     ..Scope::QUIET
 };
 /// A session creates a key by a promise from before it saw another one; a second coordinator creates it too, and is
