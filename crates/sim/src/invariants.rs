@@ -7,7 +7,7 @@ use std::fmt;
 use std::ops::{Bound, RangeBounds as _, RangeInclusive};
 
 use membership::{Arc, Epoch, NodeId, ReplicaSets, View};
-use replication::{Ballot, REQUESTS_AGE_MAX_MS, REQUESTS_MAX, RegisterKey, Remembered, RequestId, State};
+use replication::{Ballot, REQUESTS_AGE_MAX_MS, REQUESTS_MAX, RegisterKey, Remembered, RequestId, State, Version};
 
 use crate::node::TakenBack;
 
@@ -496,7 +496,9 @@ fn invariant_a_later_write_has_a_later_time(
     (ballot, newer): (Ballot, &State),
 ) -> Result<(), Violation> {
     let time = older.time(chosen);
-    if newer.version == older.version || newer.version.ballot > time {
+    // A register whose tombstone was dropped begins anew.
+    let dropped = older.is_bare() && newer.is_bare() && newer.version == Version::default();
+    if newer.version == older.version || newer.version.ballot > time || dropped {
         return Ok(());
     }
     let found =
