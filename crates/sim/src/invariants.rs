@@ -497,7 +497,7 @@ fn invariant_a_later_write_has_a_later_time(
 ) -> Result<(), Violation> {
     let time = older.time(chosen);
     // A register whose tombstone was dropped begins anew.
-    let dropped = older.is_bare() && newer.is_bare() && newer.version == Version::default();
+    let dropped = older.is_bare() && newer.value.is_none() && newer.version == Version::default();
     if newer.version == older.version || newer.version.ballot > time || dropped {
         return Ok(());
     }
