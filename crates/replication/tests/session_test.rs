@@ -8,7 +8,7 @@ use bytes::Bytes;
 use membership::{BucketId, ClusterId, Epoch, Member, NodeId, Position, View};
 use replication::{
     Ballot, Body, Change, Condition, Correct, Envelope, Input, LogPosition, Message, Operation, Outbox, Outcome,
-    Receipt, Record, RegisterKey, Replica, RequestId, State, Terms, Ticket, Value, Version, Write,
+    Receipt, Record, RegisterKey, Replica, RequestId, Scan, ScanOutcome, State, Terms, Ticket, Value, Version, Write,
 };
 use stdx::{Instant, Prng, TraceContext};
 
@@ -23,6 +23,7 @@ struct Trio {
     logs: BTreeMap<NodeId, Vec<(LogPosition, Record)>>,
     network: VecDeque<(NodeId, Envelope)>,
     answers: BTreeMap<Ticket, (Outcome, Receipt)>,
+    scans: Vec<ScanOutcome>,
     sent: usize,
 }
 
@@ -62,6 +63,7 @@ impl Trio {
             logs: BTreeMap::new(),
             network: VecDeque::new(),
             answers: BTreeMap::new(),
+            scans: Vec::new(),
             sent: 0,
         };
         for id in [A, B, C] {
@@ -91,6 +93,7 @@ impl Trio {
         for answer in effects.answers {
             self.answers.insert(answer.ticket, (answer.outcome, answer.receipt));
         }
+        self.scans.extend(effects.scans.into_iter().map(|(_, outcome)| outcome));
         if let Some(position) = last {
             self.tell(id, Input::Synced(position));
         }
@@ -322,6 +325,39 @@ fn a_write_by_an_older_promise_is_accepted_at_it_and_has_a_later_time() {
         let found = trio.ask(node, read(Ballot::ZERO, "x", sequential));
         assert_eq!((found.text().as_deref(), found.receipt.time), (Some("3"), time), "at {node:?}, {sequential}");
     }
+}
+
+/// The ballot lies below the cut, and the write does not: what it overwrites is set aside, and the cut is not taken
+/// again.
+#[test]
+fn a_cut_shows_what_a_write_above_it_replaces_by_a_promise_from_below() {
+    let mut trio = Trio::new();
+    trio.ask(A, put(Ballot::ZERO, "x", 1));
+    let time = trio.ask(A, put(Ballot::ZERO, "y", 2)).receipt.time;
+    let sent = trio.sent;
+    let (bucket, ends) = (BucketId(1), Position(500));
+    let scan = Scan {
+        bucket,
+        prefix: Bytes::new(),
+        from: ends,
+        to: ends,
+        after: None,
+        cut: 0,
+        keep: false,
+        values: true,
+        entries_max: 9,
+        since: 0,
+    };
+    let deadline = trio.now + Duration::from_secs(1);
+    trio.tell(A, Input::Scan { ticket: Ticket(1), scan, deadline, context: TraceContext::NONE });
+    let write = trio.submit(A, put(time, "x", 3));
+    let (ballot, above, _) = accepts_under_way(&trio)[0];
+    trio.settle();
+    let [ScanOutcome::Page(page)] = &trio.scans[..] else { panic!("{:?}", trio.scans) };
+    assert!(ballot.counter <= page.time && page.time < above.counter, "{ballot}, {}, {above}", page.time);
+    let shown = page.entries.iter().map(|entry| entry.value.as_ref().map(|value| value.body.clone()));
+    assert_eq!(shown.collect::<Vec<_>>(), [Some(Bytes::from_static(b"1")), Some(Bytes::from_static(b"2"))]);
+    assert_eq!((trio.sent - sent, trio.answers[&write].1.time), (8, above), "one confirmation, one write");
 }
 
 /// A newcomer may tell of what it merely copied, and has promised nothing with.
