@@ -7,7 +7,9 @@ use std::fmt;
 use std::ops::{Bound, RangeBounds as _, RangeInclusive};
 
 use membership::{Arc, Epoch, NodeId, ReplicaSets, View};
-use replication::{Ballot, REQUESTS_AGE_MAX_MS, REQUESTS_MAX, RegisterKey, Remembered, RequestId, State, Version};
+use replication::{
+    Ballot, Outcome, REQUESTS_AGE_MAX_MS, REQUESTS_MAX, RegisterKey, Remembered, RequestId, State, Version,
+};
 
 use crate::node::TakenBack;
 
@@ -541,6 +543,19 @@ fn invariant_nothing_new_is_chosen_below_a_confirmation(
     let Some(((node, _), up_to)) = broken else { return Ok(()) };
     let found = format!("ballot {ballot} is chosen, but {node} had confirmed its arc up to {up_to}");
     Err(Violation { invariant: "nothing_new_is_chosen_below_a_confirmation", found })
+}
+
+/// Whoever is shown a write goes on from its time, or a later one.
+pub(crate) fn invariant_an_answer_is_no_earlier_than_what_it_shows(
+    outcome: &Outcome,
+    time: Ballot,
+) -> Result<(), Violation> {
+    let Outcome::Value(Some((version, _))) = outcome else { return Ok(()) };
+    if time >= version.ballot {
+        return Ok(());
+    }
+    let found = format!("version {version} is shown at the time {time}");
+    Err(Violation { invariant: "an_answer_is_no_earlier_than_what_it_shows", found })
 }
 
 /// What a client was told is done lies on a majority of disks.
