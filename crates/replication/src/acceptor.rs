@@ -166,8 +166,8 @@ impl Acceptor {
         self.floor
     }
 
-    /// Notes that something is chosen at `ballot`, whether or not it is what is held. `time` is when it happened, as far
-    /// as that is known; no later than that.
+    /// Notes that something is chosen at `ballot`, whether or not it is what is held. `time` is when it happened, as
+    /// far as that is known; no later than that.
     pub fn note_chosen(&mut self, key: &RegisterKey, ballot: Ballot, time: Ballot) {
         self.save_for_cuts(key, time);
         self.note_chosen_for_cuts(key, ballot, time);
@@ -456,8 +456,9 @@ impl Acceptor {
         self.registers.get(key).is_none_or(|register| register.accepted == Ballot::ZERO)
     }
 
-    /// Whether the register says nothing, by what was accepted at `ballot` or because nothing was, and neither a promise
-    /// for a ballot above `up_to` nor a time above it would be forgotten with it, nor that something newer is chosen.
+    /// Whether the register says nothing, by what was accepted at `ballot` or because nothing was, and neither a
+    /// promise for a ballot above `up_to` nor a time above it would be forgotten with it, nor that something newer is
+    /// chosen.
     pub fn is_at_rest(&self, rules: impl Rules, key: &RegisterKey, ballot: Ballot, up_to: u64) -> bool {
         let Some(register) = self.registers.get(key) else { return true };
         if register.promised.max(register.time()).counter > up_to {

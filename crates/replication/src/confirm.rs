@@ -8,8 +8,9 @@
 //!
 //! *A sequential read* is answered from what is held here, at a time on one scale for all operations, the Lamport scale
 //! of ballots: a write happens at the ballot at which it is chosen, or at the later time that its version tells (see
-//! [`State::time`]); a read happens at the time `w` of what it shows, or, if `w` lies below the session's time, at a confirmed `c` that does not. Sorted by that time, each session's
-//! operations come in their order, and each read shows the last write before it: this is sequential consistency.
+//! [`State::time`]); a read happens at the time `w` of what it shows, or, if `w` lies below the session's time, at a
+//! confirmed `c` that does not. Sorted by that time, each session's operations come in their order, and each read shows
+//! the last write before it: this is sequential consistency.
 //! Nothing is said, and so nothing is waited for, about real time.
 //!
 //! What has to be so for an answer at once, without a message: what we hold of the register is known to be chosen; no
@@ -284,8 +285,8 @@ impl<R: Rules> Replica<R> {
 
     /// Notes that what is held of a register at `ballot`, if it still is, is chosen.
     ///
-    /// For cuts it counts as of its ballot, though it may have happened later: who is merely told of it may lack what it
-    /// hides, and takes the cut again.
+    /// For cuts it counts as of its ballot, though it may have happened later: who is merely told of it may lack what
+    /// it hides, and takes the cut again.
     pub(crate) fn note_chosen(&mut self, key: &RegisterKey, ballot: Ballot) {
         self.acceptor.note_chosen(key, ballot, ballot);
     }

@@ -503,8 +503,8 @@ impl Acceptor {
         }
     }
 
-    /// Something was chosen at `ballot`, and happened at `time`: cuts at or above that whose register was set aside must
-    /// know.
+    /// Something was chosen at `ballot`, and happened at `time`: cuts at or above that whose register was set aside
+    /// must know.
     pub(crate) fn note_chosen_for_cuts(&mut self, key: &RegisterKey, ballot: Ballot, time: Ballot) {
         for watch in self.watches.0.values_mut().filter(|watch| time.counter <= watch.up_to) {
             if let Some(saved) = watch.saved.get_mut(key) {

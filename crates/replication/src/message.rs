@@ -32,8 +32,8 @@ pub struct State {
 }
 
 impl State {
-    /// When what was accepted at the ballot `accepted` happened, on the Lamport scale of ballots: at that ballot; or, if
-    /// it was written by a promise that is older than what its session had seen, at the write's own time.
+    /// When what was accepted at the ballot `accepted` happened, on the Lamport scale of ballots: at that ballot; or,
+    /// if it was written by a promise that is older than what its session had seen, at the write's own time.
     pub fn time(&self, accepted: Ballot) -> Ballot {
         accepted.max(self.version.ballot)
     }
