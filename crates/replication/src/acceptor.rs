@@ -36,6 +36,13 @@ pub(crate) struct Register {
     pub chosen: Ballot,
 }
 
+impl Register {
+    /// When what is held happened; see [`State::time`].
+    pub fn time(&self) -> Ballot {
+        self.state.time(self.accepted)
+    }
+}
+
 /// The answer of an acceptor to a prepare or accept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Vote {
@@ -159,10 +166,11 @@ impl Acceptor {
         self.floor
     }
 
-    /// Notes that something is chosen at `ballot`, whether or not it is what is held.
-    pub fn note_chosen(&mut self, key: &RegisterKey, ballot: Ballot) {
-        self.save_for_cuts(key, ballot);
-        self.note_chosen_for_cuts(key, ballot);
+    /// Notes that something is chosen at `ballot`, whether or not it is what is held. `time` is when it happened, as
+    /// far as that is known; no later than that.
+    pub fn note_chosen(&mut self, key: &RegisterKey, ballot: Ballot, time: Ballot) {
+        self.save_for_cuts(key, time);
+        self.note_chosen_for_cuts(key, ballot, time);
         let register = self.registers.entry(key.clone()).or_default();
         register.chosen = register.chosen.max(ballot);
     }
@@ -297,7 +305,7 @@ impl Acceptor {
     }
 
     fn take(&mut self, key: &RegisterKey, ballot: Ballot, state: &State, persist: &mut Vec<(LogPosition, Record)>) {
-        self.save_for_cuts(key, ballot);
+        self.save_for_cuts(key, state.time(ballot));
         let register = self.registers.entry(key.clone()).or_default();
         let before = if register.accepted == Ballot::ZERO { 0 } else { size_of(key, &register.state) };
         assert!(ballot > register.accepted, "an accepted ballot only grows");
@@ -461,11 +469,12 @@ impl Acceptor {
         self.registers.get(key).is_none_or(|register| register.accepted == Ballot::ZERO)
     }
 
-    /// Whether the register says nothing, by what was accepted at `ballot` or because nothing was, and no promise for a
-    /// ballot above `up_to` would be forgotten with it, nor that something newer is chosen.
+    /// Whether the register says nothing, by what was accepted at `ballot` or because nothing was, and neither a
+    /// promise for a ballot above `up_to` nor a time above it would be forgotten with it, nor that something newer is
+    /// chosen.
     pub fn is_at_rest(&self, rules: impl Rules, key: &RegisterKey, ballot: Ballot, up_to: u64) -> bool {
         let Some(register) = self.registers.get(key) else { return true };
-        if register.promised.counter > up_to {
+        if register.promised.max(register.time()).counter > up_to {
             return false;
         }
         match register.accepted {

@@ -189,7 +189,8 @@ impl<R: Rules> Replica<R> {
         let Some(known) = self.ring.arc_of(arc) else { return };
         let (sets, epoch) = (known.sets(), known.epoch);
         let promised = |(key, ballot): &(RegisterKey, Ballot)| {
-            self.acceptor.register(key).map_or(0, |held| held.promised.counter).max(ballot.counter)
+            let held = self.acceptor.register(key);
+            held.map_or(0, |held| held.promised.max(held.time()).counter).max(ballot.counter)
         };
         // No higher than need be: whatever lies below is refused from now on, also the promises for next writes that
         // the arc's coordinators hold.
@@ -221,7 +222,7 @@ impl<R: Rules> Replica<R> {
         let mut refused = Vec::new();
         for (at, (key, ballot)) in keys.iter().enumerate() {
             let held = self.acceptor.register(key);
-            needed = needed.max(held.map_or(0, |held| held.promised.counter));
+            needed = needed.max(held.map_or(0, |held| held.promised.max(held.time()).counter));
             let ours = self.arc_end(key) == arc;
             let open = self.lanes.contains_key(key);
             if !ours || open || !self.acceptor.is_at_rest(self.rules, key, *ballot, up_to) {
@@ -357,5 +358,29 @@ impl Collections {
     /// Whether `from`'s answer to this question is still waited for.
     pub(crate) fn waits_for(&self, round: RoundId, from: NodeId) -> bool {
         self.arcs.values().any(|asked| asked.round == round && !asked.answers.contains_key(&from))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use membership::BucketId;
+
+    use super::*;
+    use crate::acceptor::Acceptor;
+    use crate::rules::Correct;
+    use crate::types::Version;
+
+    /// An absent register has the time of the floor, so the floor must lie above the time of what is dropped, which may
+    /// be later than its ballot.
+    #[test]
+    fn a_tombstone_goes_below_no_floor_that_is_older_than_its_time() {
+        let ballot = |counter| Ballot { counter, node: NodeId(1) };
+        let key = RegisterKey { position: Position(5), bucket: BucketId(1), key: Bytes::from_static(b"k") };
+        let state = State { version: Version { ballot: ballot(9), index: 0 }, ..State::default() };
+        let mut acceptor = Acceptor::new();
+        assert!(acceptor.learn(&key, ballot(2), &state, &mut Vec::new()));
+        let at_rest = |up_to| acceptor.is_at_rest(Correct, &key, ballot(2), up_to);
+        assert_eq!([2, 8, 9].map(at_rest), [false, false, true]);
     }
 }

@@ -4,12 +4,13 @@
 //! `c` from other coordinators, and reports what others had it accept since this coordinator last asked. Whatever is
 //! reported and not known to be chosen is finished by a round of our own, whose ballot lies above `c`. Then every write
 //! chosen up to `c` is known here, and none up to `c` can be chosen any more - but by ourselves, so that from the
-//! moment a confirmation begins, our own new writes use ballots above it (promises for lower ones are given up).
+//! moment a confirmation begins, our own new writes happen at times above it, by whatever promise they are made.
 //!
 //! *A sequential read* is answered from what is held here, at a time on one scale for all operations, the Lamport scale
-//! of ballots: a write happens at the ballot at which it is chosen; a read happens at the ballot `w` of what it shows,
-//! or, if `w` lies below the session's time, at a confirmed `c` that does not. Sorted by that time, each session's
-//! operations come in their order, and each read shows the last write before it: this is sequential consistency.
+//! of ballots: a write happens at the ballot at which it is chosen, or at the later time that its version tells (see
+//! [`State::time`]); a read happens at the time `w` of what it shows, or, if `w` lies below the session's time, at a
+//! confirmed `c` that does not. Sorted by that time, each session's operations come in their order, and each read shows
+//! the last write before it: this is sequential consistency.
 //! Nothing is said, and so nothing is waited for, about real time.
 //!
 //! What has to be so for an answer at once, without a message: what we hold of the register is known to be chosen; no
@@ -31,7 +32,7 @@ use stdx::{Instant, TraceContext};
 
 use crate::io::{Event, Outbox, Ticket};
 use crate::ledger::LedgerPosition;
-use crate::message::{Body, LogPosition, RoundId};
+use crate::message::{Body, LogPosition, RoundId, State};
 use crate::replica::{Replica, Timer};
 use crate::round::Waiting;
 use crate::rules::{Rule, Rules};
@@ -193,7 +194,7 @@ impl<R: Rules> Replica<R> {
         }
     }
 
-    /// Whether our own write of this register may use the ballot: it lies above every confirmation that we began.
+    /// Whether our own write of this register may happen at the ballot: it lies above every confirmation that we began.
     pub(crate) fn lies_above_confirmations(&self, key: &RegisterKey, ballot: Ballot) -> bool {
         let arc = self.confirmations.arcs.get(&self.arc_end(key));
         !self.rules.keeps(Rule::NewWritesAbove) || arc.is_none_or(|arc| ballot.counter > arc.asked_up_to)
@@ -202,7 +203,7 @@ impl<R: Rules> Replica<R> {
     /// Begins a read of any level.
     pub(crate) fn begin_read(&mut self, waiting: Waiting, out: &mut Outbox) {
         let key = waiting.operation.key().clone();
-        let held = self.acceptor.accepted_ballot(&key);
+        let held = self.time_held(&key);
         let asks_for_its_key = waiting.since <= held || !self.rules.keeps(Rule::StrictInSession);
         if !waiting.sequential && asks_for_its_key && self.rules.keeps(Rule::ConfirmAfterArrival) {
             return self.begin_query(key, waiting, out);
@@ -231,7 +232,8 @@ impl<R: Rules> Replica<R> {
             None => (Ballot::ZERO, Ballot::ZERO, LogPosition(0)),
         };
         let known = (held == chosen || !self.rules.keeps(Rule::AnswerChosen)) && logged <= self.acceptor.synced();
-        let new_enough = waiting.sequential && held > Ballot::ZERO && held >= waiting.since;
+        let time = self.time_held(&key);
+        let new_enough = waiting.sequential && held > Ballot::ZERO && time >= waiting.since;
         if !fresh && !new_enough {
             self.confirmations.arcs.entry(arc).or_default().patient.push(Patient { waiting, arrived });
             return self.begin_confirmation(arc, out);
@@ -243,7 +245,7 @@ impl<R: Rules> Replica<R> {
         if self.must_end(&state, &waiting) {
             return self.in_a_round(&key, waiting, out);
         }
-        let time = self.time_of_read(&key, &waiting, held);
+        let time = self.time_of_read(&key, &waiting, time);
         let outcome = crate::coordinator::read_outcome(self.rules, &waiting.operation, &state, waiting.wall_ms);
         let receipt = Receipt { epoch: self.view.epoch, voters: vec![self.me], rounds: 0, time };
         if let Some(ticket) = waiting.ticket {
@@ -251,7 +253,17 @@ impl<R: Rules> Replica<R> {
         }
     }
 
-    /// The time at which a read happened that shows what was chosen at `shown`.
+    /// When what was accepted at `ballot` happened.
+    pub(crate) fn time_of(&self, ballot: Ballot, state: &State) -> Ballot {
+        if self.rules.keeps(Rule::TimeOfState) { state.time(ballot) } else { ballot }
+    }
+
+    /// When what is held here of a register happened; zero where nothing is held.
+    fn time_held(&self, key: &RegisterKey) -> Ballot {
+        self.acceptor.register(key).map_or(Ballot::ZERO, |held| self.time_of(held.accepted, &held.state))
+    }
+
+    /// The time at which a read happened that shows what was written at the time `shown`.
     pub(crate) fn time_of_read(&self, key: &RegisterKey, waiting: &Waiting, shown: Ballot) -> Ballot {
         let confirmed = self.confirmations.arcs.get(&self.arc_end(key)).and_then(|arc| arc.confirmed);
         let up_to = confirmed.map_or(0, |(up_to, _)| up_to);
@@ -272,8 +284,11 @@ impl<R: Rules> Replica<R> {
     }
 
     /// Notes that what is held of a register at `ballot`, if it still is, is chosen.
+    ///
+    /// For cuts it counts as of its ballot, though it may have happened later: who is merely told of it may lack what
+    /// it hides, and takes the cut again.
     pub(crate) fn note_chosen(&mut self, key: &RegisterKey, ballot: Ballot) {
-        self.acceptor.note_chosen(key, ballot);
+        self.acceptor.note_chosen(key, ballot, ballot);
     }
 
     /// Begins to confirm the arc, unless a confirmation is under way; those who wait are looked at when it ends.

@@ -57,15 +57,20 @@ impl<R: Rules> Replica<R> {
         let round = Round::new(key.clone(), (sets, epoch), waiting, 0);
         self.rounds.insert(id, round);
         self.lanes.entry(key.clone()).or_default().round = Some(id);
-        let grant = self.acceptor.take_grant(key, epoch);
-        match grant.filter(|(ballot, _)| *ballot > since && self.lies_above_confirmations(key, *ballot)) {
-            Some((ballot, state)) => self.begin_accept(id, ballot, state, out),
+        let arc = self.arc_end(key);
+        // What we have promised to another's confirmation ourselves, others surely have.
+        let stands = |ballot| self.ledger.bar(arc, ballot).is_none();
+        match self.acceptor.take_grant(key, epoch).filter(|(ballot, _)| stands(*ballot)) {
+            Some((ballot, state)) if ballot > since && self.lies_above_confirmations(key, ballot) => {
+                self.begin_accept(id, ballot, state, out);
+            }
+            Some((ballot, state)) => self.begin_accept_later(id, ballot, state, out),
             None => self.begin_prepare(id, out),
         }
     }
 
     fn begin_prepare(&mut self, id: RoundId, out: &mut Outbox) {
-        let ballot = Ballot { counter: self.acceptor.tick(&mut out.persist), node: self.me };
+        let ballot = self.fresh_ballot(out);
         let id = self.enter(id, Phase::Preparing { ballot, best: (Ballot::ZERO, State::default()) }, RESEND_AFTER);
         self.ask(id, None, out);
     }
@@ -79,14 +84,41 @@ impl<R: Rules> Replica<R> {
             round.waiting.iter().any(|waiting| base.is_due(waiting.wall_ms)) && self.rules.keeps(Rule::AgreeOnEnd);
         let lapses = round.waiting.iter().any(|waiting| base.has_lapsed(waiting.wall_ms));
         let writes = ends || lapses || round.waiting.iter().any(is_write);
-        let counter = if writes { self.acceptor.tick(&mut out.persist) } else { 0 };
-        let next = if writes { Ballot { counter, node: self.me } } else { Ballot::ZERO };
-        let Some(round) = self.rounds.get_mut(&id) else { return };
-        round.proposed = ballot.counter;
+        let (state, outcomes) = self.apply_waiting(round, base, ballot);
+        let next = if writes { self.fresh_ballot(out) } else { Ballot::ZERO };
+        self.propose(id, (ballot, next), state, outcomes, out);
+    }
+
+    /// The same by a promise that is older than what these operations must come after: they happen at a later time than
+    /// the ballot at which they are agreed on, which the version tells whoever finds it.
+    ///
+    /// That takes a new version. What changes none (a condition that fails, a read) asks for a promise.
+    fn begin_accept_later(&mut self, id: RoundId, ballot: Ballot, base: State, out: &mut Outbox) {
+        // In this order: whoever accepts promises the next ballot too, so that every round which finds this state has a
+        // ballot above its time.
+        let first = self.fresh_ballot(out);
+        let second = self.fresh_ballot(out);
+        let (time, next) = if self.rules.keeps(Rule::NextAboveTime) { (first, second) } else { (second, first) };
+        let Some(round) = self.rounds.get(&id) else { return };
+        let (state, outcomes) = self.apply_waiting(round, base, time);
+        if state.version.ballot != time {
+            return self.begin_prepare(id, out);
+        }
+        let ballot = if self.rules.keeps(Rule::AcceptAsPromised) { ballot } else { time };
+        self.propose(id, (ballot, next), state, outcomes, out);
+    }
+
+    /// A ballot of our own above all that was seen.
+    fn fresh_ballot(&mut self, out: &mut Outbox) -> Ballot {
+        Ballot { counter: self.acceptor.tick(&mut out.persist), node: self.me }
+    }
+
+    /// What becomes of `base` by the operations that wait for the round, if they happen at `time`; and their outcomes.
+    fn apply_waiting(&self, round: &Round, base: State, time: Ballot) -> (State, Vec<Outcome>) {
         let mut state = base;
         let mut outcomes = Vec::with_capacity(round.waiting.len());
-        for (index, waiting) in round.waiting.iter_mut().enumerate() {
-            let version = Version { ballot, index: index as u32 };
+        for (index, waiting) in round.waiting.iter().enumerate() {
+            let version = Version { ballot: time, index: index as u32 };
             if self.rules.keeps(Rule::AgreeOnEnd) {
                 end_if_due(&mut state, version, waiting.wall_ms);
             }
@@ -94,12 +126,26 @@ impl<R: Rules> Replica<R> {
             let kept =
                 Kept { requests: self.rules.keeps(Rule::RememberRequests), fence: self.rules.keeps(Rule::KeepFence) };
             outcomes.push(match &waiting.operation {
-                Operation::Write(write) => {
-                    waiting.proposed = true;
-                    apply(&mut state, write, version, waiting.wall_ms, kept)
-                }
+                Operation::Write(write) => apply(&mut state, write, version, waiting.wall_ms, kept),
                 read => read_outcome(self.rules, read, &state, waiting.wall_ms),
             });
+        }
+        (state, outcomes)
+    }
+
+    /// Asks for votes on `state`.
+    fn propose(
+        &mut self,
+        id: RoundId,
+        (ballot, next): (Ballot, Ballot),
+        state: State,
+        outcomes: Vec<Outcome>,
+        out: &mut Outbox,
+    ) {
+        let Some(round) = self.rounds.get_mut(&id) else { return };
+        round.proposed = ballot.counter;
+        for waiting in round.waiting.iter_mut().filter(|waiting| is_write(waiting)) {
+            waiting.proposed = true;
         }
         let id = self.enter(id, Phase::Accepting { ballot, state, next, outcomes }, RESEND_AFTER);
         self.ask(id, None, out);
@@ -180,10 +226,17 @@ impl<R: Rules> Replica<R> {
         if better {
             *best = accepted;
         }
-        let (ballot, base) = (*ballot, best.1.clone());
+        let (ballot, base, time) = (*ballot, best.1.clone(), best.1.time(best.0));
         round.votes.push(from);
-        if round.is_decided(self.rules) {
+        if !round.is_decided(self.rules) {
+            return;
+        }
+        if time < ballot {
             self.begin_accept(id, ballot, base, out);
+        } else {
+            // Whoever voted for it has promised a ballot above its time, but who copied it has not.
+            self.acceptor.observe(time.counter, &mut out.persist);
+            self.begin_prepare(id, out);
         }
     }
 
@@ -205,13 +258,14 @@ impl<R: Rules> Replica<R> {
         let Some(round) = self.forget_round(id) else { return };
         let Phase::Accepting { ballot, state, next, outcomes } = round.phase else { return };
         self.acceptor.grant(&round.key, round.epoch, ballot, next);
-        self.note_chosen(&round.key, ballot);
+        // Of our own we know what they hide: a promise stands only while what we hold is the last that was chosen.
+        self.acceptor.note_chosen(&round.key, ballot, state.time(ballot));
         for node in &round.refusals {
             // It refused what is now chosen: it may take it all the same, and would lag otherwise.
             let learn = Body::Learn { key: round.key.clone(), ballot, state: state.clone() };
             self.tell((*node, round.epoch), learn, LogPosition(0), round.context, out);
         }
-        let receipt = Receipt { time: ballot, ..self.receipt(&round.votes, round.rounds) };
+        let receipt = Receipt { time: state.time(ballot), ..self.receipt(&round.votes, round.rounds) };
         for (waiting, outcome) in round.waiting.into_iter().zip(outcomes) {
             self.end(waiting.ticket, outcome, receipt.clone(), out);
         }
@@ -336,13 +390,14 @@ impl<R: Rules> Replica<R> {
             self.note_chosen(&round.key, ballot);
         }
         let receipt = self.receipt(&voters, round.rounds);
+        let time = self.time_of(ballot, &state);
         for waiting in round.waiting {
             if self.must_end(&state, &waiting) {
                 self.lanes.entry(round.key.clone()).or_default().queue.push_back(waiting);
                 continue;
             }
             let outcome = read_outcome(self.rules, &waiting.operation, &state, waiting.wall_ms);
-            self.end_query(waiting, ballot, (outcome, receipt.clone()), out);
+            self.end_query(waiting, time, (outcome, receipt.clone()), out);
         }
         self.advance_lane(&round.key, out);
     }

@@ -1,7 +1,7 @@
 //! Cuts: what the keys of a bucket on one arc held at one point of the order of all operations on that arc.
 //!
 //! All operations on an arc have a time on the Lamport scale of ballots (see `confirm.rs`). The cut at `c` shows of
-//! each key the last write that was chosen at a ballot up to `c`: no effect without its cause, and everything that was
+//! each key the last write that happened at a time up to `c`: no effect without its cause, and everything that was
 //! acknowledged before the cut was asked for. It is found by a confirmation up to `c`. After that every value that was
 //! chosen up to `c` is known here, and none can be chosen any more - but by rounds of our own that were under way when
 //! it began; those are waited for.
@@ -356,14 +356,14 @@ impl<R: Rules> Replica<R> {
         self.cuts.open.contains_key(&high)
     }
 
-    /// Whether a round of ours on the arc may yet be chosen at a ballot up to this counter.
+    /// Whether a round of ours on the arc may yet happen at a time up to this counter.
     fn has_own_round_below(&self, high: Position, up_to: u64) -> bool {
-        let below = |round: &Round| {
-            let ballot = match &round.phase {
-                Phase::Preparing { ballot, .. } | Phase::Accepting { ballot, .. } => ballot.counter,
-                Phase::Querying { .. } | Phase::BackingOff => u64::MAX,
-            };
-            ballot <= up_to || (1..=up_to).contains(&round.proposed)
+        let below = |round: &Round| match &round.phase {
+            Phase::Accepting { ballot, state, .. } => state.time(*ballot).counter <= up_to,
+            Phase::Preparing { ballot, .. } if ballot.counter <= up_to => true,
+            Phase::Preparing { .. } | Phase::Querying { .. } | Phase::BackingOff => {
+                (1..=up_to).contains(&round.proposed)
+            }
         };
         self.rounds.values().any(|round| below(round) && self.arc_end(&round.key) == high)
     }
@@ -503,9 +503,10 @@ impl Acceptor {
         }
     }
 
-    /// Something was chosen at `ballot`: cuts at or above it whose register was set aside must know.
-    pub(crate) fn note_chosen_for_cuts(&mut self, key: &RegisterKey, ballot: Ballot) {
-        for watch in self.watches.0.values_mut().filter(|watch| ballot.counter <= watch.up_to) {
+    /// Something was chosen at `ballot`, and happened at `time`: cuts at or above that whose register was set aside
+    /// must know.
+    pub(crate) fn note_chosen_for_cuts(&mut self, key: &RegisterKey, ballot: Ballot, time: Ballot) {
+        for watch in self.watches.0.values_mut().filter(|watch| time.counter <= watch.up_to) {
             if let Some(saved) = watch.saved.get_mut(key) {
                 saved.chosen = saved.chosen.max(ballot);
             }

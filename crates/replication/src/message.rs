@@ -32,6 +32,12 @@ pub struct State {
 }
 
 impl State {
+    /// When what was accepted at the ballot `accepted` happened, on the Lamport scale of ballots: at that ballot; or,
+    /// if it was written by a promise that is older than what its session had seen, at the write's own time.
+    pub fn time(&self, accepted: Ballot) -> Ballot {
+        accepted.max(self.version.ballot)
+    }
+
     /// Whether it is time to agree that the value is over, by a clock that shows `wall_ms`.
     pub fn is_due(&self, wall_ms: u64) -> bool {
         self.value.is_some() && self.ends_ms != 0 && self.ends_ms <= wall_ms

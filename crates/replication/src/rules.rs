@@ -45,10 +45,22 @@ pub enum Rule {
     ///
     /// Broken: answers a strict read from a confirmation that was there before it.
     ConfirmAfterArrival,
-    /// After a confirmation has begun, our own writes use ballots above it.
+    /// After a confirmation has begun, our own writes happen at times above it.
     ///
-    /// Broken: writes below its own confirmation, by a promise from before it.
+    /// Broken: writes below its own confirmation, at a ballot that was promised before it.
     NewWritesAbove,
+    /// A write for which an older promise is used is accepted at the ballot that was promised, not at its time.
+    ///
+    /// Broken: takes a later ballot than was promised.
+    AcceptAsPromised,
+    /// What was written by an older promise happened at its own, later time, not at the ballot it was accepted at.
+    ///
+    /// Broken: takes the ballot of what it shows for the time at which that happened.
+    TimeOfState,
+    /// The ballot that is promised for the next write lies above this write's time.
+    ///
+    /// Broken: writes at a time above the ballot that it has promised for the next write.
+    NextAboveTime,
     /// A read waits for our own write of its register.
     ///
     /// Broken: answers a read beside its own write of the same register.

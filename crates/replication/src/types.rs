@@ -34,12 +34,13 @@ pub struct Ballot {
     pub node: NodeId,
 }
 
-/// Names one applied write: the ballot of the round that applied it and its place in that round.
+/// Names one applied write: the time of the round that applied it and its place in that round.
 ///
-/// A round that is finished by another coordinator keeps the version, so a version is a stable `ETag`.
+/// That time is the round's ballot, or a later one (see [`crate::State::time`]). A round that is finished by another
+/// coordinator keeps the version, so a version is a stable `ETag`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Version {
-    /// The ballot of the round that applied the write.
+    /// The time of the round that applied the write, on the scale of ballots.
     pub ballot: Ballot,
     /// Which of the round's writes, from 0.
     pub index: u32,

@@ -7,8 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use membership::{BucketId, ClusterId, Epoch, Member, NodeId, Position, View};
 use replication::{
-    Ballot, Body, Change, Condition, Correct, Envelope, Input, LogPosition, Operation, Outbox, Outcome, Receipt,
-    Record, RegisterKey, Replica, RequestId, Terms, Ticket, Value, Write,
+    Ballot, Body, Change, Condition, Correct, Envelope, Input, LogPosition, Message, Operation, Outbox, Outcome,
+    Receipt, Record, RegisterKey, Replica, RequestId, Scan, ScanOutcome, State, Terms, Ticket, Value, Version, Write,
 };
 use stdx::{Instant, Prng, TraceContext};
 
@@ -23,6 +23,7 @@ struct Trio {
     logs: BTreeMap<NodeId, Vec<(LogPosition, Record)>>,
     network: VecDeque<(NodeId, Envelope)>,
     answers: BTreeMap<Ticket, (Outcome, Receipt)>,
+    scans: Vec<ScanOutcome>,
     sent: usize,
 }
 
@@ -62,6 +63,7 @@ impl Trio {
             logs: BTreeMap::new(),
             network: VecDeque::new(),
             answers: BTreeMap::new(),
+            scans: Vec::new(),
             sent: 0,
         };
         for id in [A, B, C] {
@@ -91,6 +93,7 @@ impl Trio {
         for answer in effects.answers {
             self.answers.insert(answer.ticket, (answer.outcome, answer.receipt));
         }
+        self.scans.extend(effects.scans.into_iter().map(|(_, outcome)| outcome));
         if let Some(position) = last {
             self.tell(id, Input::Synced(position));
         }
@@ -275,15 +278,169 @@ fn after_a_confirmation_an_older_coordinator_cannot_write_below_it() {
     assert!(written.receipt.time > seen.receipt.time, "{} and {}", written.receipt.time, seen.receipt.time);
 }
 
+/// The accepts under way: ballot, version's time, and next ballot.
+fn accepts_under_way(trio: &Trio) -> Vec<(Ballot, Ballot, Ballot)> {
+    let accepts = trio.network.iter().filter_map(|(_, envelope)| match &envelope.message.body {
+        Body::Accept { ballot, state, next, .. } => Some((*ballot, state.version.ballot, *next)),
+        _ => None,
+    });
+    accepts.collect()
+}
+
 #[test]
-fn our_own_promises_from_before_a_confirmation_are_given_up() {
+fn a_session_that_goes_from_key_to_key_writes_in_one_round_trip_each() {
+    let mut trio = Trio::new();
+    let mut time = Ballot::ZERO;
+    for name in ["x", "y", "z"] {
+        time = trio.ask(A, put(time, name, 1)).receipt.time;
+    }
+    for (id, name) in ["z", "x", "y", "y", "x"].into_iter().enumerate() {
+        let written = trio.ask(A, put(time, name, 10 + id as u128));
+        assert_eq!((written.messages, written.records, written.receipt.rounds), (4, 3, 1), "{name}");
+        assert!(written.receipt.time > time, "{name}: {} and {time}", written.receipt.time);
+        time = written.receipt.time;
+    }
+}
+
+/// The ballot is the one that was promised, and what is newer stands beside it. The promise for the next write covers
+/// both, so that nobody can build on this at a ballot below its time.
+#[test]
+fn a_write_by_an_older_promise_is_accepted_at_it_and_has_a_later_time() {
+    let mut trio = Trio::new();
+    trio.submit(A, put(Ballot::ZERO, "x", 1));
+    trio.deliver_one();
+    while accepts_under_way(&trio).is_empty() {
+        assert!(trio.deliver_one());
+    }
+    let promised = accepts_under_way(&trio)[0].2;
+    trio.settle();
+    let seen = trio.ask(B, put(Ballot::ZERO, "y", 2)).receipt.time;
+    assert!(seen > promised, "the session has seen something newer than the promise");
+    trio.submit(A, put(seen, "x", 3));
+    let (ballot, time, next) = accepts_under_way(&trio)[0];
+    assert_eq!(ballot, promised);
+    assert!(time > seen && next > time, "{seen}, {time}, {next}");
+    trio.settle();
+    for (node, sequential) in [(A, true), (B, true), (C, true), (B, false), (C, false)] {
+        let found = trio.ask(node, read(Ballot::ZERO, "x", sequential));
+        assert_eq!((found.text().as_deref(), found.receipt.time), (Some("3"), time), "at {node:?}, {sequential}");
+    }
+}
+
+/// The ballot lies below the cut, and the write does not: what it overwrites is set aside, and the cut is not taken
+/// again.
+#[test]
+fn a_cut_shows_what_a_write_above_it_replaces_by_a_promise_from_below() {
+    let mut trio = Trio::new();
+    trio.ask(A, put(Ballot::ZERO, "x", 1));
+    let time = trio.ask(A, put(Ballot::ZERO, "y", 2)).receipt.time;
+    let sent = trio.sent;
+    let (bucket, ends) = (BucketId(1), Position(500));
+    let scan = Scan {
+        bucket,
+        prefix: Bytes::new(),
+        from: ends,
+        to: ends,
+        after: None,
+        cut: 0,
+        keep: false,
+        values: true,
+        entries_max: 9,
+        since: 0,
+    };
+    let deadline = trio.now + Duration::from_secs(1);
+    trio.tell(A, Input::Scan { ticket: Ticket(1), scan, deadline, context: TraceContext::NONE });
+    let write = trio.submit(A, put(time, "x", 3));
+    let (ballot, above, _) = accepts_under_way(&trio)[0];
+    trio.settle();
+    let [ScanOutcome::Page(page)] = &trio.scans[..] else { panic!("{:?}", trio.scans) };
+    assert!(ballot.counter <= page.time && page.time < above.counter, "{ballot}, {}, {above}", page.time);
+    let shown = page.entries.iter().map(|entry| entry.value.as_ref().map(|value| value.body.clone()));
+    assert_eq!(shown.collect::<Vec<_>>(), [Some(Bytes::from_static(b"1")), Some(Bytes::from_static(b"2"))]);
+    assert_eq!((trio.sent - sent, trio.answers[&write].1.time), (8, above), "one confirmation, one write");
+}
+
+/// A newcomer may tell of what it merely copied, and has promised nothing with.
+#[test]
+fn a_round_builds_on_no_state_that_is_later_than_its_ballot() {
+    let mut trio = Trio::new();
+    trio.submit(A, put(Ballot::ZERO, "x", 1));
+    let prepares = |trio: &Trio| {
+        let found = trio.network.iter().find_map(|(_, envelope)| match &envelope.message.body {
+            Body::Prepare { round, ballot, .. } => Some((*round, *ballot)),
+            _ => None,
+        });
+        found.expect("a promise is asked for")
+    };
+    let (round, ballot) = prepares(&trio);
+    trio.network.clear();
+    let late = Ballot { counter: ballot.counter + 9, node: C };
+    let state = State { version: Version { ballot: late, index: 0 }, ..State::default() };
+    let accepted = (Ballot { counter: 0, node: C }, state);
+    let message = Message { epoch: Epoch(1), counter: 1, body: Body::Promise { round, accepted } };
+    trio.tell(A, Input::Message { from: B, incarnation: 1, message, context: TraceContext::NONE });
+    assert_eq!(accepts_under_way(&trio), []);
+    assert!(prepares(&trio).1 > late);
+}
+
+/// What changes no version has none to tell its time by.
+#[test]
+fn a_write_that_fails_in_a_session_asks_for_a_promise() {
+    let mut trio = Trio::new();
+    trio.ask(A, put(Ballot::ZERO, "x", 1));
+    let time = trio.ask(A, put(Ballot::ZERO, "y", 2)).receipt.time;
+    let Operation::InSession { mut operation, .. } = put(time, "x", 3) else { unreachable!("it is in a session") };
+    operation.write_mut().expect("it is a write").condition = Condition::Absent;
+    let failed = trio.ask(A, Operation::InSession { since: time, sequential: false, operation });
+    assert!(matches!(failed.outcome, Outcome::Done { .. }), "{:?}", failed.outcome);
+    assert_eq!((failed.messages, failed.receipt.rounds), (8, 2));
+    assert!(failed.receipt.time > time);
+}
+
+/// Another coordinator that begins its round before the write's messages have come finds it or has it refused; both
+/// orders are those of the times.
+#[test]
+fn a_write_by_an_older_promise_that_one_replica_has_is_finished_by_another_coordinator() {
+    for reaches in [None, Some(B)] {
+        let mut trio = Trio::new();
+        trio.ask(A, put(Ballot::ZERO, "x", 1));
+        let seen = trio.ask(B, put(Ballot::ZERO, "y", 2)).receipt.time;
+        trio.submit(A, put(seen, "x", 3));
+        let (_, time, _) = accepts_under_way(&trio)[0];
+        trio.network.retain(|(_, envelope)| Some(envelope.to) == reaches);
+        trio.deliver_one();
+        trio.network.clear();
+        trio.replicas.remove(&A);
+        let written = trio.ask(C, put(Ballot::ZERO, "x", 4));
+        assert!(reaches.is_none() || written.receipt.time > time, "{} and {time}", written.receipt.time);
+        let found = trio.ask(B, read(written.receipt.time, "x", true));
+        assert_eq!((found.text().as_deref(), found.receipt.time), (Some("4"), written.receipt.time));
+    }
+}
+
+#[test]
+fn our_own_writes_happen_after_our_confirmations_and_keep_their_promises() {
     let mut trio = Trio::new();
     trio.ask(A, put(Ballot::ZERO, "x", 1));
     let time = trio.ask(A, put(Ballot::ZERO, "y", 2)).receipt.time;
     let seen = trio.ask(A, read(time, "x", true));
+    for id in 3..5 {
+        let written = trio.ask(A, put(Ballot::ZERO, "x", id));
+        assert!(written.receipt.time > seen.receipt.time, "{} and {}", written.receipt.time, seen.receipt.time);
+        assert_eq!(written.messages, 4);
+    }
+}
+
+/// After another's confirmation the promise is worth nothing; who has promised that one its floor knows so.
+#[test]
+fn a_promise_below_anothers_confirmation_is_not_tried() {
+    let mut trio = Trio::new();
+    trio.ask(A, put(Ballot::ZERO, "x", 1));
+    let time = trio.ask(C, put(Ballot::ZERO, "y", 2)).receipt.time;
+    let seen = trio.ask(C, read(time, "x", true));
     let written = trio.ask(A, put(Ballot::ZERO, "x", 3));
-    assert!(written.receipt.time > seen.receipt.time, "{} and {}", written.receipt.time, seen.receipt.time);
-    assert_eq!(trio.ask(A, put(Ballot::ZERO, "x", 4)).messages, 4, "from the next write on it is one round trip again");
+    assert_eq!((written.messages, written.receipt.rounds), (8, 2));
+    assert!(written.receipt.time > seen.receipt.time);
 }
 
 #[test]

@@ -7,7 +7,9 @@ use std::fmt;
 use std::ops::{Bound, RangeBounds as _, RangeInclusive};
 
 use membership::{Arc, Epoch, NodeId, ReplicaSets, View};
-use replication::{Ballot, REQUESTS_AGE_MAX_MS, REQUESTS_MAX, RegisterKey, Remembered, RequestId, State};
+use replication::{
+    Ballot, Outcome, REQUESTS_AGE_MAX_MS, REQUESTS_MAX, RegisterKey, Remembered, RequestId, State, Version,
+};
 
 use crate::node::TakenBack;
 
@@ -106,6 +108,7 @@ impl Registers {
                 if let Some(before) = register.chosen.range(..ballot).next_back() {
                     let older = (*before, &register.accepted[before]);
                     invariant_a_deleted_value_never_comes_back(older, (ballot, state))?;
+                    invariant_a_later_write_has_a_later_time(older, (ballot, state))?;
                 }
                 register.accepted.insert(ballot, state.clone());
                 Ok(())
@@ -349,6 +352,7 @@ impl Register {
         if let Some(before) = self.chosen.range(..ballot).next_back() {
             invariant_chosen_states_extend_each_other(&self.accepted[before], state, wall_ms)?;
             invariant_a_deleted_value_never_comes_back((*before, &self.accepted[before]), (ballot, state))?;
+            invariant_a_later_write_has_a_later_time((*before, &self.accepted[before]), (ballot, state))?;
         }
         match self.chosen.range(ballot..).next() {
             Some(after) => invariant_chosen_states_extend_each_other(state, &self.accepted[after], wall_ms)?,
@@ -487,6 +491,23 @@ fn invariant_a_deleted_value_never_comes_back(
     Err(Violation { invariant: "a_deleted_value_never_comes_back", found })
 }
 
+/// What is accepted above a chosen ballot is that state, or was written at a later time: the order of a register's
+/// ballots is that of its times.
+fn invariant_a_later_write_has_a_later_time(
+    (chosen, older): (Ballot, &State),
+    (ballot, newer): (Ballot, &State),
+) -> Result<(), Violation> {
+    let time = older.time(chosen);
+    // A register whose tombstone was dropped begins anew.
+    let dropped = older.is_bare() && newer.value.is_none() && newer.version == Version::default();
+    if newer.version == older.version || newer.version.ballot > time || dropped {
+        return Ok(());
+    }
+    let found =
+        format!("version {} is accepted at {ballot}, but what was chosen at {chosen} is of {time}", newer.version);
+    Err(Violation { invariant: "a_later_write_has_a_later_time", found })
+}
+
 /// Of two chosen states, the one with the higher ballot contains every request of the other, in the same order and with
 /// the same effect; but for those that are older than a retry may be.
 fn invariant_chosen_states_extend_each_other(older: &State, newer: &State, wall_ms: u64) -> Result<(), Violation> {
@@ -522,6 +543,19 @@ fn invariant_nothing_new_is_chosen_below_a_confirmation(
     let Some(((node, _), up_to)) = broken else { return Ok(()) };
     let found = format!("ballot {ballot} is chosen, but {node} had confirmed its arc up to {up_to}");
     Err(Violation { invariant: "nothing_new_is_chosen_below_a_confirmation", found })
+}
+
+/// Whoever is shown a write goes on from its time, or a later one.
+pub(crate) fn invariant_an_answer_is_no_earlier_than_what_it_shows(
+    outcome: &Outcome,
+    time: Ballot,
+) -> Result<(), Violation> {
+    let Outcome::Value(Some((version, _))) = outcome else { return Ok(()) };
+    if time >= version.ballot {
+        return Ok(());
+    }
+    let found = format!("version {version} is shown at the time {time}");
+    Err(Violation { invariant: "an_answer_is_no_earlier_than_what_it_shows", found })
 }
 
 /// What a client was told is done lies on a majority of disks.

@@ -36,6 +36,12 @@ pub enum Planted {
     UnchosenShown,
     /// Forgets what the session has seen.
     SessionTimeDropped,
+    /// Accepts a write at a later ballot than was promised.
+    AcceptedAbovePromise,
+    /// Takes the ballot of what it shows for the time at which that was written.
+    TimeByBallot,
+    /// Writes at a time above the ballot that it has promised for the next write.
+    NextBelowTime,
     /// Hides a value whose time is up by the coordinator's own clock.
     EndByOwnClock,
     /// Lets a write through whose lock was granted to another since.
@@ -99,7 +105,7 @@ pub struct UnknownPlanted {
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Planted; 37] = [
+    pub const ALL: [Planted; 40] = [
         Planted::AckBeforeSync,
         Planted::MinorityRead,
         Planted::RetryTwice,
@@ -114,6 +120,9 @@ impl Planted {
         Planted::OldConfirmation,
         Planted::UnchosenShown,
         Planted::SessionTimeDropped,
+        Planted::AcceptedAbovePromise,
+        Planted::TimeByBallot,
+        Planted::NextBelowTime,
         Planted::EndByOwnClock,
         Planted::FenceIgnored,
         Planted::SingleQuorum,
@@ -156,6 +165,9 @@ impl Planted {
             Planted::OldConfirmation => "old-confirmation",
             Planted::UnchosenShown => "unchosen-shown",
             Planted::SessionTimeDropped => "session-time-dropped",
+            Planted::AcceptedAbovePromise => "accepted-above-promise",
+            Planted::TimeByBallot => "time-by-ballot",
+            Planted::NextBelowTime => "next-below-time",
             Planted::EndByOwnClock => "end-by-own-clock",
             Planted::FenceIgnored => "fence-ignored",
             Planted::SingleQuorum => "single-quorum",
@@ -198,6 +210,9 @@ impl Planted {
             Planted::OldConfirmation => Rule::ConfirmAfterArrival,
             Planted::UnchosenShown => Rule::AnswerChosen,
             Planted::SessionTimeDropped => Rule::SessionTime,
+            Planted::AcceptedAbovePromise => Rule::AcceptAsPromised,
+            Planted::TimeByBallot => Rule::TimeOfState,
+            Planted::NextBelowTime => Rule::NextAboveTime,
             Planted::EndByOwnClock => Rule::AgreeOnEnd,
             Planted::FenceIgnored => Rule::KeepFence,
             Planted::SingleQuorum => Rule::JointQuorum,

@@ -22,8 +22,9 @@ const PLANTED_MIN: f64 = 20.0;
 /// Traffic of a reconciliation, as a multiple of the data that differ.
 const RECONCILE_MAX: f64 = 3.0;
 /// The most round trips and the most syncs of each replica that an operation may take, up to what is done by the way.
-const COSTS_MAX: [(&str, f64, f64); 7] = [
+const COSTS_MAX: [(&str, f64, f64); 8] = [
     ("strict write", 1.0, 1.0),
+    ("strict write in a session", 1.0, 1.0),
     ("strict read", 1.0, 0.0),
     ("sequential read", 0.0, 0.0),
     ("causal write", 1.0, 1.0),

@@ -121,8 +121,8 @@ struct State {
     used: Used,
     view: Rc<View>,
     dropped: bool,
-    /// The last ballot that was chosen on each key, with the value.
-    chosen: [(Ballot, Option<u8>); 2],
+    /// The last ballot that was chosen on each key, with the value, and when that happened.
+    chosen: [(Ballot, Option<u8>, Ballot); 2],
     /// Up to where each node has confirmed the keys' arc.
     confirmed: [u64; 4],
     /// Something was answered by the last step.
@@ -249,7 +249,7 @@ impl State {
             used: Used::default(),
             view: Rc::new(view),
             dropped: false,
-            chosen: [(Ballot::ZERO, None); 2],
+            chosen: [(Ballot::ZERO, None, Ballot::ZERO); 2],
             confirmed: [0; 4],
             told: false,
             mute: false,
@@ -281,20 +281,23 @@ impl State {
         for key in 0..2u8 {
             let held: Vec<_> = self.nodes.iter().map(|node| node.replica.inspect(&key_of(key))).collect();
             let majority = |ballot: Ballot| held.iter().filter(|(other, _)| *other == ballot).count() >= 2;
-            let (last, before) = self.chosen[usize::from(key)];
+            let (last, before, time) = self.chosen[usize::from(key)];
             let Some((ballot, state)) = held.iter().find(|(ballot, _)| *ballot > last && majority(*ballot)) else {
                 continue;
             };
             let value = state.value.as_ref().map(|value| value.body[0]);
-            if before.is_none() && value.is_some() && last > Ballot::ZERO && state.version.ballot <= last {
+            if before.is_none() && value.is_some() && last > Ballot::ZERO && state.version.ballot <= time {
                 return Err("a deleted value never comes back");
+            }
+            if value != before && state.version.ballot <= time {
+                return Err("a later write has a later time");
             }
             let confirmed = self.confirmed.iter().enumerate();
             let below = |(at, up_to): (usize, &u64)| node_id(at) != ballot.node && ballot.counter <= *up_to;
             if confirmed.into_iter().any(below) {
                 return Err("nothing new is chosen below a confirmation");
             }
-            self.chosen[usize::from(key)] = (*ballot, value);
+            self.chosen[usize::from(key)] = (*ballot, value, state.time(*ballot));
         }
         Ok(())
     }

@@ -154,10 +154,41 @@ const COLLECTION_IN_SESSION: Scope = Scope {
     passes: 2,
     ..Scope::QUIET
 };
+/// A session writes one key, and then another one by a promise from before. Who reads them has seen an old value of the
+/// first one that is newer than that promise.
+const LATER_WRITE: Scope = Scope {
+    before: &[
+        heard(WRITE),
+        Prior { act: act(2, 1, Kind::Write(1)), deaf: None, by: Some(0) },
+        // From here on node 3 knows what it holds to be chosen.
+        heard(act(3, 1, Kind::SequentialRead)),
+    ],
+    clients: &[
+        &[act(2, 1, Kind::Write(2)), act(1, 0, Kind::Write(2))],
+        &[act(3, 0, Kind::SequentialRead), act(3, 1, Kind::SequentialRead)],
+    ],
+    ..Scope::QUIET
+};
+/// A write by such a promise, then another one at the same coordinator, and one at another.
+const LATER_WRITE_CONTESTED: Scope = Scope {
+    before: &[heard(WRITE), Prior { act: act(2, 1, Kind::Write(1)), deaf: None, by: Some(0) }],
+    clients: &[&[act(1, 0, Kind::Write(2))], &[act(1, 0, Kind::Write(3)), act(3, 0, Kind::Write(4))]],
+    ..Scope::QUIET
+};
+/// A session creates a key by a promise from before it saw another one; a second coordinator creates it too, and is
+/// asked again elsewhere.
+const LATER_CREATION: Scope = Scope {
+    before: &[heard(act(3, 0, Kind::Delete)), Prior { act: act(2, 1, Kind::Write(1)), deaf: None, by: Some(0) }],
+    clients: &[
+        &[act(3, 0, Kind::Create(2))],
+        &[act(1, 0, Kind::Create(3)), act(2, 0, Kind::Create(4)), act(3, 0, Kind::Read)],
+    ],
+    ..Scope::QUIET
+};
 const REPLACEMENT: Scope = Scope { before: &[unheard(WRITE, 2)], clients: &[&[STRICT]], replace: true, ..Scope::QUIET };
 
 /// What is explored within a minute, all of it.
-pub const SHORT: [Named; 10] = [
+pub const SHORT: [Named; 13] = [
     Named { name: "two creations", scope: CREATIONS },
     Named { name: "two creations, single messages", scope: Scope { timers: 0, grain: Grain::Messages, ..CREATIONS } },
     Named {
@@ -183,6 +214,9 @@ pub const SHORT: [Named; 10] = [
     Named { name: "a collection and a crash", scope: Scope { crashes: 1, clients: &[&[STRICT]], ..COLLECTION } },
     Named { name: "a collection, its deletion unheard by one", scope: COLLECTION_UNHEARD },
     Named { name: "a collection that a session sees", scope: COLLECTION_IN_SESSION },
+    Named { name: "a session's write by an older promise", scope: LATER_WRITE },
+    Named { name: "a write by an older promise, contested", scope: LATER_WRITE_CONTESTED },
+    Named { name: "a creation by an older promise, contested", scope: LATER_CREATION },
 ];
 
 /// A replacement has too many ways to go them all within a minute; so many of its states, breadth first, contain its
@@ -224,7 +258,7 @@ pub struct Planted {
 
 /// Rules that are broken, each with a scope in which that shows. Names are those of the simulator's planted bugs, where
 /// it has them.
-pub const PLANTED: [Planted; 8] = [
+pub const PLANTED: [Planted; 11] = [
     Planted { name: "promise-broken", rule: Rule::KeepPromise, scope: CREATIONS },
     Planted { name: "accepted-ignored", rule: Rule::BuildOnAccepted, scope: CREATIONS },
     Planted { name: "ceiling-forgotten", rule: Rule::KeepCeiling, scope: Scope { crashes: 1, ..CREATIONS } },
@@ -233,4 +267,7 @@ pub const PLANTED: [Planted; 8] = [
     Planted { name: "dropped-above-floor", rule: Rule::FloorBeforeDrop, scope: COLLECTION },
     Planted { name: "absence-without-time", rule: Rule::AbsenceHasTime, scope: COLLECTION_IN_SESSION },
     Planted { name: "switch-before-copy", rule: Rule::CopyBeforeSwitch, scope: REPLACEMENT },
+    Planted { name: "accepted-above-promise", rule: Rule::AcceptAsPromised, scope: LATER_CREATION },
+    Planted { name: "time-by-ballot", rule: Rule::TimeOfState, scope: LATER_WRITE },
+    Planted { name: "next-below-time", rule: Rule::NextAboveTime, scope: LATER_WRITE_CONTESTED },
 ];

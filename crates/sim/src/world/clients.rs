@@ -14,6 +14,7 @@ use wire::node::{Frame, OperationCall, Payload};
 
 use super::{Call, Happening, World};
 use crate::client::{Current, Drawn, End, KeyKind, Load, Purpose};
+use crate::invariants::invariant_an_answer_is_no_earlier_than_what_it_shows;
 use crate::litmus::ReadLevel;
 use crate::network::Place;
 use crate::swarm::{LULL, Swarm};
@@ -201,6 +202,7 @@ impl<C: chord::Rules> World<C> {
     pub(super) fn send_answer(&mut self, node: usize, answer: Answer) {
         let Some((client, call)) = self.tickets.remove(&answer.ticket) else { return };
         self.log.push(self.now, format_args!("node {} answers call {call}: {:?}", node + 1, answer.outcome));
+        self.note(invariant_an_answer_is_no_earlier_than_what_it_shows(&answer.outcome, answer.receipt.time));
         let payload = Payload::OperationReply { call, outcome: answer.outcome, receipt: answer.receipt };
         let bytes = encoded(payload);
         for fate in self.network.fates(&self.swarm, Place::Node(node), Place::Client(client)) {
