@@ -244,8 +244,8 @@ impl Problem {
         }
     }
 
-    /// Whether what `op` sets is seen by nobody who ends at `at` or later, except by those who may lead back to what was
-    /// before it.
+    /// Whether what `op` sets is seen by nobody who ends at `at` or later, except by those who may lead back to what
+    /// was before it.
     pub(crate) fn is_unseen_swap(&self, op: &Op, at: u64) -> bool {
         let Act::Cas(old, new) = op.act else { return false };
         let of = &self.setters[new as usize];

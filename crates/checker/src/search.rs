@@ -244,8 +244,8 @@ impl<const N: usize> Search<N> {
         }
     }
 
-    /// Lets take effect what changes nothing (1, 9), forgets what cannot be any more (8), releases writes of the value that stands (2); false if no later read
-    /// agrees with the value (6).
+    /// Lets take effect what changes nothing (1, 9), forgets what cannot be any more (8), releases writes of the value
+    /// that stands (2); false if no later read agrees with the value (6).
     fn settle(&self, configuration: &mut Configuration<N>) -> bool {
         let state = configuration.state;
         for &index in &self.observers {

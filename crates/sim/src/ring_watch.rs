@@ -16,9 +16,10 @@
 //! that was read before the ring was ideal ends up in it afterwards (seed 313). So does what a joining one has made of
 //! silence before (seed 1077): soundness waits for it to be in.
 //!
-//! A notice says that its sender comes before the one who hears it, and that it lives, since it was just sent. One that
-//! comes long after (an echo, seed 9562) is a *ghost's*: it is believed, as Zave's rectify believes it, and the next notice
-//! of the living one finds out that the ghost is dead. Who asks for a ring that is in order has to wait for that.
+//! A notice says that its sender comes before the one who hears it, and that it lives, since it was just sent. One
+//! that comes long after (an echo, seed 9562) is a *ghost's*: it is believed, as Zave's rectify believes it, and the
+//! next notice of the living one finds out that the ghost is dead. Who asks for a ring that is in order has to wait for
+//! that.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -73,8 +73,8 @@ pub struct Swarm {
     pub rot_every: Option<Duration>,
     /// How often a node reads some of its log again.
     pub scrub_every: Duration,
-    /// The mean time between disks beginning to say that they have synced what the next power cut takes; none for honest
-    /// ones.
+    /// The mean time between disks beginning to say that they have synced what the next power cut takes; none for
+    /// honest ones.
     pub lies_every: Option<Duration>,
     /// The mean time between failing syncs; none for disks that never fail so.
     pub sync_failure_every: Option<Duration>,
@@ -213,7 +213,6 @@ impl Swarm {
             swarm.draw_sessions(prng);
         }
         swarm.draw_subject(prng);
-        // From a generator of its own, so that seeds keep the meaning that they had before disks could rot.
         swarm.draw_rot(&mut prng.clone().fork());
         swarm
     }
@@ -235,7 +234,8 @@ impl Swarm {
         }
     }
 
-    /// Disks that spoil what they hold. Not where a whole disk is lost: two replicas of an arc would be.
+    /// Disks that spoil what they hold. Not where a whole disk is lost: two replicas of an arc would be. From a
+    /// generator of its own, so that seeds keep the meaning that they had before disks could rot.
     fn draw_rot(&mut self, prng: &mut Prng) {
         let every = Duration::from_millis(20 + prng.below(300));
         let scrub_every = Duration::from_millis(2 + prng.below(60));
@@ -244,8 +244,8 @@ impl Swarm {
         }
     }
 
-    /// Disks that lose what they said was synced. Only where whoever forgot is replaced, and not where other disks forget
-    /// or spoil things: two replicas of an arc would. Half of these fleets are large enough for two at once.
+    /// Disks that lose what they said was synced. Only where whoever forgot is replaced, and not where other disks
+    /// forget or spoil things: two replicas of an arc would. Half of these fleets are large enough for two at once.
     pub fn draw_lies(&mut self, seed: u64) {
         let mut prng = Prng::from_seed(seed ^ LIES_SALT);
         let every = Duration::from_millis(60 + prng.below(600));

@@ -1,8 +1,8 @@
 //! Disks that say that they have synced, and have not: what they owe goes with the power.
 //!
 //! Discovery knows how far each log was synced, as far as the node could tell. A start that finds less has forgotten
-//! something, and its node joins as a new member (decision 0073). Of each arc at most one replica forgets at a time, and
-//! the next does so only when the first has been replaced: more is no fault that a fleet claims to survive.
+//! something, and its node joins as a new member (decision 0073). Of each arc at most one replica forgets at a time,
+//! and the next does so only when the first has been replaced: more is no fault that a fleet claims to survive.
 
 use std::time::Duration;
 
@@ -64,8 +64,8 @@ impl<C: chord::Rules> World<C> {
         self.counts.syncs_lost_together += if lost > 1 { lost } else { 0 };
     }
 
-    /// Another view comes. Of several whose disks lie some may have an arc in common in it, so that one of them goes on at
-    /// most, and none if one has lost something already.
+    /// Another view comes. Of several whose disks lie some may have an arc in common in it, so that one of them goes on
+    /// at most, and none if one has lost something already.
     pub(super) fn bound_lies(&mut self) {
         let lost = self.lying.iter().any(|node| self.nodes[*node].lost_syncs);
         let lying: Vec<usize> =
