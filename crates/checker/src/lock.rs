@@ -237,6 +237,6 @@ fn runs_out(operations: &[&Operation], kinds: &[Kind], acquired: &Operation) -> 
     let begins = operations.iter().filter(|other| other.invoked_ns.is_some_and(|at| at >= over));
     let ends = operations.iter().filter(|other| other.completed_ns.is_some_and(|at| at >= over));
     let lines = begins.map(|other| other.invoked_at).chain(ends.filter_map(|other| other.completed_at));
-    // Just before that line: positions of lines are all taken, and a begin may share one.
-    lines.min().map(|line| line.saturating_sub(1).max(acquired.invoked_at))
+    // Just before that line: positions of lines are all taken, but of one that is shared the begin comes first.
+    lines.min().map(|line| line.max(acquired.invoked_at))
 }

@@ -49,6 +49,19 @@ pub(crate) struct Event {
     pub is_return: bool,
 }
 
+/// Who sets a word, and who sees that it stands.
+#[derive(Clone, Copy, Debug, Default)]
+struct Setters {
+    count: usize,
+    /// When the last one begins, and when the last one ends.
+    call: u64,
+    ret: u64,
+    /// What stood before, if the only one who sets it is a swap.
+    home: Option<Word>,
+    /// When the last operation ends that asks for it and is no ending, of which back to `home`: one that need not be.
+    seen: u64,
+}
+
 #[derive(Debug)]
 pub(crate) struct Problem {
     pub ops: Vec<Op>,
@@ -64,6 +77,8 @@ pub(crate) struct Problem {
     last_asked: Vec<u64>,
     /// When the last operation that asks whether the value is *not* something ends; 0 if none does.
     last_not_equal: u64,
+    /// For each word who sets it, and who sees it.
+    setters: Vec<Setters>,
     words: Words,
 }
 
@@ -78,6 +93,7 @@ impl Problem {
             every_value_matters: adds || appends,
             last_asked: Vec::new(),
             last_not_equal: 0,
+            setters: Vec::new(),
             classes: 0,
             slots: 0,
             events: Vec::new(),
@@ -86,15 +102,7 @@ impl Problem {
         };
         problem.note_questions(&ops);
         if !problem.every_value_matters {
-            // Taking one away may take away the only question about another's value.
-            loop {
-                let before = ops.len();
-                ops.retain(|op| op.must || problem.is_noticed(op, op.call));
-                if ops.len() == before {
-                    break;
-                }
-                problem.note_questions(&ops);
-            }
+            problem.leave_out(&mut ops);
             for op in &mut ops {
                 if let Act::Write(new) | Act::Cas(_, new) = &mut op.act
                     && problem.last_asked[*new as usize] == 0
@@ -108,7 +116,78 @@ impl Problem {
         problem
     }
 
+    /// Leaves out what nobody could notice, and what could never be; ends what could not be any more.
+    fn leave_out(&mut self, ops: &mut Vec<Op>) {
+        // Taking one away may take away the only question about another's value.
+        loop {
+            let before = ops.len();
+            self.end_endings(ops);
+            // Whoever ends where it begins may notice it: begins come first.
+            let noticed = |op: &Op| self.is_noticed(op, op.call.saturating_sub(1));
+            ops.retain(|op| op.must || (noticed(op) && self.may_be(op) && !self.is_for_nothing(op)));
+            self.note_questions(ops);
+            if ops.len() == before {
+                break;
+            }
+        }
+    }
+
+    /// Whether what `op` asks for is ever set, as far as it asks for something.
+    fn may_be(&self, op: &Op) -> bool {
+        match op.act {
+            Act::Read(word) | Act::Cas(word, _) => word == ABSENT || self.setters[word as usize].count > 0,
+            _ => true,
+        }
+    }
+
+    /// Whether `op` is a swap that need not be, from where all go back that ask for what it sets, and these need not be
+    /// either: whatever order explains all with it, explains all without it. While what it set stood, nothing else
+    /// was seen, and what replaced it can replace what was before.
+    fn is_for_nothing(&self, op: &Op) -> bool {
+        let Act::Cas(old, new) = op.act else { return false };
+        let of = &self.setters[new as usize];
+        !op.must && of.home == Some(old) && of.seen == 0 && self.last_not_equal == 0
+    }
+
+    /// Gives each swap that need not be, and stayed open for ever, an end: when what it asks for is gone for good. That
+    /// is once all who set it have ended, and something has begun after that and has ended, which surely left or
+    /// found something else. It could not take effect later anyway.
+    fn end_endings(&self, ops: &mut Vec<Op>) {
+        // By their beginnings, with what stood when they took effect: the first ends from there on, of two words.
+        let mut tells: Vec<(u64, u64, Word)> = Vec::new();
+        for op in ops.iter().filter(|op| op.must && op.ret != OPEN) {
+            if let Act::Read(word) | Act::Write(word) | Act::Cas(_, word) = op.act {
+                tells.push((op.call, op.ret, word));
+            }
+        }
+        tells.sort_unstable();
+        let mut ends = vec![[(OPEN, ABSENT); 2]; tells.len() + 1];
+        for (index, (_, ret, word)) in tells.iter().enumerate().rev() {
+            let [mut first, mut second] = ends[index + 1];
+            if *word == first.1 || first.0 == OPEN {
+                first = (first.0.min(*ret), *word);
+            } else if *ret < first.0 {
+                (first, second) = ((*ret, *word), first);
+            } else {
+                second = if *word == second.1 || *ret < second.0 { (second.0.min(*ret), *word) } else { second };
+            }
+            ends[index] = [first, second];
+        }
+        for op in ops.iter_mut().filter(|op| !op.must && op.ret == OPEN) {
+            let Act::Cas(old, _) = op.act else { continue };
+            let of = &self.setters[old as usize];
+            if old != ABSENT && of.ret != OPEN {
+                let next = tells.partition_point(|(call, ..)| *call <= of.ret);
+                let of_another = ends[next].iter().filter(|(_, word)| *word != old);
+                op.ret = of_another.map(|(ret, _)| *ret).min().unwrap_or(OPEN);
+            }
+        }
+        // One that begins where it ends may still come before what ends there.
+        ops.retain(|op| op.must || op.call <= op.ret);
+    }
+
     fn note_questions(&mut self, ops: &[Op]) {
+        self.note_setters(ops);
         self.last_asked = vec![0; self.words.values.len()];
         self.last_not_equal = 0;
         for op in ops {
@@ -126,6 +205,51 @@ impl Problem {
                 _ => {}
             }
         }
+    }
+
+    fn note_setters(&mut self, ops: &[Op]) {
+        self.setters = vec![Setters::default(); self.words.values.len()];
+        for op in ops {
+            if let Act::Write(new) | Act::Cas(_, new) = op.act {
+                let of = &mut self.setters[new as usize];
+                of.count += 1;
+                (of.call, of.ret) = (of.call.max(op.call), of.ret.max(op.ret));
+                of.home = match op.act {
+                    Act::Cas(old, _) if of.count == 1 && new != ABSENT => Some(old),
+                    _ => None,
+                };
+            }
+        }
+        for op in ops {
+            if let Act::Read(word) | Act::NotEqual(word) | Act::Cas(word, _) = op.act {
+                let of = &mut self.setters[word as usize];
+                let leads_home = matches!(op.act, Act::Cas(_, new) if !op.must && of.home == Some(new));
+                if !leads_home {
+                    of.seen = of.seen.max(op.ret);
+                }
+            }
+        }
+    }
+
+    /// Whether all who set `word` have begun before `at`.
+    pub(crate) fn is_set_no_more(&self, word: Word, at: u64) -> bool {
+        !self.every_value_matters && word != ABSENT && self.setters[word as usize].call < at
+    }
+
+    /// Whether `act` cannot take effect unless `word` stands, which only those make that set it.
+    pub(crate) fn needs(&self, act: &Act) -> Option<Word> {
+        match act {
+            Act::Read(word) | Act::Cas(word, _) if !self.every_value_matters => Some(*word),
+            _ => None,
+        }
+    }
+
+    /// Whether what `op` sets is seen by nobody who ends at `at` or later, except by those who may lead back to what
+    /// was before it.
+    pub(crate) fn is_unseen_swap(&self, op: &Op, at: u64) -> bool {
+        let Act::Cas(old, new) = op.act else { return false };
+        let of = &self.setters[new as usize];
+        !self.every_value_matters && of.home == Some(old) && of.seen < at && self.last_not_equal < at
     }
 
     /// Whether anything that ends after `at` can tell that `op`, which sets a value, took effect.
@@ -151,7 +275,8 @@ impl Problem {
         }
         self.classes = classes.len();
         // Operations made weaker by the explanation all begin at 0 and never end: only calls can share a position.
-        self.events.sort_by_key(|event| (event.at, event.is_return));
+        // So can ends, of swaps that need not be: what shows that they are over may have needed them.
+        self.events.sort_by_key(|event| (event.at, event.is_return, event.is_return && !self.ops[event.op].must));
         let mut vacant: Vec<usize> = Vec::new();
         for event in &self.events {
             let op = &mut self.ops[event.op];

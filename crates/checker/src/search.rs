@@ -16,14 +16,20 @@
 //! 4. Of open operations that are equal, the one that returns first goes first: they can change places.
 //! 5. A configuration with more released, and otherwise the same, can do all that another can; the other is dropped.
 //! 6. Where there are only appends, a value must begin every later read.
-//! 7. Unknown writes of values that nobody asks about are left out, and all such values are one (`problem.rs`).
+//! 7. Unknown writes of values that nobody asks about are left out, and all such values are one (`problem.rs`). So is
+//!    an unknown swap to a value that nobody asks about but unknown swaps back.
+//! 8. A swap that need not be ends when what it asks for surely is gone (`problem.rs`). Where that is gone sooner, it
+//!    does not matter whether the swap was done: it counts as released.
+//! 9. A swap to a value that only swaps back ask for, which need not be, is done together with one of them as soon as
+//!    both may be: whatever comes while its value stands could come as well while the one before it stands.
+//! 10. Before an operation that needs a value which neither stands nor is set by an open one, nothing is tried.
 //!
 //! Nothing here recurses. A brute-force search over all orders agrees on small histories (`tests/brute.rs`).
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use crate::options::Budget;
-use crate::problem::{ABSENT, Act, Event, Problem, Word};
+use crate::problem::{ABSENT, Act, Event, Op, Problem, Word};
 use crate::register::Step;
 
 /// What the search of one key found.
@@ -76,6 +82,10 @@ impl<const N: usize> Slots<N> {
     fn remove(&mut self, slot: usize) {
         self.0[slot / 64] &= !(1 << (slot % 64));
     }
+
+    fn is_within(&self, other: &Slots<N>) -> bool {
+        (0..N).all(|i| self.0[i] & !other.0[i] == 0)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -110,6 +120,18 @@ struct Search<const N: usize> {
     /// For each event the value of the next read that is invoked from there on, in histories of appends alone.
     next_read: Vec<Option<Word>>,
     event: usize,
+    /// Swaps that need not be, of values that only open operations set (8).
+    passing: Vec<Passing<N>>,
+    /// Swaps that can be undone unseen: what they ask for, and their slots (9).
+    undone: Vec<(Word, usize)>,
+}
+
+/// A swap that need not be, of a value that only open operations set.
+struct Passing<const N: usize> {
+    slot: usize,
+    old: Word,
+    /// Those who set its old value.
+    setters: Slots<N>,
 }
 
 impl<const N: usize> Search<N> {
@@ -133,6 +155,8 @@ impl<const N: usize> Search<N> {
             expansion: 0,
             next_read,
             event: 0,
+            passing: Vec::new(),
+            undone: Vec::new(),
             problem,
         }
     }
@@ -166,9 +190,13 @@ impl<const N: usize> Search<N> {
         if op.act.only_observes() {
             self.observers.push(index);
         } else {
-            let place = self.effects.partition_point(|&open| self.problem.ops[open].ret <= op.ret);
+            // Of equal ones those that must be go first: another may be left out (4).
+            let rank = |op: &Op| (!op.must, op.ret);
+            let place = self.effects.partition_point(|&open| rank(&self.problem.ops[open]) <= rank(op));
             self.effects.insert(place, index);
         }
+        self.look_at_swaps();
+        let op = &self.problem.ops[index];
         let mut frontier = std::mem::take(&mut self.frontier);
         frontier.retain_mut(|configuration| {
             if !op.must {
@@ -179,8 +207,45 @@ impl<const N: usize> Search<N> {
         self.frontier = frontier;
     }
 
-    /// Lets take effect what changes nothing (1), releases writes of the value that stands (2); false if no later read
-    /// agrees with the value (6).
+    /// Notes which open swaps are of the kinds that (8) and (9) are about.
+    fn look_at_swaps(&mut self) {
+        self.passing.clear();
+        self.undone.clear();
+        let (problem, at) = (&self.problem, self.problem.events[self.event].at);
+        let swap = |index: usize| match problem.ops[index].act {
+            Act::Cas(old, new) => Some((old, new, &problem.ops[index])),
+            _ => None,
+        };
+        let mut setters: HashMap<Word, Slots<N>> = HashMap::new();
+        let mut backs: HashSet<(Word, Word)> = HashSet::new();
+        for (old, new, _) in self.effects.iter().filter_map(|&index| swap(index)).filter(|(.., op)| !op.must) {
+            backs.insert((new, old));
+            if problem.is_set_no_more(old, at) {
+                setters.insert(old, Slots::NONE);
+            }
+        }
+        if backs.is_empty() {
+            return;
+        }
+        for &index in &self.effects {
+            let op = &problem.ops[index];
+            if let Act::Write(new) | Act::Cas(_, new) = op.act
+                && let Some(slots) = setters.get_mut(&new)
+            {
+                slots.insert(op.slot);
+            }
+        }
+        for (old, new, op) in self.effects.iter().filter_map(|&index| swap(index)) {
+            if op.must && backs.contains(&(old, new)) && problem.is_unseen_swap(op, at) {
+                self.undone.push((old, op.slot));
+            } else if let Some(&setters) = setters.get(&old).filter(|_| !op.must) {
+                self.passing.push(Passing { slot: op.slot, old, setters });
+            }
+        }
+    }
+
+    /// Lets take effect what changes nothing (1, 9), forgets what cannot be any more (8), releases writes of the value
+    /// that stands (2); false if no later read agrees with the value (6).
     fn settle(&self, configuration: &mut Configuration<N>) -> bool {
         let state = configuration.state;
         for &index in &self.observers {
@@ -204,6 +269,17 @@ impl<const N: usize> Search<N> {
                 configuration.released.insert(op.slot);
             }
         }
+        for &(old, slot) in &self.undone {
+            if old == state {
+                configuration.done.insert(slot);
+            }
+        }
+        for passing in &self.passing {
+            if passing.old != state && passing.setters.is_within(&configuration.done) {
+                configuration.done.remove(passing.slot);
+                configuration.released.insert(passing.slot);
+            }
+        }
         match self.next_read.get(self.event + 1) {
             Some(Some(later)) => self.problem.begins(state, *later),
             _ => true,
@@ -214,6 +290,7 @@ impl<const N: usize> Search<N> {
     fn returned(&mut self, index: usize, budget: &mut Budget<'_>) -> bool {
         let slot = self.problem.ops[index].slot;
         let noticed = self.problem.is_noticed(&self.problem.ops[index], self.problem.ops[index].ret);
+        self.look_at_swaps();
         let mut next = HashSet::new();
         for mut configuration in std::mem::take(&mut self.frontier) {
             if configuration.done.has(slot) {
@@ -229,6 +306,9 @@ impl<const N: usize> Search<N> {
                     continue;
                 }
             }
+            if self.is_hopeless(&configuration, index) {
+                continue;
+            }
             if !self.sequences(configuration, index, &mut next, budget) {
                 return false;
             }
@@ -237,6 +317,17 @@ impl<const N: usize> Search<N> {
         self.observers.retain(|&open| open != index);
         self.frontier = uncovered(next);
         true
+    }
+
+    /// Whether what `index` needs neither stands nor can be set before it returns (10).
+    fn is_hopeless(&self, from: &Configuration<N>, index: usize) -> bool {
+        let ops = &self.problem.ops;
+        let Some(word) = self.problem.needs(&ops[index].act).filter(|word| *word != from.state) else { return false };
+        let sets = |other: &&usize| match ops[**other].act {
+            Act::Write(new) | Act::Cas(_, new) => new == word && **other != index && !from.done.has(ops[**other].slot),
+            _ => false,
+        };
+        !self.effects.iter().any(|other| sets(&other))
     }
 
     /// Adds to `next` what every sequence of open operations that ends with `last` leads to from `start`.
@@ -257,6 +348,9 @@ impl<const N: usize> Search<N> {
                 let (op_slot, class) = (self.problem.ops[op].slot, self.problem.ops[op].class);
                 if from.done.has(op_slot) || std::mem::replace(&mut self.tried[class], self.expansion) == self.expansion
                 {
+                    continue;
+                }
+                if self.problem.needs(&self.problem.ops[op].act).is_some_and(|word| word != from.state) {
                     continue;
                 }
                 if !budget.spend() {

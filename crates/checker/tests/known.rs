@@ -411,3 +411,73 @@ fn a_value_that_was_given_a_time_may_go_by_itself_but_stays_away() {
     let broken = r#"{"process":0,"type":"invoke","f":"write","key":"k","value":1,"ttl_ms":"soon"}"#;
     check(broken.as_bytes(), &Options::default()).expect_err("a time is a number");
 }
+
+/// `count` acquisitions that overlap, each answered long after it was asked for; of those in `kept` nobody may let go.
+fn many_leases(count: u64, kept: &[u64]) -> String {
+    let line = |process: u64, kind: &str, value: &str, ms: u64| {
+        let fields = format!("\"f\":\"acquire\",\"key\":\"l\",\"value\":{value},\"time\":{}", ms * 1_000_000);
+        format!("{{\"process\":{process},\"type\":\"{kind}\",{fields}}}\n")
+    };
+    let mut text: String = (0..count).map(|at| line(at, "invoke", "null", 20 * at)).collect();
+    for at in 0..count {
+        let ttl = if kept.contains(&at) { 1_000_000 } else { 10 };
+        text += &line(at, "ok", &format!("{{\"fence\":{},\"ttl_ms\":{ttl}}}", at + 1), 20 * (count + at));
+    }
+    text
+}
+
+/// Each may have ended before the next began, in any order: that makes many orders, and it must not make many steps.
+#[test]
+fn leases_that_nobody_sees_do_not_multiply() {
+    let options = || Options { model: Model::Lock, limit: Limit::steps(20_000), ..Options::default() };
+    let verdict = |kept: &[u64]| check(many_leases(40, kept).as_bytes(), &options()).expect("readable").verdict;
+    assert_eq!(verdict(&[]), Verdict::Valid);
+    assert_eq!(verdict(&[17]), Verdict::Valid, "it may be the last");
+    assert_eq!(verdict(&[17, 30]), Verdict::Violated, "one of the two was granted while the other was held");
+}
+
+/// Values that may have ended or been replaced, whichever came first, while one write is open all the time.
+#[test]
+fn values_that_may_have_ended_do_not_multiply() {
+    let line = |process: u64, kind: &str, f: &str, value: &str| {
+        format!("{{\"process\":{process},\"type\":\"{kind}\",\"f\":\"{f}\",\"key\":\"k\",\"value\":{value}}}\n")
+    };
+    let with_time = |line: String| line.replace("}\n", ",\"ttl_ms\":5}\n");
+    let mut text = line(99, "invoke", "delete", "null") + &line(98, "invoke", "write", "\"w\"");
+    for round in 0..40 {
+        let value = format!("\"v{round}\"");
+        text += &with_time(line(0, "invoke", "write", &value));
+        text += &with_time(line(1, "invoke", "cas", &format!("[null,\"c{round}\"]")));
+        text += &(line(0, "ok", "write", &value) + &line(1, "ok", "cas", &format!("[null,\"c{round}\"]")));
+    }
+    text += &line(99, "ok", "delete", "null");
+    let verdict = |found: &str| {
+        let read = line(0, "invoke", "read", "null") + &line(0, "ok", "read", found);
+        let options = Options { limit: Limit::steps(100_000), ..Options::default() };
+        check((text.clone() + &read).as_bytes(), &options).expect("readable").verdict
+    };
+    for found in ["null", "\"w\"", "\"v39\"", "\"c39\""] {
+        assert_eq!(verdict(found), Verdict::Valid, "{found}");
+    }
+    assert_eq!(verdict("\"c38\""), Verdict::Violated, "what was replaced does not come back");
+}
+
+/// A lease that runs out while a line is written does so after the line before it.
+#[test]
+fn a_lease_has_not_run_out_a_line_too_soon() {
+    let line = |process: u64, kind: &str, value: &str, ms: u64| {
+        let fields = format!("\"f\":\"acquire\",\"key\":\"l\",\"value\":{value},\"time\":{}", ms * 1_000_000);
+        format!("{{\"process\":{process},\"type\":\"{kind}\",{fields}}}\n")
+    };
+    let verdict = |second_ms: u64| {
+        let text = line(0, "invoke", "null", 0)
+            + &line(0, "ok", "{\"fence\":1,\"ttl_ms\":10}", 1)
+            + &line(1, "invoke", "null", 2)
+            + &line(1, "ok", "{\"fence\":2,\"ttl_ms\":10}", second_ms)
+            // One whose end is not known may ask for the lock at any time.
+            + &line(2, "invoke", "null", 20);
+        check(text.as_bytes(), &Options { model: Model::Lock, ..Options::default() }).expect("readable").verdict
+    };
+    assert_eq!(verdict(9), Verdict::Violated, "it lasts until 10");
+    assert_eq!(verdict(10), Verdict::Valid);
+}

@@ -380,6 +380,8 @@ impl fmt::Display for Summary {
             f,
             "{copies_started} copies of directories were started and {put_back} put back; {doubted} were set aside"
         )?;
+        let Counts { syncs_lost, syncs_lost_together, .. } = self.counts;
+        writeln!(f, "{syncs_lost} nodes lost syncs that were acknowledged, {syncs_lost_together} of them not alone")?;
         let Counts { changes_begun, changes_done, arcs_copied, arcs_confirmed, released, .. } = self.counts;
         let moved = self.counts.tokens_moved;
         writeln!(f, "{changes_begun} changes of membership, {changes_done} ended, {moved} tokens moved")?;

@@ -15,6 +15,11 @@
 //! entries of a list that it is about to take over are dead; and who is passed over by such a list is passed over. One
 //! that was read before the ring was ideal ends up in it afterwards (seed 313). So does what a joining one has made of
 //! silence before (seed 1077): soundness waits for it to be in.
+//!
+//! A notice says that its sender comes before the one who hears it, and that it lives, since it was just sent. One
+//! that comes long after (an echo, seed 9562) is a *ghost's*: it is believed, as Zave's rectify believes it, and the
+//! next notice of the living one finds out that the ghost is dead. Who asks for a ring that is in order has to wait for
+//! that.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -59,6 +64,8 @@ pub(crate) struct RingWatch {
     pub checks_at_rest: u64,
     /// How often a member began a ring of its own beside a living one.
     pub second_rings: u64,
+    /// How often a member heard that somebody comes before it who is no member, or no more.
+    pub ghosts: u64,
 }
 
 impl RingWatch {
@@ -75,6 +82,7 @@ impl RingWatch {
             checks: 0,
             checks_at_rest: 0,
             second_rings: 0,
+            ghosts: 0,
         }
     }
 
@@ -102,6 +110,8 @@ impl RingWatch {
         if let Body::Pulled { call, .. } | Body::Pong { call } = envelope.body {
             self.open.remove(&(envelope.to.position, call));
         }
+        let gone = !self.views.contains_key(&envelope.from.position);
+        self.ghosts += u64::from(gone && envelope.body == Body::Notify);
     }
 
     /// Time passes for a node's members: questions that were asked often enough are given up now. True: the ring is
@@ -323,6 +333,17 @@ mod tests {
         let envelope = Envelope { from: peer(from), to: peer(to), body };
         watch.sent(Instant::ZERO, &envelope);
         envelope
+    }
+
+    #[test]
+    fn only_those_who_are_gone_are_ghosts() {
+        let mut watch = ring_with_a_fresh_death();
+        let alive = say(&mut watch, 20, 30, Body::Notify);
+        watch.arrived(&alive);
+        assert_eq!(watch.ghosts, 0);
+        let dead = say(&mut watch, 25, 30, Body::Notify);
+        watch.arrived(&dead);
+        assert_eq!(watch.ghosts, 1);
     }
 
     #[test]

@@ -73,6 +73,9 @@ pub struct Swarm {
     pub rot_every: Option<Duration>,
     /// How often a node reads some of its log again.
     pub scrub_every: Duration,
+    /// The mean time between disks beginning to say that they have synced what the next power cut takes; none for
+    /// honest ones.
+    pub lies_every: Option<Duration>,
     /// The mean time between failing syncs; none for disks that never fail so.
     pub sync_failure_every: Option<Duration>,
     /// The mean time between disks filling up; none for never.
@@ -134,6 +137,13 @@ const APART_LEASES_MAX_MS: u64 = 20;
 /// Away so shortly that what was under way to the node before still arrives.
 const DOWNTIME_SHORT: Duration = Duration::from_millis(4);
 
+/// Nodes of a fleet in which some have no arc in common.
+const LARGE_FLEET: usize = 8;
+
+/// Tells which seeds have disks that lie. Any number would do; with this one, the seeds that once found something go on
+/// without, as the schedules that they were.
+const LIES_SALT: u64 = 18_315 << 20;
+
 impl Swarm {
     /// Draws a mix.
     pub fn draw(prng: &mut Prng) -> Swarm {
@@ -175,6 +185,7 @@ impl Swarm {
             lose_disk: prng.one_in(4),
             rot_every: None,
             scrub_every: Duration::ZERO,
+            lies_every: None,
             sync_failure_every,
             fill_every,
             segment_bytes: [32, 64, 128][prng.index(3)] * 1024,
@@ -202,7 +213,6 @@ impl Swarm {
             swarm.draw_sessions(prng);
         }
         swarm.draw_subject(prng);
-        // From a generator of its own, so that seeds keep the meaning that they had before disks could rot.
         swarm.draw_rot(&mut prng.clone().fork());
         swarm
     }
@@ -224,12 +234,28 @@ impl Swarm {
         }
     }
 
-    /// Disks that spoil what they hold. Not where a whole disk is lost: two replicas of an arc would be.
+    /// Disks that spoil what they hold. Not where a whole disk is lost: two replicas of an arc would be. From a
+    /// generator of its own, so that seeds keep the meaning that they had before disks could rot.
     fn draw_rot(&mut self, prng: &mut Prng) {
         let every = Duration::from_millis(20 + prng.below(300));
         let scrub_every = Duration::from_millis(2 + prng.below(60));
         if prng.one_in(4) && !self.lose_disk && !self.twin {
             (self.rot_every, self.scrub_every) = (Some(every), scrub_every);
+        }
+    }
+
+    /// Disks that lose what they said was synced. Only where whoever forgot is replaced, and not where other disks
+    /// forget or spoil things: two replicas of an arc would. Half of these fleets are large enough for two at once.
+    pub fn draw_lies(&mut self, seed: u64) {
+        let mut prng = Prng::from_seed(seed ^ LIES_SALT);
+        let every = Duration::from_millis(60 + prng.below(600));
+        let is_large = prng.one_in(2);
+        let forgets_otherwise = self.lose_disk || self.twin || self.rot_every.is_some();
+        if prng.one_in(3) && self.changes_every.is_some() && !forgets_otherwise {
+            self.lies_every = Some(every);
+            if is_large {
+                (self.nodes, self.tokens) = (LARGE_FLEET, 1);
+            }
         }
     }
 
@@ -425,6 +451,7 @@ impl Swarm {
             lose_disk: false,
             rot_every: None,
             scrub_every: Duration::ZERO,
+            lies_every: None,
             sync_failure_every: None,
             fill_every: None,
             segment_bytes: 1 << 20,
@@ -474,6 +501,7 @@ impl fmt::Display for Swarm {
         writeln!(f, "failing sync {}, full disk {}", every(&self.sync_failure_every), every(&self.fill_every))?;
         writeln!(f, "segment_bytes={} cleaning {}", self.segment_bytes, every(&self.clean_every))?;
         writeln!(f, "rot {} (scrubbing every {:?})", every(&self.rot_every), self.scrub_every)?;
+        writeln!(f, "lost syncs {}", every(&self.lies_every))?;
         writeln!(
             f,
             "changes {} (abandoned 1 in {}), news up to {:?}, forgetful={} twin={}",

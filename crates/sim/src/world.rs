@@ -6,6 +6,7 @@ mod clocks;
 mod copies;
 mod endings;
 mod faults;
+mod lies;
 mod nodes;
 mod rot;
 
@@ -115,6 +116,10 @@ enum Happening {
     Replace { gone: NodeId },
     /// One node's disk is lost.
     LoseDisk,
+    /// Some disks begin to say that they have synced what they have not.
+    Lie,
+    /// The power fails where they did.
+    LoseLies,
     /// A bit flips in what a disk holds.
     Rot,
     /// A node reads some of its log again.
@@ -171,6 +176,10 @@ pub struct Counts {
     pub copies_started: u64,
     /// Directories that were put back as they had been.
     pub put_back: u64,
+    /// Nodes that lost something which their disks had said to be synced.
+    pub syncs_lost: u64,
+    /// Of these, how many lost it at the same time as another one.
+    pub syncs_lost_together: u64,
     /// Directories that a start set aside, because it knew them for copied or put back.
     pub doubted: u64,
     /// Older starts that a later one fenced off under load; only where a planted bug lets both run.
@@ -219,6 +228,8 @@ impl Counts {
         self.second_rings += other.second_rings;
         self.copies_started += other.copies_started;
         self.put_back += other.put_back;
+        self.syncs_lost += other.syncs_lost;
+        self.syncs_lost_together += other.syncs_lost_together;
         self.doubted += other.doubted;
         self.twins_fenced += other.twins_fenced;
         self.changes_begun += other.changes_begun;
@@ -272,6 +283,8 @@ pub(crate) struct World<C: chord::Rules> {
     image: Option<copies::Image>,
     /// The damage that is not mended yet; at most one at a time.
     rotten: Option<rot::Rotten>,
+    /// Nodes whose disks lie at the moment.
+    lying: Vec<usize>,
     /// The litmus test that the clients run, if they do not draw what they do.
     litmus: Option<Running>,
     calm: bool,
@@ -292,6 +305,9 @@ impl<C: chord::Rules> World<C> {
         }
         let timing = Timing::of(seed, swarm.nodes);
         swarm.take_timing(timing, &mut Prng::from_seed(!seed));
+        if litmus.is_none() {
+            swarm.draw_lies(seed);
+        }
         let mut world = World::of(swarm, prng, options, litmus);
         world.draw_clocks(seed);
         world
@@ -343,6 +359,7 @@ impl<C: chord::Rules> World<C> {
             planted,
             image: None,
             rotten: None,
+            lying: Vec::new(),
             litmus,
             calm: true,
             lulls: 0,
@@ -402,10 +419,12 @@ impl<C: chord::Rules> World<C> {
         }
         self.expect_changes_complete()?;
         self.expect_ideal_ring("the ring has not healed")?;
+        let ghosts = self.watch.ghosts;
         self.look_up_everything()?;
         self.expect_joined_well()?;
         self.ask_for_unknown_ends()?;
         self.read_everything()?;
+        self.expect_ghosts_forgotten(ghosts)?;
         self.expect_keys_at_successor()?;
         self.run_out_of_room()
     }
@@ -422,6 +441,7 @@ impl<C: chord::Rules> World<C> {
         self.plan_fault(self.swarm.fill_every, |_| Happening::Fill);
         self.plan_fault(self.swarm.changes_every, |_| Happening::Change);
         self.plan_fault(self.swarm.rot_every, |_| Happening::Rot);
+        self.plan_fault(self.swarm.lies_every, |_| Happening::Lie);
         self.plan_jump();
         if self.swarm.twin {
             self.plan_fault(Some(Duration::from_millis(200)), |_| Happening::KeepImage);
@@ -472,6 +492,8 @@ impl<C: chord::Rules> World<C> {
             Happening::Partition => self.partition(),
             Happening::Heal { links } => self.heal(&links),
             Happening::PowerCut => self.power_cut(),
+            Happening::Lie => self.begin_lies(),
+            Happening::LoseLies => self.lose_lies(),
             Happening::Rot => self.rot(),
             Happening::Scrub { node, incarnation } => self.scrub(node, incarnation),
             Happening::Change => self.change(),

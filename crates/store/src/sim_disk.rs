@@ -29,6 +29,8 @@ struct State {
     /// The power is off: every call fails until [`SimDisk::crash`].
     off: bool,
     failing_syncs: u32,
+    /// Syncs do nothing, and say that they did.
+    lies: bool,
 }
 
 #[derive(Clone, Default)]
@@ -64,6 +66,7 @@ impl SimDisk {
             crash_at: None,
             off: false,
             failing_syncs: 0,
+            lies: false,
         })))
     }
 
@@ -74,6 +77,14 @@ impl SimDisk {
         for file in files.values_mut() {
             file.crash(prng);
         }
+        state.off = false;
+        state.crash_at = None;
+    }
+
+    /// As [`SimDisk::crash`], but nothing is kept that was not synced.
+    pub fn crash_losing_all(&self) {
+        let mut state = self.state();
+        state.files.values_mut().for_each(|file| drop(file.lose()));
         state.off = false;
         state.crash_at = None;
     }
@@ -104,6 +115,17 @@ impl SimDisk {
     /// and may be lost in a crash.
     pub fn fail_syncs(&self, count: u32) {
         self.state().failing_syncs = count;
+    }
+
+    /// Whether a sync that is acknowledged has been done. Where it has not, what was written since may be lost in a
+    /// crash, each write by itself, until [`SimDisk::settle`] or a sync of an honest disk.
+    pub fn set_honest(&self, honest: bool) {
+        self.state().lies = !honest;
+    }
+
+    /// Does all syncs that it owes.
+    pub fn settle(&self) {
+        self.state().files.values_mut().for_each(SimFile::sync);
     }
 
     /// Flips the bits of `mask` in one byte, behind everybody's back and for good. False: there is no such byte.
@@ -199,14 +221,16 @@ impl Disk for SimDisk {
         if fails {
             return Err(power_off("sync", name));
         }
-        let bad = state.failing_syncs > 0;
+        let (bad, lies) = (state.failing_syncs > 0, state.lies);
         state.failing_syncs = state.failing_syncs.saturating_sub(1);
         let file = state.files.get_mut(name).ok_or_else(|| refused("sync", name, io::ErrorKind::NotFound))?;
         if bad {
             file.unsynced.iter_mut().for_each(|write| write.given_up = true);
             return Err(DiskError::Io { action: "sync", path: name.to_owned(), source: io::Error::other("injected") });
         }
-        file.sync();
+        if !lies {
+            file.sync();
+        }
         Ok(())
     }
 
@@ -285,11 +309,17 @@ impl SimFile {
         self.unsynced = kept;
     }
 
-    fn crash(&mut self, prng: &mut Prng) {
+    /// Takes back what was not synced; what that was.
+    fn lose(&mut self) -> Vec<Unsynced> {
         let writes = std::mem::take(&mut self.unsynced);
         for write in writes.iter().rev() {
             self.content[write.offset..write.offset + write.old.len()].copy_from_slice(&write.old);
         }
+        writes
+    }
+
+    fn crash(&mut self, prng: &mut Prng) {
+        let writes = self.lose();
         for write in &writes {
             let fate = prng.below(4);
             let sectors = write.sectors();

@@ -99,6 +99,7 @@ impl<C: chord::Rules> World<C> {
             Ok(view) => view,
             Err(refusal) => return self.log.push(self.now, format_args!("refused: {refusal}")),
         };
+        self.bound_lies();
         let sound =
             view.validate().map_err(|error| Violation { invariant: "views_are_sound", found: error.to_string() });
         self.note(sound);
@@ -317,8 +318,14 @@ impl<C: chord::Rules> World<C> {
     /// Faults are over: what was begun gets done, and everybody hears of it.
     pub(super) fn expect_changes_complete(&mut self) -> Result<(), Violation> {
         let replaced = self.swarm.changes_every.is_some() || self.swarm.rot_every.is_some();
-        if let Some(gone) = self.lost_member().filter(|_| replaced) {
+        for _ in 0..self.nodes.len() {
+            let Some(gone) = self.lost_member().filter(|_| replaced) else { break };
             self.replace(gone);
+            if self.swarm.lies_every.is_none() {
+                break;
+            }
+            // Of two whose disks lied one may have had to give way to the other.
+            self.run_until(|world| world.view.pending.is_empty(), CHANGES_MAX)?;
         }
         // One that the faults left down may find only now, as it starts, that it is to be replaced.
         let done = |world: &World<C>| {

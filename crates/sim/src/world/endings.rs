@@ -55,6 +55,15 @@ impl<C: chord::Rules> World<C> {
         }
     }
 
+    /// If a member heard from one that is gone since `ghosts` of them had been heard, the ring may be out of order once
+    /// more, and is to heal. Otherwise nothing may have put it out of order.
+    pub(super) fn expect_ghosts_forgotten(&mut self, ghosts: u64) -> Result<(), Violation> {
+        if self.watch.ghosts == ghosts {
+            return Ok(());
+        }
+        self.expect_ideal_ring("the ring has not healed from the notice of one that is gone")
+    }
+
     /// Every key is at its successor: the one node whose member claims it is a replica of it, and a quorum of these
     /// holds the last state that was chosen.
     pub(super) fn expect_keys_at_successor(&self) -> Result<(), Violation> {

@@ -204,6 +204,7 @@ impl<C: chord::Rules> World<C> {
         self.calm = true;
         self.network.settle();
         self.settle_clocks();
+        self.end_lies();
         for node in 0..self.nodes.len() {
             self.nodes[node].disk.set_capacity(u64::MAX);
             self.nodes[node].disk.fail_syncs(0);

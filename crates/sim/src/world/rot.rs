@@ -66,7 +66,7 @@ impl<C: chord::Rules> World<C> {
 
     /// A start finds its log damaged: the node has forgotten something that it promised, and comes back as another one.
     pub(super) fn found_damaged(&mut self, node: usize, found: String) {
-        if self.rotten.is_none_or(|rotten| rotten.node != node) {
+        if self.rotten.is_none_or(|rotten| rotten.node != node) && !self.nodes[node].lost_syncs {
             return self.note(Err(Violation { invariant: "a_crash_leaves_a_log_that_opens", found }));
         }
         self.counts.damage_at_start += 1;
