@@ -24,6 +24,8 @@ const VICTIMS: [&str; 6] = ["n1", "g1", "n2", "g2", "n3", "g1"];
 const KILLS_MAX: usize = 24;
 /// Each so many-th value stays until every watch has told it: a state that lasts may not be left out.
 const STAYS_EVERY: u64 = 10;
+/// Only turns a client that is never answered again into a failure.
+const ENDS_WITHIN: Duration = Duration::from_secs(90);
 /// Between two looks at a condition, and two attempts to go on.
 const SOON: Duration = Duration::from_millis(10);
 
@@ -322,7 +324,8 @@ fn watches_go_forward_and_leave_nothing_out_while_nodes_and_gateways_are_killed(
     }
     stop.send(true).expect("somebody listens");
     for task in writing.into_iter().chain(explaining) {
-        runtime.block_on(task).expect("no panic");
+        let ended = runtime.block_on(async { tokio::time::timeout(ENDS_WITHIN, task).await });
+        ended.expect("a client that was told to stop is answered, or is not, and ends").expect("no panic");
     }
     for writer in &writers {
         writer.wait_until_told(writer.done());
