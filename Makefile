@@ -21,7 +21,7 @@ ONLY   ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help build demo replay test manifests images k8s-test figures-kubernetes verify fmt clippy tidy doc deny fix sim figures-fleet
-.PHONY: figures-ring figures-ring-changes figures-consistency figures-discovery lookups soak
+.PHONY: nightly figures-ring figures-ring-changes figures-consistency figures-discovery lookups soak
 .PHONY: bench-peers bench-transport bench-log bench-checker measure
 
 help: ## list the targets
@@ -81,6 +81,11 @@ measure: ## how large, how commented and how tested each crate is
 sim: build ## simulated fleets, one a seed (SEEDS=10000)
 	$(EVERRING) sim run --seeds $(SEEDS)
 
+# Without FOR, which has a default here for the demo, it would end after a minute: so it has one of its own.
+nightly: FOR := $(if $(filter command line environment,$(origin FOR)),$(FOR),)
+nightly: build ## simulated schedules of all contracts, from fresh seeds, until stopped (FOR=8h)
+	EVERRING_BIN=$(EVERRING) bench/nightly.sh $(FOR)
+
 figures-fleet: build ## the figures of the fleet, the last line as JSON (QUICK=1)
 	EVERRING_BIN=$(EVERRING) bench/figures-fleet.sh $(if $(QUICK),--quick)
 
@@ -126,5 +131,6 @@ bench-transport: ## framed TCP beside HTTP/1.1, between gateway and storage node
 bench-log: ## the log on this disk, by batch size
 	cargo run --release --locked -p store --example log_bench -- $(CARGO_TARGET_DIR)
 
-bench-checker: ## the checker on a history of 100,000 operations
-	cargo run --release --locked -p checker --example yardstick -- check
+bench-checker: ## the checker on histories of 100,000, 10^6 and 10^7 operations: seconds, and the peak of its memory
+	cargo build --release --locked -p checker --example yardstick
+	for operations in 100000 1000000 10000000; do $(CARGO_TARGET_DIR)/release/examples/yardstick check $$operations || exit 1; done

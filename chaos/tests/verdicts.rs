@@ -2,11 +2,14 @@
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chaos::history_file::Values;
 use chaos::replay::{Entry, Op, Recording};
 use chaos::{Judgement, LevelsConfig, Load, ReplayConfig, RunConfig, TrafficConfig, Verdict, run_traffic};
+use history::{Function, Outcome};
 use support::{FakeFleet, Mode};
 
 async fn judged(mode: Mode, load: Load, ticks: bool) -> Verdict {
@@ -228,6 +231,78 @@ async fn silence_is_unknown_and_breaks_promise_three_without_breaking_the_histor
     assert_broken(&verdict, "were not answered in time");
     assert!(verdict.requests.unknown > 0, "{}", verdict.text());
     assert_eq!((verdict.checks[0].violations, verdict.acked_writes.lost), (0, 0), "{}", verdict.text());
+}
+
+const LEVELS: [&str; 4] = ["strict", "sequential", "causal", "eventual"];
+
+/// A run with sessions below strict whose history is left: the verdict, and its writes by level, and by whether their
+/// outcome is known.
+async fn judged_sessions(mode: Mode) -> (Verdict, BTreeMap<(Values, &'static str, bool), u64>) {
+    let directory = tempfile::tempdir().expect("a temporary folder");
+    let fleet = FakeFleet::start(mode, None).await;
+    let deadline = Duration::from_millis(400);
+    let config = RunConfig {
+        gateways: vec![fleet.gateway()],
+        levels: Some(LevelsConfig { rate: 300, merge_rate: 400, deadline, ..LevelsConfig::default() }),
+        duration: Some(Duration::from_secs(3)),
+        load: traffic_within(Duration::from_secs(5)),
+        ticks: false,
+        history: Some(directory.path().join("history.jsonl")),
+        check_limit: Duration::from_secs(30),
+        ..RunConfig::default()
+    };
+    let verdict = run_traffic(config, std::future::pending()).await.expect("the run can begin");
+    fleet.end();
+    let mut writes = BTreeMap::new();
+    let files = [
+        (Values::Registers, "history.jsonl"),
+        (Values::Sets, "history.sets.jsonl"),
+        (Values::Counters, "history.counters.jsonl"),
+    ];
+    for (values, name) in files {
+        let file = std::fs::File::open(directory.path().join(name)).expect("it was left");
+        let history = history::read(std::io::BufReader::new(file)).expect("readable");
+        for write in history.operations.iter().filter(|operation| operation.f != Function::Read) {
+            let named = |level: &&str| write.level.as_deref() == Some(*level);
+            let level = LEVELS.into_iter().find(named).expect("each names its level");
+            *writes.entry((values, level, write.outcome != Outcome::Info)).or_default() += 1;
+        }
+    }
+    (verdict, writes)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_available_bucket_that_keeps_its_word_keeps_every_level() {
+    let (verdict, writes) = judged_sessions(Mode::SideBySide).await;
+    let violated = verdict.checks.iter().find(|check| !check.decided || check.violations > 0);
+    assert_eq!((violated.map(|check| &check.name), verdict.acked_writes.lost), (None, 0), "{}", verdict.text());
+    for level in ["causal", "eventual"] {
+        assert!(writes[&(Values::Registers, level, true)] > 20, "{writes:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn silence_at_the_weaker_levels_is_unknown_and_explains_what_is_shown() {
+    let (verdict, writes) = judged_sessions(Mode::Mute).await;
+    assert_broken(&verdict, "were not answered in time");
+    for values in [Values::Registers, Values::Sets, Values::Counters] {
+        for level in ["causal", "eventual"] {
+            let unknown = writes.get(&(values, level, false)).copied().unwrap_or_default();
+            assert!(unknown > 0, "{values:?} {level}: {writes:?}");
+        }
+    }
+    // What acted without an answer may be shown, and counts in no sum that has to be there.
+    for check in &verdict.checks {
+        assert!(check.decided && check.violations == 0, "{check:?}");
+    }
+    assert_eq!(verdict.acked_writes.lost, 0, "{}", verdict.text());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_had_no_answer_and_was_seen_may_not_vanish() {
+    let (verdict, writes) = judged_sessions(Mode::MuteAndForgetful).await;
+    assert!(writes[&(Values::Registers, "causal", false)] > 0, "{writes:?}");
+    assert_broken(&verdict, "violate level causal (causal keys)");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -603,9 +603,12 @@ pub enum ModelCore {
 pub enum SimCommand {
     /// Run many seeds, each once, and show whether one breaks what must hold.
     Run {
-        /// How many.
-        #[arg(long, env = "EVERRING_SEEDS", default_value_t = 1_000, value_parser = value_parser!(u64).range(1..))]
-        seeds: u64,
+        /// How many. Without it: 1000, or any number with --for.
+        #[arg(long, env = "EVERRING_SEEDS", value_parser = value_parser!(u64).range(1..))]
+        seeds: Option<u64>,
+        /// Begin no further seed after this time. SIGINT and SIGTERM end a run in the same way, with its summary.
+        #[arg(long = "for", env = "EVERRING_FOR", value_name = "TIME", value_parser = parse_duration)]
+        duration: Option<Duration>,
         /// The first one; the others follow it.
         #[arg(long, env = "EVERRING_FIRST", default_value_t = 1)]
         first: u64,

@@ -6,16 +6,19 @@ use serde_json::json;
 use sim::Violation;
 use sim::available;
 use sim::available::reconcile::{self, Load, Traffic};
-use sim::command::{self, Fleet, LitmusRow, Summary};
+use sim::command::{self, Beside, Fleet, LitmusRow, Summary};
 use sim::steady::{self, Cost, Speed};
 
 use crate::args::{Contract, SimArgs, SimCommand};
 use crate::litmus::{self, Shown};
 use crate::out::{self, Form};
+use crate::signals::Interrupts;
 use crate::simulate_ring;
 
 /// A seed broke what must hold.
 pub const EXIT_VIOLATED: u8 = 1;
+/// How many seeds are run where neither a number nor a time is given.
+const SEEDS_DEFAULT: u64 = 1_000;
 
 /// Runs a simulation; exit status 1 when something was broken.
 ///
@@ -35,20 +38,13 @@ pub fn run(args: SimArgs) -> anyhow::Result<u8> {
             out::bytes(text.as_bytes())?;
             Ok(exit_of(violation.as_ref()))
         }
-        SimCommand::Run { seeds, first, contract, planted, until_found, threads, output } => {
-            let threads = match threads {
-                Some(threads) => usize::from(threads),
-                None => std::thread::available_parallelism().map_or(1, usize::from),
-            };
+        SimCommand::Run { seeds, duration, first, contract, planted, until_found, threads, output } => {
+            let count = seeds.unwrap_or(if duration.is_some() { u64::MAX } else { SEEDS_DEFAULT });
             let fleet = fleet_of(contract, planted);
-            name_the_seed_of_a_panic(fleet);
-            let summary = command::run_fleet(fleet, (first, seeds), threads, until_found);
+            let summary = run_seeds(fleet, (first, count), threads, (until_found, duration))?;
             match output.output {
                 Form::Json => out::json(&described(&summary, first, fleet))?,
                 Form::Table => out::bytes(summary.to_string().as_bytes())?,
-            }
-            if let Some((seed, _)) = &summary.first_violation {
-                eprintln!("see it with: everring sim replay {seed}{}", fleet.replay_flags());
             }
             Ok(exit_of(summary.first_violation.as_ref().map(|(_, violation)| violation)))
         }
@@ -69,6 +65,33 @@ pub fn run(args: SimArgs) -> anyhow::Result<u8> {
         SimCommand::Balance { nodes, output } => simulate_ring::balance(nodes as usize, output.output),
         SimCommand::Model { of, short, output } => simulate_ring::model(of, short, output.output),
     }
+}
+
+/// Runs seeds until all are done, the time is over, or a signal comes; each that breaks something is told at once.
+fn run_seeds(
+    fleet: Fleet,
+    seeds: (u64, u64),
+    threads: Option<u16>,
+    (until_found, duration): (bool, Option<Duration>),
+) -> anyhow::Result<Summary> {
+    let threads = match threads {
+        Some(threads) => usize::from(threads),
+        None => std::thread::available_parallelism().map_or(1, usize::from),
+    };
+    name_the_seed_of_a_panic(fleet);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let interrupts = {
+        let _inside = runtime.enter();
+        Interrupts::listen()?
+    };
+    let began = Instant::now();
+    let over = || duration.is_some_and(|duration| began.elapsed() >= duration);
+    let stop = || over() || interrupts.count() > 0;
+    let found = |seed: u64, violation: &Violation| {
+        let flags = fleet.replay_flags();
+        eprintln!("seed {seed}: {violation}\nsee it with: everring sim replay {seed}{flags}");
+    };
+    Ok(command::run_fleet(fleet, seeds, threads, Beside { until_found, stop: &stop, found: &found }))
 }
 
 fn fleet_of(contract: Contract, planted: Option<Fleet>) -> Fleet {
@@ -232,6 +255,7 @@ fn described(summary: &Summary, first: u64, fleet: Fleet) -> serde_json::Value {
     json!({
         "schedules": summary.schedules,
         "first": first,
+        "next": summary.next,
         "planted": fleet.bug(),
         "violations": summary.violations,
         "first_violation": found.map(|(seed, violation)| json!({"seed": seed, "what": violation.to_string()})),

@@ -8,7 +8,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use super::{BREAK_EVERY, FakeFleet, Mode, answer};
+use super::{BREAK_EVERY, FakeFleet, Mode, answer, no_answer};
 
 /// All of them: by bucket and key.
 #[derive(Default)]
@@ -33,7 +33,8 @@ impl Merges {
         })
     }
 
-    fn add(&mut self, mode: Mode, place: (String, String), by: Option<i64>, element: Bytes) {
+    /// Whether it is answered.
+    fn add(&mut self, mode: Mode, place: (String, String), by: Option<i64>, element: Bytes) -> bool {
         self.additions += 1;
         let breaks = self.additions.is_multiple_of(BREAK_EVERY);
         let times = match mode {
@@ -46,6 +47,7 @@ impl Merges {
             None if times > 0 => drop(self.sets.entry(place).or_default().insert(element)),
             None => {}
         }
+        !(breaks && mode == Mode::Mute)
     }
 }
 
@@ -65,11 +67,16 @@ pub async fn add(
 ) -> HttpResponse {
     let (bucket, key) = place.into_inner();
     let by = request.query_string().split('&').find_map(|word| word.strip_prefix("by=")?.parse().ok());
-    let inner = &mut *fleet.lock();
     let request_id = request.headers().get("everring-request-id").expect("our client always names its requests");
-    if inner.merges.done.insert(request_id.to_str().expect("text").to_owned()) {
-        inner.merges.add(fleet.mode, (bucket.clone(), key.clone()), by, body);
+    let (response, answered) = {
+        let inner = &mut *fleet.lock();
+        let first = inner.merges.done.insert(request_id.to_str().expect("text").to_owned());
+        let answered = !first || inner.merges.add(fleet.mode, (bucket.clone(), key.clone()), by, body);
+        let shown = inner.merges.shown(&bucket, &key).expect("a bucket that was made");
+        (answer(&fleet, inner, &request, 200, &key).body(shown), answered)
+    };
+    if !answered {
+        no_answer().await;
     }
-    let shown = inner.merges.shown(&bucket, &key).expect("a bucket that was made");
-    answer(&fleet, inner, &request, 200, &key).body(shown)
+    response
 }

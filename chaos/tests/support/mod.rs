@@ -6,6 +6,7 @@
 
 mod locks;
 mod merges;
+mod siblings;
 
 use std::collections::BTreeMap;
 use std::process::{Child, Command};
@@ -47,6 +48,12 @@ pub enum Mode {
     LostAdds,
     /// Now and then an addition to a counter is done twice.
     DoubleAdds,
+    /// An available bucket keeps values side by side, as promised.
+    SideBySide,
+    /// The same, and now and then a write of it acts and gets no answer before the deadline.
+    Mute,
+    /// The same, and such a write is gone once somebody was shown it.
+    MuteAndForgetful,
 }
 
 /// The names of the fake fleet's nodes.
@@ -75,6 +82,7 @@ struct Inner {
     pipelines: BTreeMap<String, Pipeline>,
     locks: locks::Locks,
     merges: merges::Merges,
+    siblings: siblings::Siblings,
 }
 
 #[derive(Clone, Default)]
@@ -103,6 +111,7 @@ impl FakeFleet {
             pipelines: BTreeMap::new(),
             locks: locks::Locks::default(),
             merges: merges::Merges::default(),
+            siblings: siblings::Siblings::default(),
         };
         let fleet = Arc::new(FakeFleet { mode, inner: Mutex::new(inner), otlp, address: Mutex::default() });
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -318,6 +327,9 @@ fn problem(mut response: actix_web::HttpResponseBuilder, status: u16, code: &str
 async fn get(fleet: Data<FakeFleet>, request: HttpRequest, path: Path<(String, String)>) -> HttpResponse {
     let (bucket, key) = path.into_inner();
     let inner = &mut *fleet.lock();
+    if siblings::are_kept(fleet.mode, &bucket) {
+        return siblings::get(&fleet, inner, &request, &key);
+    }
     if let Some(shown) = inner.merges.shown(&bucket, &key) {
         return answer(&fleet, inner, &request, 200, &key).body(shown);
     }
@@ -340,19 +352,26 @@ async fn get(fleet: Data<FakeFleet>, request: HttpRequest, path: Path<(String, S
 }
 
 async fn put(fleet: Data<FakeFleet>, request: HttpRequest, path: Path<(String, String)>, body: Bytes) -> HttpResponse {
-    write(fleet, request, path.into_inner().1, Some(body)).await
+    write(fleet, request, path.into_inner(), Some(body)).await
 }
 
 async fn delete(fleet: Data<FakeFleet>, request: HttpRequest, path: Path<(String, String)>) -> HttpResponse {
-    write(fleet, request, path.into_inner().1, None).await
+    write(fleet, request, path.into_inner(), None).await
 }
 
-async fn write(fleet: Data<FakeFleet>, request: HttpRequest, key: String, body: Option<Bytes>) -> HttpResponse {
+async fn write(
+    fleet: Data<FakeFleet>,
+    request: HttpRequest,
+    (bucket, key): (String, String),
+    body: Option<Bytes>,
+) -> HttpResponse {
+    if siblings::are_kept(fleet.mode, &bucket) {
+        return siblings::write(&fleet, &request, &key, body).await;
+    }
     let text = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let breaks = fleet.lock().breaks();
     if breaks && fleet.mode == Mode::Silent {
-        // Longer than any deadline of these tests; the connection is then given up by the client.
-        tokio::time::sleep(Duration::from_secs(60)).await;
+        no_answer().await;
     }
     let inner = &mut *fleet.lock();
     let request_id = text("everring-request-id").expect("our client always names its requests");
@@ -390,6 +409,11 @@ async fn write(fleet: Data<FakeFleet>, request: HttpRequest, key: String, body: 
     let etag = (status != 204).then_some(etag);
     inner.answered.insert(request_id, (status, etag.clone()));
     ended(&fleet, inner, &request, status, etag, &key)
+}
+
+/// Longer than any deadline of these tests; the connection is then given up by the client.
+async fn no_answer() {
+    tokio::time::sleep(Duration::from_secs(60)).await;
 }
 
 fn ended(

@@ -1,6 +1,10 @@
 //! `everring sim`: seeds from the command line.
 
-use crate::support::{assert_refused, run};
+use std::io::{BufRead, BufReader};
+
+use rustix::process::Signal;
+
+use crate::support::{assert_refused, everring, run, signal};
 
 fn json(arguments: &[&str]) -> serde_json::Value {
     let output = run(&[arguments, &["--output", "json"]].concat());
@@ -48,11 +52,32 @@ fn seeds_hold_and_a_planted_bug_is_found_by_its_exit_status() {
     let found = run(&["sim", "run", "--seeds", "1000", "--planted", "ack-before-sync", "--until-found"]);
     assert_eq!(found.status.code(), Some(1), "{}", String::from_utf8_lossy(&found.stdout));
     let stderr = String::from_utf8_lossy(&found.stderr);
-    let command = stderr.split_once("everring ").expect("how to see it").1.trim().to_owned();
+    let command = stderr.split_once("everring ").and_then(|(_, rest)| rest.lines().next()).expect("how to see it");
     let arguments: Vec<&str> = command.split(' ').collect();
     let (first, second) = (run(&arguments), run(&arguments));
     assert_eq!(first.status.code(), Some(1));
     assert!(first.stdout == second.stdout && first.stdout.len() > 1_000, "the same log, byte for byte");
     assert_refused(&run(&["sim", "replay", "1", "--planted", "nothing"]), &["ack-before-sync"]);
     assert!(String::from_utf8_lossy(&run(&["sim", "bugs"]).stdout).contains("minority-read\n"));
+}
+
+#[test]
+fn a_run_without_an_end_ends_by_its_time_or_a_signal_with_its_summary() {
+    let arguments = ["sim", "run", "--first", "500", "--threads", "1", "--output", "json"];
+    let timed = run(&[&arguments[..], &["--for", "1ms"]].concat());
+    let summary: serde_json::Value = serde_json::from_slice(&timed.stdout).expect("JSON");
+    let next = summary["schedules"].as_u64().map(|ran| 500 + ran);
+    assert_eq!((timed.status.code(), summary["next"].as_u64()), (Some(0), next), "{summary}");
+
+    let planted = ["--for", "1h", "--planted", "minority-read"];
+    let mut child = everring(&[&arguments[..], &planted[..]].concat()).spawn().expect("the program starts");
+    // It tells each seed that broke something when it has, and does not stop at that.
+    let mut told = BufReader::new(child.stderr.take().expect("piped")).lines();
+    let seeds = told.by_ref().map_while(Result::ok).filter(|line| line.contains("everring sim replay"));
+    assert_eq!(seeds.take(2).count(), 2);
+    signal(child.id(), Signal::INT);
+    let rest = told.map_while(Result::ok).filter(|line| line.contains("everring sim replay")).count();
+    let output = child.wait_with_output().expect("it ends");
+    let summary: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!((output.status.code(), summary["violations"].as_u64()), (Some(1), Some(2 + rest as u64)), "{summary}");
 }

@@ -1,5 +1,6 @@
 //! Starts the program, waits for conditions, and leaves nothing behind.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
@@ -86,6 +87,19 @@ pub fn runs(pid: u32) -> bool {
     status.starts_with("Name:\teverring") && !state.is_none_or(|state| state.starts_with(['Z', 'X']))
 }
 
+/// The process that started this one, while it runs.
+fn parent_of(pid: u32) -> Option<u32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The program's name stands in brackets before, and may hold anything.
+    stat.rsplit(')').next()?.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// What a child of a fleet is called there: its `--name`.
+fn name_of(pid: u32) -> Option<String> {
+    let arguments = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).ok()?;
+    arguments.split('\0').skip_while(|argument| *argument != "--name").nth(1).map(str::to_owned)
+}
+
 /// A child that ends with the test, however that ends.
 pub struct Ending(pub Child);
 
@@ -136,8 +150,9 @@ impl Up {
 
     /// The same, with these variables in its environment and in that of its children.
     pub fn start_with(arguments: &[&str], variables: &[(&str, &str)]) -> Up {
-        let base = ["up", "--nodes", "3", "--gateways", "1", "--output", "json"];
-        let mut command = everring(&[&base[..], arguments].concat());
+        let base = ["up", "--nodes", "3", "--output", "json"];
+        let gateways: &[&str] = if arguments.contains(&"--gateways") { &[] } else { &["--gateways", "1"] };
+        let mut command = everring(&[&base[..], gateways, arguments].concat());
         let mut child = command.envs(variables.iter().copied()).spawn().expect("the program starts");
         let stdout = child.stdout.take().expect("piped");
         let (send, receive) = mpsc::channel();
@@ -169,12 +184,18 @@ impl Up {
         children.iter().find(|child| child["name"] == name).expect("a child of this name")[field].clone()
     }
 
-    /// `host:port` of a child's HTTP side.
     /// `host:port` where traces are asked for.
     pub fn traces(&self) -> &str {
         self.addresses["traces"].as_str().expect("an address").trim_start_matches("http://")
     }
 
+    /// All gateways.
+    pub fn gateways(&self) -> Vec<String> {
+        let gateways = self.addresses["gateways"].as_array().expect("a list");
+        gateways.iter().map(|gateway| gateway.as_str().expect("an address").to_owned()).collect()
+    }
+
+    /// `host:port` of a child's HTTP side.
     pub fn http(&self, name: &str) -> String {
         self.child_field(name, "http").as_str().expect("an address").trim_start_matches("http://").to_owned()
     }
@@ -189,6 +210,15 @@ impl Up {
         let children = self.addresses["children"].as_array().expect("a list");
         let names = children.iter().map(|child| child["name"].as_str().expect("a name"));
         names.map(|name| self.pid(name)).chain([self.child.id()]).collect()
+    }
+
+    /// The processes that its children are now, whichever life they are in, by name.
+    pub fn children(&self) -> BTreeMap<String, u32> {
+        let processes = std::fs::read_dir("/proc").expect("Linux").flatten();
+        let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        pids.filter(|pid| parent_of(*pid) == Some(self.child.id()) && runs(*pid))
+            .filter_map(|pid| Some((name_of(pid)?, pid)))
+            .collect()
     }
 
     /// Where the data is.

@@ -569,9 +569,8 @@ impl Replica {
                 self.answer_asker(round.asker, outcome, receipt, LogPosition(0), out);
             }
             Then::Remember(request) => {
-                let known = settled.state.request(request);
-                let effect = known.map(|(_, existed)| if existed { Effect::Replaced } else { Effect::Created });
-                self.answer_asker(round.asker, Outcome::Remembered(effect), receipt, LogPosition(0), out);
+                let outcome = Outcome::Remembered(remembered(&settled.state, request));
+                self.answer_asker(round.asker, outcome, receipt, LogPosition(0), out);
             }
             Then::Write { write, past, context } => {
                 let heeds = self.rules.keep(Rule::RetryTwice) && self.rules.keep(Rule::AttemptUnsettled);
@@ -675,4 +674,17 @@ fn done(state: &State, write: &Write, dot: Dot, effect: Effect) -> Outcome {
     let number = (write.kind == Kind::Counter).then(|| state.total());
     let time = state.context.counter_max().max(dot.counter);
     Outcome::Done { effect, number, seen: Seen { context, vector, deps, time, ..Seen::default() } }
+}
+
+/// How a request acted that a state contains, and what its session has seen with that: the request's own write, as when
+/// it is repeated. What the writer knew when it asked is not told here, so that all that led to the state goes before.
+fn remembered(state: &State, request: RequestId) -> Option<(Effect, Seen)> {
+    let (dot, existed) = state.request(request)?;
+    let effect = if existed { Effect::Replaced } else { Effect::Created };
+    let mut context = Context::new(VersionVector::default(), [dot]);
+    // The dots that other attempts of the request may have got are meant as well.
+    context.requests = vec![request];
+    let vector = [(dot.actor, dot.counter)].into_iter().collect();
+    let time = state.context.counter_max().max(dot.counter);
+    Some((effect, Seen { context, vector, deps: state.deps, time, ..Seen::default() }))
 }

@@ -197,8 +197,9 @@ pub enum Outcome {
         /// What it adds to the session.
         seen: Seen,
     },
-    /// The answer to [`Action::Outcome`]: whether the key contains the request; `Some` with how it acted.
-    Remembered(Option<Effect>),
+    /// The answer to [`Action::Outcome`]: whether the key contains the request; `Some` with how it acted, and with what
+    /// that adds to the session: whoever was told that a write is done finds it from then on.
+    Remembered(Option<(Effect, Seen)>),
     /// Surely not done by this attempt.
     Refused(Refusal),
     /// A write that may or may not take effect, now or later.

@@ -507,7 +507,9 @@ impl Replica {
     }
 
     pub(crate) fn answer(&mut self, ticket: Ticket, mut outcome: Outcome, receipt: Receipt, out: &mut Outbox) {
-        if let Outcome::Read { seen, .. } | Outcome::Done { seen, .. } = &mut outcome {
+        if let Outcome::Read { seen, .. } | Outcome::Done { seen, .. } | Outcome::Remembered(Some((_, seen))) =
+            &mut outcome
+        {
             seen.epoch = self.view.epoch;
         }
         if let Some(deadline) = self.open.remove(&ticket) {

@@ -1,8 +1,9 @@
-//! Two attempts of one write at one home: what the first has done there alone is no answer to the second.
+//! Two attempts of one write at one home: what the first has done there alone is no answer to the second. And a write
+//! whose answer was lost: whoever is told that it is done finds it from then on.
 
 use available::{
-    Action, Answer, Body, Change, Config, Effects, Input, Level, Message, Operation, Outbox, Outcome, Past, Replica,
-    Rule, Seen, Write,
+    Action, Answer, Body, Change, Config, Effect, Effects, Input, Level, Message, Operation, Outbox, Outcome, Past,
+    Replica, Rule, Seen, Shown, Write,
 };
 use bytes::Bytes;
 use membership::{BucketId, ClusterId, Epoch, KeyHasher, Member, NodeId, Position, View};
@@ -86,8 +87,10 @@ impl Homes {
     }
 
     fn ask(&mut self, at: usize, ticket: u64, write: &Write) {
-        let action = Action::Write(write.clone());
-        let past = Past::default();
+        self.ask_after(at, ticket, Action::Write(write.clone()), Past::default());
+    }
+
+    fn ask_after(&mut self, at: usize, ticket: u64, action: Action, past: Past) {
         let operation = Operation { key: key(), level: Level::Causal, past, stand_in: false, action };
         let (ticket, context) = (Ticket(ticket), TraceContext::NONE);
         self.feed(at, Input::Operation { ticket, operation, deadline: FAR, wall_ms: WALL_MS, context });
@@ -134,6 +137,58 @@ fn a_retry_is_told_of_what_its_other_attempt_did_once_a_majority_has_that() {
 fn an_attempt_that_is_not_settled_would_be_acknowledged() {
     let answers = Homes::new(Some(Rule::AttemptUnsettled)).attempts_meet();
     assert!(matches!(&answers[..], [Answer { outcome: Outcome::Done { .. }, .. }]), "{answers:?}");
+}
+
+/// What a session that has seen this much is shown by the third home: at once, if it answers alone.
+fn read_at_the_third(homes: &mut Homes, past: &Past) -> Option<Outcome> {
+    homes.ask_after(2, 9, Action::Read { kind: available::Kind::Value }, past.clone());
+    homes.answers.pop().map(|answer| answer.outcome)
+}
+
+#[test]
+fn who_is_told_that_a_write_is_done_finds_it_from_then_on_at_every_home() {
+    let mut homes = Homes::new(None);
+    // The first two homes have it on disk; the third has not heard of it, nor the client of that.
+    homes.ask(0, 1, &write(1, None));
+    for _ in 0..3 {
+        homes.deliver(|_, to, _| to != 2);
+        (0..2).for_each(|at| homes.sync(at));
+    }
+    homes.answers.clear();
+    homes.ask_after(1, 2, Action::Outcome { request: RequestId(1) }, Past::default());
+    for _ in 0..3 {
+        homes.deliver(|from, to, _| from != 2 && to != 2);
+        (0..2).for_each(|at| homes.sync(at));
+    }
+    let told = homes.answers.pop().expect("two of three are a majority").outcome;
+    let Outcome::Remembered(Some((effect, seen))) = told else { panic!("{told:?}") };
+    assert_eq!(
+        (effect, seen.epoch, seen.context.requests.as_slice()),
+        (Effect::Created, Epoch(1), &[RequestId(1)][..])
+    );
+    // Who was told nothing is answered by the third home alone, from before the write.
+    let before = read_at_the_third(&mut homes, &Past::default());
+    assert!(matches!(before, Some(Outcome::Read { shown: Shown::Nothing, .. })), "{before:?}");
+    let mut session = available::Session::new(7);
+    session.observe(1, &seen, true, false);
+    assert_eq!(read_at_the_third(&mut homes, &session.past), None, "it has to ask the others");
+    homes.settle();
+    let after = homes.answers.pop().map(|answer| answer.outcome);
+    assert!(
+        matches!(&after, Some(Outcome::Read { shown: Shown::Values(values), .. }) if values.len() == 1),
+        "{after:?}"
+    );
+    // What was told of it is no more than the write itself: what others wrote stays unseen.
+    homes.ask(0, 3, &write(2, None));
+    homes.settle();
+    homes.answers.clear();
+    homes.ask_after(0, 4, Action::Outcome { request: RequestId(1) }, Past::default());
+    homes.settle();
+    let told = homes.answers.pop().map(|answer| answer.outcome);
+    let Some(Outcome::Remembered(Some((_, seen)))) = told else { panic!("{told:?}") };
+    let state = &homes.replicas[0].table().get(&key()).expect("held").state;
+    let of = |number: u128| state.request(RequestId(number)).expect("it is remembered").0;
+    assert!(seen.context.covers(of(1)) && !seen.context.covers(of(2)), "{seen:?}");
 }
 
 fn write(number: u64, context: Option<available::Context>) -> Write {

@@ -59,10 +59,17 @@ impl Settings {
 
 /// Generates the history that the settings and `prng` name.
 pub fn history(settings: Settings, prng: &mut Prng) -> Vec<Event> {
+    let mut events = Vec::new();
+    generate(settings, prng, &mut |event| events.push(event));
+    events
+}
+
+/// The same, event by event: what is kept meanwhile does not grow with the history.
+pub fn generate(settings: Settings, prng: &mut Prng, sink: &mut dyn FnMut(Event)) {
     let mut world = World {
         settings,
         prng,
-        events: Vec::new(),
+        sink,
         state: BTreeMap::new(),
         late: Vec::new(),
         unique: 0,
@@ -79,7 +86,6 @@ pub fn history(settings: Settings, prng: &mut Prng) -> Vec<Event> {
         left -= world.step(&mut clients[index]);
         world.late_effect();
     }
-    world.events
 }
 
 struct Client {
@@ -103,7 +109,7 @@ struct Request {
 struct World<'a> {
     settings: Settings,
     prng: &'a mut Prng,
-    events: Vec<Event>,
+    sink: &'a mut dyn FnMut(Event),
     state: BTreeMap<Value, Value>,
     /// Requests of unknown outcome that have yet to take effect.
     late: Vec<Request>,
@@ -122,7 +128,7 @@ impl World<'_> {
                 return 1;
             }
             Stage::Asked(request) => client.stage = self.ask(client, request),
-            Stage::Answered(event) => self.events.push(event),
+            Stage::Answered(event) => (self.sink)(event),
         }
         0
     }
@@ -227,7 +233,7 @@ impl World<'_> {
     }
 
     fn push(&mut self, process: u64, kind: EventKind, request: &Request, value: Value, applied: Option<bool>) {
-        self.events.push(event(process, kind, request, value, applied));
+        (self.sink)(event(process, kind, request, value, applied));
     }
 }
 

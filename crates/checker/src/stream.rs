@@ -2,7 +2,8 @@
 //!
 //! Level strict, model register: each key by itself. A key's history is cut where a read shows what is there while
 //! nothing else is under way on the key: what comes before ends with that value, what comes after begins with it. An
-//! operation of unknown outcome whose value has not been seen yet is carried over. What this can miss: one of unknown
+//! operation of unknown outcome whose value has not been seen yet is carried over; it is tried where its value is seen,
+//! and elsewhere only if nothing else explains a piece. What this can miss: one of unknown
 //! outcome that writes what others write too (a deletion, above all) may be taken to have acted once in each piece.
 //!
 //! Levels sequential and causal: windows of operations that overlap by half, as in `sequential.rs`. What this can miss:
@@ -65,10 +66,10 @@ pub(crate) fn check(pairing: Pairing, reader: Reader<impl BufRead>, options: &Op
         }
         windows.judge(line, open, false, report, &mut budget)
     };
-    for operation in ended {
-        last = operation.completed_at.unwrap_or(operation.invoked_at).max(last);
-        take(Some(operation), 0, &open, &mut report)?;
-    }
+    replay(ended, &open, |operation, line, under_way| {
+        last = line;
+        take(Some(operation), line, under_way, &mut report)
+    })?;
     for event in reader {
         let (line, event) = event?;
         match open.push(line, event)? {
@@ -91,6 +92,50 @@ pub(crate) fn check(pairing: Pairing, reader: Reader<impl BufRead>, options: &Op
     report.steps = budget.steps();
     report.conclude();
     Ok(report)
+}
+
+/// Hands over what had ended when the history turned out to be too long: one by one as they ended, with what was under
+/// way at that moment. Who cuts a history must know that. One of unknown outcome is handed over as it begins, for it is
+/// under way for ever, and its place is where its effect may first be seen.
+fn replay(
+    ended: Vec<Operation>,
+    open: &OpenOperations,
+    mut take: impl FnMut(Operation, u64, &OpenOperations) -> Result<(), CheckError>,
+) -> Result<(), CheckError> {
+    let mut moments: Vec<(u64, Moment)> = Vec::with_capacity(2 * ended.len());
+    for (at, operation) in ended.iter().enumerate() {
+        if let Some(completed_at) = operation.completed_at {
+            moments.push((operation.invoked_at, Moment::Begins(at)));
+            moments.push((completed_at, Moment::Ends(at)));
+        } else {
+            moments.push((operation.invoked_at, Moment::Ends(at)));
+        }
+    }
+    moments.extend(open.iter().map(|operation| (operation.invoked_at, Moment::Stays(operation))));
+    moments.sort_by_key(|(line, _)| *line);
+    let mut ended: Vec<Option<Operation>> = ended.into_iter().map(Some).collect();
+    let mut under_way = OpenOperations::default();
+    for (line, moment) in moments {
+        match moment {
+            Moment::Stays(operation) => under_way.begin(operation.clone()),
+            Moment::Begins(at) => ended[at].iter().for_each(|operation| under_way.begin(operation.clone())),
+            Moment::Ends(at) => {
+                if let Some(operation) = ended[at].take() {
+                    under_way.end(&operation.process);
+                    take(operation, line, &under_way)?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What a line of a history means for its operation.
+enum Moment<'o> {
+    Begins(usize),
+    Ends(usize),
+    /// It begins, and has not ended yet.
+    Stays(&'o Operation),
 }
 
 /// Windows over all keys, for the levels below strict.
@@ -204,6 +249,8 @@ impl Pieces {
 
     /// Judges what there is, and begins anew with the last read.
     fn cut(&mut self, key: &Value, report: &mut Report, budget: &mut Budget<'_>) -> Result<(), CheckError> {
+        // The last one that ended; of those that are judged, another one may have begun last.
+        let Some(mut pin) = self.operations.last().cloned() else { return Ok(()) };
         match self.judge(key, report, budget)? {
             Judgement::Valid => {}
             Judgement::Undecided => self.given_up = true,
@@ -212,7 +259,6 @@ impl Pieces {
                 report.violations.push(violation);
             }
         }
-        let Some(mut pin) = self.operations.pop() else { return Ok(()) };
         let mut all = self.operations.iter().chain(&self.carried);
         // What it stands for may end in a later piece.
         pin.ttl_ms = all.find(|o| o.ttl_ms.is_some() && written(o) == Some(&pin.output)).and_then(|o| o.ttl_ms);
@@ -231,7 +277,29 @@ impl Pieces {
 
     fn judge(&mut self, key: &Value, report: &Report, budget: &mut Budget<'_>) -> Result<Judgement, CheckError> {
         self.operations.sort_by_key(|operation| operation.invoked_at);
-        let all: Vec<&Operation> = self.operations.iter().chain(&self.carried).collect();
+        let seen: HashSet<&Value> = self.operations.iter().flat_map(observed).collect();
+        // Of what is carried, hardly anything is seen in this piece, and all of it would be tried everywhere. The rest
+        // can still matter, unseen: it may be why a condition did not hold.
+        let is_seen = |operation: &&Operation| written(operation).is_some_and(|value| seen.contains(value));
+        let likely: Vec<&Operation> = self.carried.iter().filter(is_seen).collect();
+        if likely.len() < self.carried.len() {
+            let found = self.judge_with(&likely, key, report, budget)?;
+            if matches!(found, Judgement::Valid) {
+                return Ok(found);
+            }
+        }
+        self.judge_with(&self.carried.iter().collect::<Vec<_>>(), key, report, budget)
+    }
+
+    /// Judges the piece with these of the carried operations; they may act in it, and need not.
+    fn judge_with(
+        &self,
+        carried: &[&Operation],
+        key: &Value,
+        report: &Report,
+        budget: &mut Budget<'_>,
+    ) -> Result<Judgement, CheckError> {
+        let all: Vec<&Operation> = self.operations.iter().chain(carried.iter().copied()).collect();
         let mut steps = register::steps(&all)?;
         for step in &mut steps {
             // Room before the first line for what the piece begins with and for what is carried.

@@ -250,6 +250,16 @@ impl OpenOperations {
         Ok(Paired::Ended(ended))
     }
 
+    /// Has an operation open that was paired before.
+    pub fn begin(&mut self, operation: Operation) {
+        self.open.insert(operation.process.clone(), operation);
+    }
+
+    /// Has none of this process open any more.
+    pub fn end(&mut self, process: &Process) {
+        self.open.remove(process);
+    }
+
     /// Those that are open, in no order of meaning.
     pub fn iter(&self) -> impl Iterator<Item = &Operation> {
         self.open.values()

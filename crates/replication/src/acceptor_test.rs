@@ -22,7 +22,7 @@ fn holding(keys: &[RegisterKey]) -> Acceptor {
 fn every_other_goes(ends: &[u64], first_goes: bool) -> impl Fn(Position) -> (bool, Position) {
     move |position| {
         let at = ends.partition_point(|end| *end < position.0) % ends.len();
-        ((at % 2 == 0) == first_goes, Position(ends[at]))
+        (at.is_multiple_of(2) == first_goes, Position(ends[at]))
     }
 }
 

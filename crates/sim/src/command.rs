@@ -23,6 +23,8 @@ pub struct Summary {
     pub violations: u64,
     /// The lowest seed that broke something, and what.
     pub first_violation: Option<(u64, Violation)>,
+    /// The seed after the last one that was begun.
+    pub next: u64,
     /// Operations that were answered.
     pub answered: u64,
     /// Faults that happened.
@@ -102,6 +104,24 @@ struct Ran {
     across: Option<across::Counts>,
 }
 
+/// What goes on beside a run of many seeds, and may end it.
+#[derive(Clone, Copy)]
+pub struct Beside<'a> {
+    /// Whether no further seed is begun after one that broke something.
+    pub until_found: bool,
+    /// Asked before each seed: whether to stop.
+    pub stop: &'a (dyn Fn() -> bool + Sync),
+    /// Told of each seed that broke something, as soon as it has.
+    pub found: &'a (dyn Fn(u64, &Violation) + Sync),
+}
+
+impl Beside<'_> {
+    /// Nothing: all seeds are run.
+    pub const NOTHING: Beside<'static> = Beside { until_found: false, stop: &|| false, found: &|_, _| {} };
+    /// Nothing, and the first seed that breaks something is the last.
+    pub const UNTIL_FOUND: Beside<'static> = Beside { until_found: true, ..Beside::NOTHING };
+}
+
 /// One seed, run again with its event log kept.
 #[derive(Debug)]
 pub struct Replay {
@@ -111,20 +131,20 @@ pub struct Replay {
 
 /// Runs the seeds from `first` on, `count` of them, on `threads` threads (at least one).
 pub fn run_seeds(first: u64, count: u64, planted: Option<Planted>, threads: usize) -> Summary {
-    sweep(first, count, threads, false, |seed| ordered(seed, planted))
+    sweep(first, count, threads, Beside::NOTHING, |seed| ordered(seed, planted))
 }
 
 /// Runs seeds from `first` on until one breaks something, `count` of them at most.
 pub fn run_until_found(first: u64, count: u64, planted: Option<Planted>, threads: usize) -> Summary {
-    sweep(first, count, threads, true, |seed| ordered(seed, planted))
+    sweep(first, count, threads, Beside::UNTIL_FOUND, |seed| ordered(seed, planted))
 }
 
-/// Runs the seeds from `first` on of a fleet, `count` of them, or until one breaks something.
-pub fn run_fleet(fleet: Fleet, (first, count): (u64, u64), threads: usize, until_found: bool) -> Summary {
+/// Runs the seeds from `first` on of a fleet, `count` of them, or until what goes on beside it ends it.
+pub fn run_fleet(fleet: Fleet, (first, count): (u64, u64), threads: usize, beside: Beside<'_>) -> Summary {
     match fleet {
-        Fleet::Ordered(planted) => sweep(first, count, threads, until_found, |seed| ordered(seed, planted)),
-        Fleet::Available(planted) => sweep(first, count, threads, until_found, |seed| of_available(seed, planted)),
-        Fleet::Both(planted) => sweep(first, count, threads, until_found, |seed| of_both(seed, planted)),
+        Fleet::Ordered(planted) => sweep(first, count, threads, beside, |seed| ordered(seed, planted)),
+        Fleet::Available(planted) => sweep(first, count, threads, beside, |seed| of_available(seed, planted)),
+        Fleet::Both(planted) => sweep(first, count, threads, beside, |seed| of_both(seed, planted)),
     }
 }
 
@@ -240,7 +260,7 @@ fn litmus_row(
     row
 }
 
-fn sweep(first: u64, count: u64, threads: usize, until_found: bool, run: impl Fn(u64) -> Ran + Sync) -> Summary {
+fn sweep(first: u64, count: u64, threads: usize, beside: Beside<'_>, run: impl Fn(u64) -> Ran + Sync) -> Summary {
     // Real time is only told, it decides nothing.
     let started = std::time::Instant::now();
     let next = AtomicU64::new(0);
@@ -249,16 +269,19 @@ fn sweep(first: u64, count: u64, threads: usize, until_found: bool, run: impl Fn
     std::thread::scope(|scope| {
         for _ in 0..threads.max(1) {
             scope.spawn(|| {
-                loop {
+                while !(beside.stop)() {
                     let at = next.fetch_add(1, Ordering::Relaxed);
                     if at >= end.load(Ordering::Relaxed) {
                         return;
                     }
                     let seed = first.wrapping_add(at);
                     let ran = guarded(seed, &run);
-                    if until_found && ran.violation.is_some() {
-                        // Seeds before this one are still run: the lowest is to be named.
-                        end.fetch_min(at, Ordering::Relaxed);
+                    if let Some(violation) = &ran.violation {
+                        (beside.found)(seed, violation);
+                        if beside.until_found {
+                            // Seeds before this one are still run: the lowest is to be named.
+                            end.fetch_min(at, Ordering::Relaxed);
+                        }
                     }
                     let mut total = total.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                     total.add(seed, ran);
@@ -268,6 +291,7 @@ fn sweep(first: u64, count: u64, threads: usize, until_found: bool, run: impl Fn
     });
     let mut summary = total.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     summary.wall_seconds = started.elapsed().as_secs_f64();
+    summary.next = first.wrapping_add(next.into_inner().min(count));
     summary
 }
 
@@ -410,7 +434,9 @@ mod tests {
 
     #[test]
     fn a_thread_knows_its_seed_and_a_broken_assertion_is_told_with_it() {
-        let summary = sweep(7, 3, 2, false, |_| {
+        let told = Mutex::new(Vec::new());
+        let found = |seed: u64, _: &Violation| told.lock().expect("no panic").push(seed);
+        let summary = sweep(7, 3, 2, Beside { found: &found, ..Beside::NOTHING }, |_| {
             assert_ne!(seed_under_way(), Some(8), "the ninth life");
             Ran { violation: None, ..Ran::default() }
         });
@@ -419,5 +445,17 @@ mod tests {
         assert_eq!(violation.invariant, "no_assertion_fails");
         assert!(violation.found.contains("the ninth life"), "{}", violation.found);
         assert_eq!(seed_under_way(), None);
+        assert_eq!((told.into_inner().expect("no panic"), summary.next), (vec![8], 10));
+    }
+
+    #[test]
+    fn a_run_that_is_stopped_begins_no_further_seed() {
+        let begun = AtomicU64::new(0);
+        let stop = || begun.load(Ordering::Relaxed) >= 5;
+        let summary = sweep(100, u64::MAX, 1, Beside { stop: &stop, ..Beside::NOTHING }, |_| {
+            begun.fetch_add(1, Ordering::Relaxed);
+            Ran::default()
+        });
+        assert_eq!((summary.schedules, summary.violations, summary.next), (5, 0, 105));
     }
 }

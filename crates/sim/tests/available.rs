@@ -2,7 +2,7 @@
 //! bug is found, and what was found once stays mended.
 
 use available::Rule;
-use sim::available::{Counts, run};
+use sim::available::{Asking, Counts, run, run_asking};
 
 /// Seeds that each planted bug is given to be found.
 const SEEDS_MAX: u64 = 1_000;
@@ -56,6 +56,23 @@ fn each_planted_bug_is_found() {
         }
     }
     assert!(missed.is_empty(), "not found in {SEEDS_MAX} seeds: {missed:?}");
+}
+
+/// A session that is told that its write is done finds it from then on, wherever it asks; and it is noticed if not.
+#[test]
+fn what_is_told_to_be_done_is_found_from_then_on() {
+    let (count, mut counts) = (seeds(300), Counts::default());
+    for seed in 0..count {
+        let report = run_asking(seed, Asking::Asks);
+        assert_eq!(report.violation.map(|found| found.to_string()), None, "seed {seed}\n{}", report.swarm);
+        counts.add(&report.counts);
+    }
+    println!("{count} schedules, {} writes told to be done", counts.remembered);
+    assert!(counts.remembered >= count / 2, "{counts:?}");
+    let found = (0..SEEDS_MAX).find_map(|seed| Some((seed, run_asking(seed, Asking::Forgets).violation?)));
+    let (seed, violation) = found.expect("a session that forgets what it was told is found");
+    println!("forgotten: seed {seed}: {violation}");
+    assert_eq!(violation.invariant, "causal");
 }
 
 /// Each of these broke something once, and says what.

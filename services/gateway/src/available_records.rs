@@ -181,8 +181,8 @@ impl Incoming<'_> {
         let asked = self.ask_available(&target, action, bucket_name, Verb::Get, seen).await;
         let (outcome, trailer) = self.settle_available(asked, &target, seen, Some(id.to_owned()), false)?;
         let answer = match outcome {
-            Outcome::Remembered(effect) => {
-                let (outcome, effect) = available_answers::remembered(effect);
+            Outcome::Remembered(found) => {
+                let (outcome, effect) = available_answers::remembered(found.map(|(effect, _)| effect));
                 Ok(HttpResponse::Ok().insert_header(("cache-control", "no-store")).json(serde_json::json!({
                     "request_id": id, "bucket": bucket_name, "key": key,
                     "outcome": outcome, "effect": effect, "etag": null,
@@ -315,7 +315,8 @@ impl Incoming<'_> {
         self.span.set(names::EPOCH, whole(receipt.epoch.0));
         let shown = match &outcome {
             Outcome::Read { seen, .. } | Outcome::Done { seen, .. } => Some(seen),
-            Outcome::Remembered(_) | Outcome::Refused(_) | Outcome::Unknown => None,
+            Outcome::Remembered(found) => found.as_ref().map(|(_, seen)| seen),
+            Outcome::Refused(_) | Outcome::Unknown => None,
         };
         if let Some(shown) = shown {
             self.gateway.note_latest(shown.time);

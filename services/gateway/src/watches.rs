@@ -40,20 +40,34 @@ const LOOK_UP_EVERY: Duration = Duration::from_secs(1);
 /// The id of the event that says that there is no value.
 pub(crate) const ABSENT: &str = "absent";
 
-/// What a look found; none before the first.
-type Found = Option<Option<(Version, Value)>>;
+/// What a look found.
+#[derive(Clone, Debug)]
+struct Look {
+    /// Which look at the key it was at this gateway, in the order in which they began, from 1.
+    number: u64,
+    found: Option<(Version, Value)>,
+}
+
+/// A key that is watched.
+#[derive(Debug)]
+struct WatchedKey {
+    /// Looks that have begun.
+    begun: u64,
+    /// The newest that has ended; none before the first.
+    looks: watch::Sender<Option<Look>>,
+}
 
 /// The keys that are watched at this gateway.
 #[derive(Debug, Default)]
 pub struct Watches {
-    keys: Mutex<BTreeMap<RegisterKey, watch::Sender<Found>>>,
+    keys: Mutex<BTreeMap<RegisterKey, WatchedKey>>,
     available: Mutex<WatchedKeys>,
 }
 
 impl Watches {
     /// Refuses one watch too many.
     pub(crate) fn has_room(&self) -> Result<(), Refuse> {
-        let ordered: usize = self.ordered().values().map(watch::Sender::receiver_count).sum();
+        let ordered: usize = self.ordered().values().map(|key| key.looks.receiver_count()).sum();
         if ordered + available_watches::watching(&self.available()) < WATCHES_MAX {
             return Ok(());
         }
@@ -61,7 +75,7 @@ impl Watches {
         Err(Refuse::new(ProblemCode::Overloaded, detail))
     }
 
-    fn ordered(&self) -> MutexGuard<'_, BTreeMap<RegisterKey, watch::Sender<Found>>> {
+    fn ordered(&self) -> MutexGuard<'_, BTreeMap<RegisterKey, WatchedKey>> {
         self.keys.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -70,37 +84,33 @@ impl Watches {
         self.available.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Joins the watch of a key. The second part says whether it is new, so that somebody has to look.
-    fn join(&self, key: &RegisterKey) -> Result<(watch::Receiver<Found>, bool), Refuse> {
+    /// Joins the watch of a key, which somebody has to look at if no look has begun. The second part is how many have:
+    /// they may be older than what whoever joins has seen, at another gateway perhaps.
+    fn join(&self, key: &RegisterKey) -> Result<(watch::Receiver<Option<Look>>, u64, bool), Refuse> {
         self.has_room()?;
         let mut keys = self.ordered();
-        if let Some(sender) = keys.get(key) {
-            return Ok((sender.subscribe(), false));
-        }
-        let (sender, receiver) = watch::channel(None);
-        keys.insert(key.clone(), sender);
-        Ok((receiver, true))
+        let new = !keys.contains_key(key);
+        let watched = keys.entry(key.clone()).or_insert_with(|| WatchedKey { begun: 0, looks: watch::channel(None).0 });
+        Ok((watched.looks.subscribe(), watched.begun, new))
     }
 
-    /// Tells those who watch a key what a look found. False once nobody does; the key is forgotten then.
-    fn tell(&self, key: &RegisterKey, found: Found) -> bool {
+    /// Begins a look: its number. None once nobody watches the key, and it is forgotten then.
+    fn begin(&self, key: &RegisterKey) -> Option<u64> {
         let mut keys = self.ordered();
-        let Some(sender) = keys.get(key) else { return false };
-        if sender.receiver_count() == 0 {
+        let watched = keys.get_mut(key)?;
+        if watched.looks.receiver_count() == 0 {
             keys.remove(key);
-            return false;
+            return None;
         }
-        let version = |found: &Found| found.as_ref().map(|found| found.as_ref().map(|(version, _)| *version));
-        if found.is_some() {
-            sender.send_if_modified(|known| {
-                let news = version(known) != version(&found);
-                if news {
-                    *known = found;
-                }
-                news
-            });
+        watched.begun += 1;
+        Some(watched.begun)
+    }
+
+    /// Tells those who watch a key what a look found.
+    fn tell(&self, key: &RegisterKey, look: Look) {
+        if let Some(watched) = self.ordered().get(key) {
+            watched.looks.send_replace(Some(look));
         }
-        true
     }
 }
 
@@ -123,7 +133,7 @@ impl Incoming<'_> {
         if !accepts {
             return Err(Refuse::bad_request("a watch is told as text/event-stream, which `Accept` rules out"));
         }
-        let mut last = headers.single("last-event-id")?.map(str::to_owned);
+        let last = headers.single("last-event-id")?.map(str::to_owned);
         let Some(gateway) = self.request.shared().cloned() else {
             return Err(Refuse::new(ProblemCode::Overloaded, "this gateway cannot keep a watch now"));
         };
@@ -132,22 +142,27 @@ impl Incoming<'_> {
         if bucket.definition.contract == Contract::Available {
             return self.watch_available((bucket_name, &bucket), register, asked_level, gateway).await;
         }
-        let (found, new) = gateway.watches.join(&register)?;
+        let (looks, since, new) = gateway.watches.join(&register)?;
         if new {
             actix_web::rt::spawn(look(gateway.clone(), bucket_name.to_owned(), register));
         }
+        Ok(stream(gateway, looks, news(since, last)))
+    }
+}
+
+/// What each look tells a client that was told `last` before, if that is news. Strict reads one after the other only go
+/// forward: so a look tells it nothing unless it began after all that the client has seen, hence after it came.
+fn news(since: u64, mut last: Option<String>) -> impl FnMut(&Look) -> Option<Bytes> {
+    move |look| {
+        let id = look.found.as_ref().map_or(ABSENT.to_owned(), |(version, _)| version.to_string());
         // What its client was told last is no news.
-        let news = move |found: &Option<(Version, Value)>| {
-            let id = found.as_ref().map_or(ABSENT.to_owned(), |(version, _)| version.to_string());
-            if last.as_ref() == Some(&id) {
-                return None;
-            }
-            let (kind, data) = told(found.as_ref());
-            let event = event(&id, kind, &data);
-            last = Some(id);
-            Some(event)
-        };
-        Ok(stream(gateway, found, news))
+        if look.number <= since || last.as_ref() == Some(&id) {
+            return None;
+        }
+        let (kind, data) = told(look.found.as_ref());
+        let event = event(&id, kind, &data);
+        last = Some(id);
+        Some(event)
     }
 }
 
@@ -183,17 +198,13 @@ async fn look(gateway: Data<Gateway>, bucket: String, key: RegisterKey) {
     let read = Operation::Read { key: key.clone() };
     // A trace that nobody samples: a look every 100 ms would drown the others.
     let context = TraceContext { trace_id: uuid::Uuid::now_v7().as_u128(), span_id: 1, flags: 0 };
-    loop {
+    while let Some(number) = gateway.watches.begin(&key) {
         let deadline = gateway.clock.now() + LOOK_PATIENCE;
         let words = Words { bucket: &bucket, verb: Verb::Get.name(), context };
         let asked = gateway.ask(&read, deadline, words).await;
-        let found = match asked.verdict {
-            Verdict::Answered { outcome: Outcome::Value(found), .. } => Some(found),
-            // Nothing is known of now; whoever watches hears when there is.
-            _ => None,
-        };
-        if !gateway.watches.tell(&key, found) {
-            return;
+        // Without an answer nothing is known of now; whoever watches hears when there is.
+        if let Verdict::Answered { outcome: Outcome::Value(found), .. } = asked.verdict {
+            gateway.watches.tell(&key, Look { number, found });
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
@@ -238,4 +249,44 @@ fn told(found: Option<&(Version, Value)>) -> (&'static str, serde_json::Value) {
 /// One event. Neither its id nor JSON on one line has a line end in it.
 pub(crate) fn event(id: &str, kind: &str, data: &serde_json::Value) -> Bytes {
     Bytes::from(format!("id: {id}\nevent: {kind}\ndata: {data}\n\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use membership::{BucketId, NodeId, Position};
+    use replication::Ballot;
+
+    use super::*;
+
+    fn look(number: u64, counter: Option<u64>) -> Look {
+        let version = |counter| Version { ballot: Ballot { counter, node: NodeId(1) }, index: 0 };
+        let value = Value { body: Bytes::from_static(b"v"), content_type: Bytes::new() };
+        Look { number, found: counter.map(|counter| (version(counter), value)) }
+    }
+
+    /// A watch goes on at a gateway where somebody else watches the key: what was found there before it came may be
+    /// older than what it was told elsewhere.
+    #[test]
+    fn a_look_that_began_before_a_client_came_tells_it_nothing() {
+        let (watches, bucket) = (Watches::default(), BucketId(1));
+        let key = RegisterKey { position: Position(1), bucket, key: Bytes::from_static(b"k") };
+        let (held, since, new) = watches.join(&key).expect("there is room");
+        assert_eq!((since, new), (0, true));
+        assert_eq!(watches.begin(&key), Some(1));
+        watches.tell(&key, look(1, Some(44)));
+        assert_eq!(watches.begin(&key), Some(2));
+        // Look 2 is under way: it may have been answered before what this client saw was written.
+        for last in ["46.1.0", ABSENT] {
+            let (mut looks, since, new) = watches.join(&key).expect("there is room");
+            assert_eq!((since, new), (2, false));
+            let mut news = news(since, Some(last.to_owned()));
+            let present = looks.borrow_and_update().clone().expect("a look has ended");
+            assert_eq!(news(&present), None, "it would go back");
+            assert_eq!(news(&look(2, Some(45))), None);
+            assert!(news(&look(3, Some(47))).is_some_and(|event| event.starts_with(b"id: 47.1.0\n")));
+            assert_eq!(news(&look(4, Some(47))), None, "nothing twice");
+        }
+        drop(held);
+        assert_eq!(watches.begin(&key), None, "nobody watches it any more");
+    }
 }

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use available::{Action, Answer, Change, Input, Kind, Level, Outcome, Refusal, Shown, Write};
+use available::{Action, Answer, Change, Input, Kind, Level, Outcome, Refusal, Shown};
 use bytes::Bytes;
 use history::{EventKind, Value};
 use membership::NodeId;
 use replication::Ticket;
 use stdx::TraceContext;
 
+use super::Asking;
 use super::client::{Current, draw_change, words};
 use super::world::{Happening, World};
 
@@ -211,8 +212,37 @@ impl World {
                 self.counts.hinted += u64::from(effect == available::Effect::Hinted);
                 self.end_answered(client, Value::Null, &seen);
             }
-            Outcome::Remembered(_) => unreachable!("no client of the simulator asks for it"),
+            Outcome::Remembered(Some((_, seen))) => {
+                self.counts.remembered += 1;
+                let seen = if self.swarm.asking == Asking::Forgets { available::Seen::default() } else { seen };
+                self.end_answered(client, Value::Null, &seen);
+            }
+            Outcome::Remembered(None) => self.end_unanswered(client),
         }
+    }
+
+    /// Has a session that does not know what became of its write ask for that. Whether it does so.
+    fn ask_what_became(&mut self, client: usize) -> bool {
+        let Some(current) = &self.clients[client].current else { return false };
+        let Action::Write(write) = &current.operation.action else { return false };
+        if !current.unknown || self.swarm.asking == Asking::Never || self.litmus.is_some() || self.calm {
+            return false;
+        }
+        let (at, request) = (current.key, write.request);
+        let (plan, past) = (self.plan(at, false), self.clients[client].session.past.clone());
+        let key = self.keys[at].key.clone();
+        let action = Action::Outcome { request };
+        let operation = available::Operation { key, level: Level::Causal, past, stand_in: false, action };
+        self.serial_last += 1;
+        let (serial, patience) = (self.serial_last, self.swarm.patience);
+        let deadline = self.now + patience;
+        self.clients[client].serial = serial;
+        if let Some(current) = &mut self.clients[client].current {
+            (current.operation, current.deadline, current.plan, current.waiting) = (operation, deadline, plan, 0);
+        }
+        self.at(patience, Happening::GiveUp { client, serial });
+        self.ask_next(client);
+        true
     }
 
     fn end_answered(&mut self, client: usize, shown: Value, seen: &available::Seen) {
@@ -220,8 +250,9 @@ impl World {
         self.counts.answered += 1;
         let key = self.keys[current.key].clone();
         let read = matches!(current.operation.action, Action::Read { .. });
+        let wrote = matches!(current.operation.action, Action::Write(_));
         let causal = current.operation.level == Level::Causal;
-        self.clients[client].observe(current.key as u32, seen, causal, !read);
+        self.clients[client].observe(current.key as u32, seen, causal, wrote);
         let value = if read { shown.clone() } else { current.input.clone() };
         let process = self.clients[client].process;
         self.push(process, EventKind::Ok, (&current.function, &key, value));
@@ -232,8 +263,11 @@ impl World {
     }
 
     fn end_unanswered(&mut self, client: usize) {
+        if self.ask_what_became(client) {
+            return;
+        }
         let Some(current) = self.clients[client].current.take() else { return };
-        let write = matches!(current.operation.action, Action::Write(Write { .. }));
+        let write = !matches!(current.operation.action, Action::Read { .. });
         let kind = if write && current.unknown { EventKind::Info } else { EventKind::Fail };
         self.counts.unknown += u64::from(kind == EventKind::Info);
         let key = self.keys[current.key].clone();

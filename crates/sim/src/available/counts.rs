@@ -5,6 +5,8 @@ pub struct Counts {
     pub answered: u64,
     /// Operations that ended unknown.
     pub unknown: u64,
+    /// Writes without an answer of which their session was told later that they are done.
+    pub remembered: u64,
     /// Faults that happened.
     pub faults: u64,
     /// Reads that showed several values.
@@ -50,6 +52,7 @@ impl Counts {
     pub fn add(&mut self, other: &Counts) {
         self.answered += other.answered;
         self.unknown += other.unknown;
+        self.remembered += other.remembered;
         self.faults += other.faults;
         self.siblings += other.siblings;
         self.local_reads += other.local_reads;

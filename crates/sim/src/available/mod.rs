@@ -45,9 +45,31 @@ pub struct Report {
     pub counts: Counts,
 }
 
+/// What becomes of a session that was left without an answer to a write.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Asking {
+    /// It ends, and its client begins another one.
+    #[default]
+    Never,
+    /// It asks what became of the write, and goes on if it is told that it is done.
+    Asks,
+    /// The same, and it forgets what that answer adds to what it has seen: a planted bug.
+    Forgets,
+}
+
 /// Runs one seed, with a rule broken if one is planted.
 pub fn run(seed: u64, planted: Option<Rule>, keep_log: bool) -> Report {
-    let mut world = World::new(seed, planted, keep_log, None);
+    ended(seed, World::new(seed, planted, keep_log, None))
+}
+
+/// Runs one seed with sessions that ask what became of their writes.
+pub fn run_asking(seed: u64, asking: Asking) -> Report {
+    let mut world = World::new(seed, None, false, None);
+    world.swarm.asking = asking;
+    ended(seed, world)
+}
+
+fn ended(seed: u64, mut world: World) -> Report {
     let violation = match world.run() {
         Ok(history) => judge(&history),
         Err(violation) => Some(violation),

@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use stdx::Prng;
 
+use super::Asking;
 use crate::clock::Timing;
 
 /// The mix of faults and load of one run over available keys, drawn from its seed.
@@ -77,6 +78,8 @@ pub struct Swarm {
     pub renew_one_in: Option<u64>,
     /// What a node may move beside requests, in bytes a second; none for its default.
     pub copy_rate: Option<u64>,
+    /// What becomes of a session that was left without an answer to a write. No mix draws it.
+    pub asking: Asking,
     /// What is made denser.
     pub theme: Theme,
     /// How wrong clocks are, and how uneven disks.
@@ -237,6 +240,7 @@ impl Swarm {
             changes_every: None,
             renew_one_in: None,
             copy_rate: None,
+            asking: Asking::Never,
             theme: Theme::Plain,
             timing: Timing::default(),
             disks: Disks::PLAIN,

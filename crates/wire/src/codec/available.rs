@@ -446,9 +446,12 @@ pub(super) fn write_outcome(w: &mut Writer<'_>, outcome: &Outcome) {
             w.option(*number, Writer::signed);
             write_seen(w, seen);
         }
-        Outcome::Remembered(effect) => {
+        Outcome::Remembered(found) => {
             w.u8(3);
-            w.option(effect.as_ref(), write_effect);
+            w.option(found.as_ref(), |w, (effect, seen)| {
+                write_effect(w, effect);
+                write_seen(w, seen);
+            });
         }
         Outcome::Refused(refusal) => {
             w.u8(4);
@@ -462,7 +465,7 @@ pub(super) fn read_outcome(r: &mut Reader) -> Result<Outcome, CodecError> {
     Ok(match r.u8()? {
         1 => Outcome::Read { shown: read_shown(r)?, seen: read_seen(r)? },
         2 => Outcome::Done { effect: read_effect(r)?, number: r.option(Reader::signed)?, seen: read_seen(r)? },
-        3 => Outcome::Remembered(r.option(read_effect)?),
+        3 => Outcome::Remembered(r.option(|r| Ok((read_effect(r)?, read_seen(r)?)))?),
         4 => Outcome::Refused(read_refusal(r)?),
         5 => Outcome::Unknown,
         tag => return Err(CodecError::UnknownTag { noun: "outcome", tag }),

@@ -5,10 +5,17 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use available::{Actor, Body, Message, Print, Question, Range, RangeAnswer, Record, ShortHash, Tenure, VersionVector};
+use available::{
+    Actor, Body, Context, Dot, Effect, Message, Outcome, Print, Question, Range, RangeAnswer, Receipt, Record, Seen,
+    ShortHash, Tenure, VersionVector,
+};
 use membership::{ClusterId, Epoch, Member, NodeId, Position, View};
+use replication::RequestId;
 
-use super::{decode_available_message, decode_available_record, encode_available_message, encode_available_record};
+use super::{
+    decode_available_answer, decode_available_message, decode_available_record, encode_available_answer,
+    encode_available_message, encode_available_record,
+};
 
 fn marks() -> VersionVector {
     let actor = |node| Actor { node: NodeId(node), birth: node + 1 };
@@ -77,5 +84,22 @@ fn what_is_known_of_arcs_is_read_back() {
     assert_eq!(decode_available_record(&bytes), Ok(record));
     for cut in 0..bytes.len() {
         assert!(decode_available_record(&bytes[..cut]).is_err(), "cut at {cut}");
+    }
+}
+
+#[test]
+fn what_became_of_a_request_is_read_back_with_what_its_session_has_seen() {
+    let actor = Actor { node: NodeId(0xa1), birth: 1 };
+    let mut context = Context::new(VersionVector::new(), [Dot { counter: 300, actor }]);
+    context.requests = vec![RequestId(5)];
+    let vector = [(actor, 300)].into_iter().collect();
+    let seen = Seen { context, vector, deps: 7, time: 300, epoch: Epoch(2) };
+    for outcome in [Outcome::Remembered(None), Outcome::Remembered(Some((Effect::Replaced, seen)))] {
+        let receipt = Receipt { epoch: Epoch(2), voters: vec![NodeId(0xa1)], rounds: 1 };
+        let bytes = encode_available_answer(&outcome, &receipt);
+        assert_eq!(decode_available_answer(bytes.clone()), Ok((outcome, receipt)));
+        for cut in 0..bytes.len() {
+            assert!(decode_available_answer(bytes.slice(..cut)).is_err(), "cut at {cut}");
+        }
     }
 }

@@ -279,6 +279,37 @@ async fn what_a_session_saw_in_either_kind_of_bucket_goes_before_what_it_does_in
 }
 
 #[actix_web::test]
+async fn what_a_session_is_told_to_be_done_goes_before_what_it_asks_next() {
+    let bench = Bench::new();
+    let id = [("everring-request-id", "request-lost")];
+    // The answer was lost, and its token with it.
+    bench.ask(&format!("PUT {K}"), &id, "v").await;
+    let mut token = String::new();
+    for query in ["", "?bucket=sessions&key=k"] {
+        let told = ask(&bench, &format!("GET /v1/requests/request-lost{query}"), &mut token, &[], "").await;
+        assert_eq!((told.status, &told.json()["outcome"]), (200, &"done".into()), "{told:?}");
+    }
+    bench.nodes.take_available_calls();
+    let read = ask(&bench, &format!("GET {K}"), &mut token, &[], "").await;
+    assert_eq!(read.text(), "v");
+    let past = bench.nodes.take_available_calls()[0].operation.past.clone();
+    assert!(past.seen.counter_max() > 0, "the home must have the write: {past:?}");
+    // It counts as the session's own: its next write takes that one's place.
+    let mut token = String::new();
+    ask(&bench, "GET /v1/requests/request-lost", &mut token, &[], "").await;
+    assert_eq!(ask(&bench, &format!("PUT {K}"), &mut token, &[], "w").await.status, 200);
+    assert_eq!(bench.get(K).await.text(), "w");
+    // Nothing is added by what is not known.
+    let mut token = String::new();
+    let told = ask(&bench, "GET /v1/requests/request-never?bucket=sessions&key=k", &mut token, &[], "").await;
+    assert_eq!(told.json()["outcome"], "unknown");
+    bench.nodes.take_available_calls();
+    ask(&bench, &format!("GET {K}"), &mut token, &[], "").await;
+    let past = bench.nodes.take_available_calls()[0].operation.past.clone();
+    assert!(past.seen.is_empty() && past.bound == 0, "{past:?}");
+}
+
+#[actix_web::test]
 async fn listings_and_backups_of_an_available_bucket_come_after_what_ordered_buckets_showed_the_session() {
     let bench = Bench::new();
     let mut token = String::new();
