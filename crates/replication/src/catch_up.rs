@@ -1,8 +1,8 @@
 //! Catching up: a replica that was away asks its peers which registers they hold, and reads those in which it lags.
 //!
 //! A register that was chosen while this replica was away is held by a majority of the others, so it is enough to hear
-//! from all but a minority of an arc's other replicas. The scan is repeated from time to time, and slowly, since messages
-//! are lost on a healthy fleet too.
+//! from all but a minority of an arc's other replicas. The scan is repeated from time to time, and slowly, since
+//! messages are lost on a healthy fleet too.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -25,9 +25,9 @@ const REPAIRS_MAX: usize = 32;
 const LAGGING_MAX: usize = 4_096;
 /// When a page that has not come is asked for again.
 const PAGE_RESEND_AFTER: Duration = Duration::from_millis(100);
-/// Between a page of a repeated scan and the question for the next one. A ring in good order has little to find, and two
-/// nodes put their work into each page: scanned as fast as answers come, a million registers kept everybody's requests
-/// waiting for seconds, each minute.
+/// Between a page of a repeated scan and the question for the next one. A ring in good order has little to find, and
+/// two nodes put their work into each page: scanned as fast as answers come, a million registers kept everybody's
+/// requests waiting for seconds, each minute.
 const PAGE_PAUSE: Duration = Duration::from_millis(100);
 /// How long a repair may take before it is left for the next scan.
 const REPAIR_DEADLINE: Duration = Duration::from_secs(2);

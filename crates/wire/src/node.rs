@@ -13,8 +13,8 @@ use crate::http::Durability;
 /// arcs, copying, views among nodes. 4 brought tokens that move when a member leaves, and lookups by neighbours alone.
 /// 5 brought available buckets. 6 brought scans and listings, fingerprints of copied arcs, and the collection of
 /// tombstones. 7 brought inquiries. 8 brought writes whose time is later than the ballot they are accepted at (the same
-/// bytes, but who speaks 7 would tell sessions the ballot), what a session has seen with the answer to what became of its
-/// write, and fingerprints of what is copied page by page.
+/// bytes, but who speaks 7 would tell sessions the ballot), what a session has seen with the answer to what became of
+/// its write, and fingerprints of what is copied page by page.
 pub const PROTOCOL: u16 = 8;
 
 /// The first frame in both directions of every connection.
