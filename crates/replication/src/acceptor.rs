@@ -537,6 +537,14 @@ impl Acceptor {
         }
     }
 
+    /// Whether the log holds what the record says there, and not behind that.
+    pub fn is_at(&self, position: LogPosition, record: &Record) -> bool {
+        match record {
+            Record::Accepted { key, .. } => self.registers.get(key).is_some_and(|register| register.place == position),
+            _ => true,
+        }
+    }
+
     /// Writes those of `records` that are still current to the log again, so that their old place can be given up.
     pub fn rewrite(&mut self, records: Vec<Record>, persist: &mut Vec<(LogPosition, Record)>) {
         for record in records {

@@ -237,9 +237,9 @@ impl<R: Rules> Replica<R> {
         self.open.len()
     }
 
-    /// Whether a record of the log still says how things are.
-    pub fn is_current(&self, record: &Record) -> bool {
-        self.acceptor.is_current(record)
+    /// Whether the record at this place of the log still says how things are, and no copy of it stands behind it.
+    pub fn is_current(&self, position: LogPosition, record: &Record) -> bool {
+        self.acceptor.is_current(record) && self.acceptor.is_at(position, record)
     }
 
     /// Writes those of these old records that are still current to the log again; once the last of the new positions is

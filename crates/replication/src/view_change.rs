@@ -18,9 +18,11 @@ use crate::types::{Outcome, Receipt, Refusal, RegisterKey};
 /// How often a peer is sent the same view at most: a view is large, and what is refused for it may come in thousands.
 const VIEW_AGAIN_AFTER: Duration = Duration::from_millis(100);
 /// Registers that are looked at in one go for those to be dropped.
-const RELEASE_STEP: usize = 512;
-/// The pause between two goes.
-const RELEASE_PAUSE: Duration = Duration::from_millis(2);
+const RELEASE_STEP: usize = 128;
+/// The pause before the first go.
+const RELEASE_AFTER: Duration = Duration::from_millis(2);
+/// The pause between two goes: nobody waits for it, and when a change ends all old replicas are at it at once.
+const RELEASE_PAUSE: Duration = Duration::from_millis(10);
 
 /// What a replica knows of its peers' views and starts.
 #[derive(Clone, Debug, Default, Hash)]
@@ -243,11 +245,11 @@ impl<R: Rules> Replica<R> {
         if let Some(at) = self.membership.release_at.take() {
             self.timers.remove(&(at, Timer::Release));
         }
-        self.release_later();
+        self.release_later(RELEASE_AFTER);
     }
 
-    fn release_later(&mut self) {
-        let at = self.now + RELEASE_PAUSE;
+    fn release_later(&mut self, pause: Duration) {
+        let at = self.now + pause;
         self.membership.release_at = Some(at);
         self.timers.insert((at, Timer::Release));
     }
@@ -274,7 +276,7 @@ impl<R: Rules> Replica<R> {
         self.membership.released += gone;
         if more.is_some() {
             self.membership.release_after = more;
-            self.release_later();
+            self.release_later(RELEASE_PAUSE);
         } else if self.membership.released > 0 {
             out.events.push(Event::Released { registers: std::mem::take(&mut self.membership.released) });
         }

@@ -1,13 +1,15 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use replication::LogPosition;
 use stdx::error_chain;
-use store::{AppendError, Damage, DropError, Log, Poisoned, ReadError, ScrubStep, SegmentId, SegmentInfo, Sizes};
+use store::{
+    AppendError, Damage, DropError, Log, Poisoned, ReadError, ReadFrom, ScrubStep, SegmentId, SegmentInfo, Sizes,
+};
 use wire::codec;
 use wire::node::LogRecord;
 
@@ -83,6 +85,8 @@ struct SharedState {
     sizes: Mutex<Sizes>,
 }
 
+/// How much of a segment that is to be cleaned is read between two group commits.
+const READ_AT_ONCE_BYTES: u64 = 128 * 1024;
 /// How often a full disk is looked at again.
 const FULL_RETRY: Duration = Duration::from_millis(100);
 
@@ -101,6 +105,7 @@ impl LogThread {
             waiting: VecDeque::new(),
             full: false,
             offered: None,
+            reading: None,
             drop: None,
         };
         let thread = thread::Builder::new().name("log".into()).spawn(move || {
@@ -173,6 +178,13 @@ impl LogThread {
     }
 }
 
+/// A segment that is being read to be offered: a part of it between two group commits, which must not wait for all.
+struct Reading {
+    segment: SegmentInfo,
+    from: Option<ReadFrom>,
+    records: Vec<(LogPosition, LogRecord)>,
+}
+
 struct Worker {
     log: Log,
     report: Box<dyn FnMut(LogEvent) + Send>,
@@ -183,6 +195,8 @@ struct Worker {
     full: bool,
     /// The segment that is being cleaned.
     offered: Option<SegmentId>,
+    /// The same while it is being read.
+    reading: Option<Reading>,
     /// The drop that waits for its copies to be durable.
     drop: Option<(SegmentId, LogPosition)>,
 }
@@ -192,7 +206,13 @@ impl Worker {
     fn run(&mut self, commands: &Receiver<Command>) -> Result<(), String> {
         loop {
             self.tell_room()?;
-            let first = if self.full {
+            let first = if self.reading.is_some() {
+                match commands.try_recv() {
+                    Ok(command) => Some(command),
+                    Err(TryRecvError::Empty) => None,
+                    Err(TryRecvError::Disconnected) => return Ok(()),
+                }
+            } else if self.full {
                 match commands.recv_timeout(FULL_RETRY) {
                     Ok(command) => Some(command),
                     Err(RecvTimeoutError::Timeout) => None,
@@ -223,8 +243,9 @@ impl Worker {
                 return Ok(());
             }
             if let Some(live_bytes) = clean {
-                self.offer_oldest(live_bytes)?;
+                self.begin_reading(live_bytes)?;
             }
+            self.read_on()?;
             if let Some(bytes) = scrub {
                 self.scrub(bytes)?;
             }
@@ -282,7 +303,8 @@ impl Worker {
         Ok(())
     }
 
-    fn offer_oldest(&mut self, live_bytes: u64) -> Result<(), String> {
+    /// Begins to read the oldest segment for its owner, if cleaning pays.
+    fn begin_reading(&mut self, live_bytes: u64) -> Result<(), String> {
         let active = self.log.segments().last();
         if active.is_some_and(|active| self.log.is_damaged(active.id)) {
             // It can go only when another one is written to.
@@ -299,27 +321,33 @@ impl Worker {
             self.offer_lost(oldest);
             return Ok(());
         }
-        let mut records = Vec::new();
+        self.offered = Some(oldest.id);
+        self.reading = Some(Reading { segment: oldest, from: None, records: Vec::new() });
+        Ok(())
+    }
+
+    /// Reads a part of the segment that is to be offered, and offers it after the last.
+    fn read_on(&mut self) -> Result<(), String> {
+        let Some(Reading { segment, from, mut records }) = self.reading.take() else { return Ok(()) };
         let mut malformed = None;
-        let read = self.log.read_segment(oldest.id, &mut |sequence, body| match codec::decode_log_record(body) {
+        let mut visit = |sequence, body: &[u8]| match codec::decode_log_record(body) {
             Ok(record) => records.push((LogPosition(sequence), record)),
             Err(error) => malformed = Some(format!("record {sequence} of the log: {}", error_chain(&error))),
-        });
-        match read {
-            Ok(()) => {}
-            Err(ReadError::Damaged { segment, offset }) => {
-                self.log.note_damaged(segment);
-                self.tell(LogEvent::Damaged(Damage { segment, offset, sequence: 0 }));
-                self.offer_lost(oldest);
-                return Ok(());
-            }
-            Err(error @ (ReadError::Unknown(_) | ReadError::Poisoned(_))) => return Err(error_chain(&error)),
-        }
+        };
+        let read = self.log.read_segment_part(segment.id, from, READ_AT_ONCE_BYTES, &mut visit);
         if let Some(malformed) = malformed {
             return Err(malformed);
         }
-        self.offered = Some(oldest.id);
-        self.tell(LogEvent::OldestSegment { id: oldest.id, records });
+        match read {
+            Ok(None) => self.tell(LogEvent::OldestSegment { id: segment.id, records }),
+            Ok(from) => self.reading = Some(Reading { segment, from, records }),
+            Err(ReadError::Damaged { offset, .. }) => {
+                self.log.note_damaged(segment.id);
+                self.tell(LogEvent::Damaged(Damage { segment: segment.id, offset, sequence: 0 }));
+                self.offer_lost(segment);
+            }
+            Err(error @ (ReadError::Unknown(_) | ReadError::Poisoned(_))) => return Err(error_chain(&error)),
+        }
         Ok(())
     }
 

@@ -63,7 +63,7 @@ pub use config::{LogConfig, SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MAX, SEGMENT_BY
 pub use disk::{Disk, DiskError, FileEntry};
 pub use error::{AppendError, CleanError, DropError, FlushError, OpenError, Poisoned, ReadError};
 pub use frame::framed_len;
-pub use log::{CLEAN_SLACK_BYTES, Log, PENDING_BYTES_MAX, Recovery, SegmentId, SegmentInfo, Sizes};
+pub use log::{CLEAN_SLACK_BYTES, Log, PENDING_BYTES_MAX, ReadFrom, Recovery, SegmentId, SegmentInfo, Sizes};
 pub use real_disk::RealDisk;
 pub use scrub::{Damage, ScrubStep};
 pub use sim_disk::SimDisk;

@@ -39,8 +39,17 @@ pub struct Sizes {
     pub used_bytes: u64,
     /// What can surely be appended still, frames included.
     pub room_bytes: u64,
+    /// What may be added to that by further segments, if the disk has them; none where only the disk is the limit.
+    pub growth_bytes: Option<u64>,
     /// Appended and not flushed.
     pub pending_bytes: u64,
+}
+
+/// Where the reading of a segment goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadFrom {
+    sequence: u64,
+    offset: u64,
 }
 
 /// What [`Log::open`] found.
@@ -235,6 +244,7 @@ impl Log {
             used_bytes: self.segments.iter().map(|segment| segment.used).sum(),
             // A record may leave an end of the active segment unused, so only one of the two is sure.
             room_bytes: (active.capacity - active.used).max(spare_room),
+            growth_bytes: self.config.data_bytes_max.map(|max| max.saturating_sub(self.total_bytes())),
             pending_bytes: self.pending_bytes,
         }
     }
@@ -266,22 +276,54 @@ impl Log {
 
     /// Reads a segment's durable records, oldest first. On an error, forget what `visit` was given.
     pub fn read_segment(&mut self, id: SegmentId, visit: &mut dyn FnMut(u64, &[u8])) -> Result<(), ReadError> {
-        self.check()?;
-        let info = self.segments().find(|info| info.id == id).ok_or(ReadError::Unknown(id))?;
-        let mut bytes = vec![0; info.used_bytes as usize];
-        let read = self.disk.read_at(&id.file_name(), 0, &mut bytes).map_err(|error| self.poison(&error))?;
-        let bytes = &bytes[..read];
-        let mut offset = SEGMENT_HEAD;
-        for sequence in info.first_sequence..=info.last_sequence.min(self.durable) {
-            match frame::decode(self.config.log_id, bytes.get(offset..).unwrap_or_default()) {
-                Some(frame) if frame.stamp.sequence == sequence => {
-                    visit(sequence, frame.body);
-                    offset += frame.len();
-                }
-                _ => return Err(ReadError::Damaged { segment: id, offset: offset as u64 }),
+        let mut from = None;
+        loop {
+            from = self.read_segment_part(id, from, u64::MAX, visit)?;
+            if from.is_none() {
+                return Ok(());
             }
         }
-        Ok(())
+    }
+
+    /// The same for about `budget_bytes` of it, at least one record: where to go on, or none at its end.
+    pub fn read_segment_part(
+        &mut self,
+        id: SegmentId,
+        from: Option<ReadFrom>,
+        budget_bytes: u64,
+        visit: &mut dyn FnMut(u64, &[u8]),
+    ) -> Result<Option<ReadFrom>, ReadError> {
+        self.check()?;
+        let info = self.segments().find(|info| info.id == id).ok_or(ReadError::Unknown(id))?;
+        let last = info.last_sequence.min(self.durable);
+        let begin = ReadFrom { sequence: info.first_sequence, offset: SEGMENT_HEAD as u64 };
+        let ReadFrom { mut sequence, mut offset } = from.unwrap_or(begin);
+        let start = offset;
+        let rest = info.used_bytes.saturating_sub(start);
+        let mut bytes = self.read_range(id, start, rest.min(budget_bytes.max(FRAME_HEAD as u64)))?;
+        if let Some(len) = frame::claimed_len(&bytes).filter(|len| *len > bytes.len() && *len as u64 <= rest) {
+            bytes = self.read_range(id, start, len as u64)?;
+        }
+        while sequence <= last {
+            match frame::decode(self.config.log_id, bytes.get((offset - start) as usize..).unwrap_or_default()) {
+                Some(frame) if frame.stamp.sequence == sequence => {
+                    visit(sequence, frame.body);
+                    offset += frame.len() as u64;
+                    sequence += 1;
+                }
+                // The budget may have cut this frame: it is the first one of the next part.
+                _ if offset > start && start + (bytes.len() as u64) < info.used_bytes => break,
+                _ => return Err(ReadError::Damaged { segment: id, offset }),
+            }
+        }
+        Ok((sequence <= last).then_some(ReadFrom { sequence, offset }))
+    }
+
+    fn read_range(&mut self, id: SegmentId, offset: u64, len: u64) -> Result<Vec<u8>, Poisoned> {
+        let mut bytes = vec![0; len as usize];
+        let read = self.disk.read_at(&id.file_name(), offset, &mut bytes);
+        bytes.truncate(read.map_err(|error| self.poison(&error))?);
+        Ok(bytes)
     }
 
     /// Removes the oldest segment. `copied_through` is the last record that was appended when its current records had

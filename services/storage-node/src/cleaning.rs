@@ -1,6 +1,7 @@
 //! The cleaning of a segment of the log, some records at a time: a segment holds tens of thousands of small ones, and
 //! looking at all of them at once would keep every request of this node waiting for a tenth of a second.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use replication::LogPosition;
@@ -10,6 +11,8 @@ use wire::node::LogRecord;
 
 /// Records that are looked at, or written again, in one go.
 const STEP: usize = 256;
+/// Bytes of them that are written again, or measured for it, in one go, unless a single one is larger.
+const STEP_BYTES: u64 = 128 * 1024;
 /// Between two goes: the requests that came meanwhile are served.
 pub(crate) const PAUSE: Duration = Duration::from_millis(2);
 
@@ -19,8 +22,8 @@ pub(crate) struct Cleaning {
     pub id: SegmentId,
     /// Not looked at yet.
     records: std::vec::IntoIter<(LogPosition, LogRecord)>,
-    /// What was still current when it was looked at, and how much room its copies take.
-    current: Vec<(LogPosition, LogRecord)>,
+    /// What was still current when it was looked at, and the room that the copy of each takes.
+    current: VecDeque<(LogPosition, LogRecord, u64)>,
     bytes: u64,
     /// Whether room was made sure of, and what is left is being written again.
     writes: bool,
@@ -33,28 +36,49 @@ pub(crate) enum Next {
     Examine,
     /// Everything was looked at: copies take so many bytes. Call again if there is room for them.
     Write { bytes: u64 },
-    /// Write these again, in this order; whether they are the last ones.
-    Copies(Vec<(LogPosition, LogRecord)>, bool),
+    /// Write these again, in this order.
+    Copies(Copies),
+}
+
+/// Some records that are to be written again.
+#[derive(Debug)]
+pub(crate) struct Copies {
+    pub records: Vec<(LogPosition, LogRecord)>,
+    /// The room that they take.
+    pub bytes: u64,
+    /// Whether they are the last ones of the segment.
+    pub are_last: bool,
 }
 
 impl Cleaning {
     /// Of a segment with these records, oldest first.
     pub fn new(id: SegmentId, records: Vec<(LogPosition, LogRecord)>) -> Cleaning {
-        Cleaning { id, records: records.into_iter(), current: Vec::new(), bytes: 0, writes: false }
+        Cleaning { id, records: records.into_iter(), current: VecDeque::new(), bytes: 0, writes: false }
     }
 
     /// The next go. What is current may be out of date by the time it is written again: whoever does that looks again.
     pub fn step(&mut self, is_current: impl Fn(LogPosition, &LogRecord) -> bool) -> Next {
+        let mut bytes = 0;
         if self.writes {
-            let rest = self.current.split_off(self.current.len().min(STEP));
-            return Next::Copies(std::mem::replace(&mut self.current, rest), self.current.is_empty());
+            let mut records = Vec::new();
+            while records.len() < STEP && bytes < STEP_BYTES {
+                let Some((position, record, len)) = self.current.pop_front() else { break };
+                records.push((position, record));
+                bytes += len;
+            }
+            return Next::Copies(Copies { records, bytes, are_last: self.current.is_empty() });
         }
         for (position, record) in self.records.by_ref().take(STEP) {
             if is_current(position, &record) {
-                self.bytes += framed_len(encode_log_record(&record).len() as u64);
-                self.current.push((position, record));
+                let len = framed_len(encode_log_record(&record).len() as u64);
+                bytes += len;
+                self.current.push_back((position, record, len));
+            }
+            if bytes >= STEP_BYTES {
+                break;
             }
         }
+        self.bytes += bytes;
         self.writes = self.records.len() == 0;
         if self.writes { Next::Write { bytes: self.bytes } } else { Next::Examine }
     }
@@ -73,16 +97,18 @@ mod tests {
     /// The copies in the order in which they come, the most in one go, and the bytes that were announced.
     fn clean(count: u64, is_current: impl Fn(u64) -> bool) -> (Vec<u64>, usize, u64) {
         let mut cleaning = Cleaning::new(SegmentId(1), records(count));
-        let (mut copied, mut most, mut announced) = (Vec::new(), 0, None);
+        let (mut copied, mut most, mut announced, mut sum) = (Vec::new(), 0, None, 0);
         loop {
             match cleaning.step(|position, _| is_current(position.0)) {
                 Next::Examine => assert_eq!(announced, None, "nothing is looked at once copies are made"),
                 Next::Write { bytes } => announced = Some(bytes),
-                Next::Copies(copies, last) => {
-                    most = most.max(copies.len());
-                    copied.extend(copies.iter().map(|(position, _)| position.0));
-                    if last {
-                        return (copied, most, announced.expect("room is made sure of first"));
+                Next::Copies(Copies { records, bytes, are_last }) => {
+                    most = most.max(records.len());
+                    copied.extend(records.iter().map(|(position, _)| position.0));
+                    sum += bytes;
+                    if are_last {
+                        assert_eq!(announced, Some(sum), "room is made sure of first, and for all");
+                        return (copied, most, sum);
                     }
                 }
             }
@@ -96,6 +122,36 @@ mod tests {
         assert_eq!(most, STEP);
         let one = framed_len(encode_log_record(&LogRecord::Register(Record::Ceiling(1))).len() as u64);
         assert!(bytes >= one * copied.len() as u64, "{bytes} bytes for {} records", copied.len());
+    }
+
+    #[test]
+    fn large_records_are_copied_few_at_a_time() {
+        let body = bytes::Bytes::from(vec![7; 50 * 1024]);
+        let large = |at| {
+            let key = bytes::Bytes::from_static(b"k");
+            let key =
+                replication::RegisterKey { position: membership::Position(at), bucket: membership::BucketId(1), key };
+            let value = Some(replication::Value { body: body.clone(), content_type: bytes::Bytes::new() });
+            let ballot = replication::Ballot { counter: at, node: membership::NodeId(1) };
+            let state = replication::State { value, ..Default::default() };
+            (LogPosition(at), LogRecord::Register(Record::Accepted { key, ballot, state }))
+        };
+        let mut cleaning = Cleaning::new(SegmentId(1), (1..=20).map(large).collect());
+        let (mut copied, mut most, mut examined) = (Vec::new(), 0, 0);
+        loop {
+            match cleaning.step(|_, _| true) {
+                Next::Examine | Next::Write { .. } => examined += 1,
+                Next::Copies(Copies { records, bytes, are_last }) => {
+                    most = most.max(bytes);
+                    copied.extend(records.iter().map(|(position, _)| position.0));
+                    if are_last {
+                        break;
+                    }
+                }
+            }
+        }
+        assert_eq!(copied, (1..=20).collect::<Vec<u64>>());
+        assert!(examined >= 6 && most < 4 * 52 * 1024, "{examined} goes, {most} bytes in one");
     }
 
     #[test]

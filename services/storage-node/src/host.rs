@@ -150,7 +150,7 @@ impl Host {
     /// Whether a record of the log still says how things are.
     pub fn is_current(&self, position: LogPosition, record: &LogRecord) -> bool {
         match record {
-            LogRecord::Register(record) => self.replica.is_current(record),
+            LogRecord::Register(record) => self.replica.is_current(position, record),
             LogRecord::Available(record) => self.available.of(Durability::Disk).is_current(position, record),
         }
     }

@@ -387,7 +387,8 @@ impl NodeLoop {
         } else {
             tracing::debug!(segment = id.0, "a segment of the log was cleaned");
         }
-        if self.scrub.has_damage() {
+        // The next one at once, if that pays: records may come faster than a segment each [`CLEANING_EVERY`].
+        if self.scrub.has_damage() || !self.draining {
             self.parts.log.clean(self.parts.host.live_bytes() as u64);
         }
     }
@@ -404,22 +405,26 @@ impl NodeLoop {
         let host = &self.parts.host;
         match cleaning.step(|position, record| from_memory || host.is_current(position, record)) {
             Next::Examine => {}
-            Next::Write { bytes } => {
-                if self.parts.log.sizes().room_bytes < bytes + CLEANING_RESERVE_BYTES {
-                    // Copies that wait for room would hold up everything behind them: better to wait until there is
-                    // room.
-                    return self.parts.log.keep_segment(cleaning.id);
-                }
-            }
-            Next::Copies(copies, is_last) => {
-                self.write_again(copies);
-                if is_last {
+            Next::Write { bytes } if self.has_room(bytes, true) => {}
+            Next::Copies(copies) if self.has_room(copies.bytes, false) => {
+                self.write_again(copies.records);
+                if copies.are_last {
                     return self.parts.log.drop_segment(cleaning.id, self.parts.host.log_end());
                 }
             }
+            // Copies that wait for room would hold up everything behind them: better to wait until there is room. What
+            // was copied already is not current there any more, and so not copied again.
+            Next::Write { .. } | Next::Copies(_) => return self.parts.log.keep_segment(cleaning.id),
         }
         self.cleaning = Some((cleaning, from_memory));
         self.cleaning_due = self.parts.clock.now() + cleaning::PAUSE;
+    }
+
+    /// Whether the log has room for so many bytes of copies: surely, or if the disk goes on giving some, as it did.
+    fn has_room(&self, bytes: u64, if_it_grows: bool) -> bool {
+        let sizes = self.parts.log.sizes();
+        let growth = if if_it_grows && !self.disk_full { sizes.growth_bytes.unwrap_or(u64::MAX) } else { 0 };
+        sizes.room_bytes.saturating_add(growth) >= bytes.saturating_add(CLEANING_RESERVE_BYTES)
     }
 
     fn write_again(&mut self, records: Vec<(LogPosition, LogRecord)>) {

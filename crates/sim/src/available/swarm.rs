@@ -370,8 +370,9 @@ impl Swarm {
         (self.power_cut_every, self.lose_disk_every, self.fill_every) = (None, None, None);
     }
 
-    /// The load of a litmus test: its sessions, and fresh keys of single values for every round.
-    pub fn run_litmus(&mut self, sessions: usize, level: usize) {
+    /// The load of a litmus test: its sessions, and fresh keys of single values for every round. Where homes are to be
+    /// told at very different times, many messages are late by much more than an operation takes.
+    pub fn run_litmus(&mut self, sessions: usize, level: usize, apart: bool) {
         self.clients = sessions;
         if level == 1 && self.theme == Theme::Volatile {
             // What only one node had acknowledged would go with its memory, and not break the level.
@@ -382,6 +383,9 @@ impl Swarm {
         self.tokens = 1;
         self.loss = self.loss.max(0.05);
         self.straggling = self.straggling.max(0.05);
+        if apart {
+            (self.straggling, self.straggle_max) = (0.4, Duration::from_millis(400));
+        }
         (self.lose_disk_every, self.fill_every, self.changes_every) = (None, None, None);
         self.disks.rot_every = None;
         self.context_one_in = 1;

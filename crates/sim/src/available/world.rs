@@ -149,7 +149,8 @@ impl World {
         swarm.take_disks(&mut Prng::from_seed(!seed).fork().fork());
         swarm.take_timing(Timing::of(seed, swarm.nodes), &mut Prng::from_seed(!seed).fork());
         if let Some((running, level)) = &litmus {
-            swarm.run_litmus(running.test.sessions.len(), usize::from(*level == Level::Eventual));
+            let apart = seed.is_multiple_of(2);
+            swarm.run_litmus(running.test.sessions.len(), usize::from(*level == Level::Eventual), apart);
         }
         let (view, hasher) = formed_view(&swarm, &mut prng);
         let skew_max = swarm.skew_max;
