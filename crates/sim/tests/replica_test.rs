@@ -49,7 +49,8 @@ impl Node {
     }
 
     fn hear(&mut self, from: NodeId, body: Body) {
-        let message = Message { epoch: Epoch(1), counter: 1, body };
+        // No node tells of a ballot that lies above its own counter, and 9 is the highest one here.
+        let message = Message { epoch: Epoch(1), counter: 9, body };
         self.tell(Input::Message { from, incarnation: 1, message, context: TraceContext::NONE });
     }
 

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use replication::LogPosition;
-use store::{SegmentId, framed_len};
+use store::{SegmentId, Sizes, framed_len};
 use wire::codec::encode_log_record;
 use wire::node::LogRecord;
 
@@ -15,6 +15,16 @@ const STEP: usize = 256;
 const STEP_BYTES: u64 = 128 * 1024;
 /// Between two goes: the requests that came meanwhile are served.
 pub(crate) const PAUSE: Duration = Duration::from_millis(2);
+
+/// What cleaning leaves of the log's room to the records that are on their way, in bytes.
+const RESERVE_BYTES: u64 = 64 * 1024;
+
+/// Whether the log has room for so many bytes of copies: surely, or, if it may grow, on the segments that the disk has
+/// given so far. One segment never has the room for all of another one.
+pub(crate) fn has_room(sizes: &Sizes, bytes: u64, may_grow: bool) -> bool {
+    let growth = if may_grow { sizes.growth_bytes.unwrap_or(u64::MAX) } else { 0 };
+    sizes.room_bytes.saturating_add(growth) >= bytes.saturating_add(RESERVE_BYTES)
+}
 
 /// A segment that is being cleaned.
 #[derive(Debug)]
@@ -122,6 +132,22 @@ mod tests {
         assert_eq!(most, STEP);
         let one = framed_len(encode_log_record(&LogRecord::Register(Record::Ceiling(1))).len() as u64);
         assert!(bytes >= one * copied.len() as u64, "{bytes} bytes for {} records", copied.len());
+    }
+
+    #[test]
+    fn a_segment_of_which_all_is_current_has_room_where_the_log_may_grow() {
+        let segment = 16 << 20;
+        let sizes = |growth_bytes| Sizes {
+            total_bytes: 3 * segment,
+            used_bytes: 2 * segment,
+            room_bytes: segment - 32,
+            growth_bytes,
+            pending_bytes: 0,
+        };
+        let room = |growth, may_grow| has_room(&sizes(growth), segment - 32, may_grow);
+        assert!(room(None, true) && room(Some(segment), true));
+        assert!(!room(None, false) && !room(Some(0), true), "neither a full disk nor a quota that is used up has it");
+        assert!(has_room(&sizes(Some(0)), segment / 2, false));
     }
 
     #[test]

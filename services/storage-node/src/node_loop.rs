@@ -31,8 +31,6 @@ mod available_keys;
 const HOUSEKEEPING_EVERY: Duration = Duration::from_millis(200);
 /// How often the log is looked at for cleaning.
 const CLEANING_EVERY: Duration = Duration::from_secs(2);
-/// What cleaning leaves of the log's room to the records that are on their way, in bytes.
-const CLEANING_RESERVE_BYTES: u64 = 64 * 1024;
 /// How often the ring's members are told again who is known to live: they forget whom they found silent.
 const SEEDS_EVERY: Duration = Duration::from_secs(5);
 /// How often values whose time is up are ended though nobody asks for them.
@@ -420,11 +418,8 @@ impl NodeLoop {
         self.cleaning_due = self.parts.clock.now() + cleaning::PAUSE;
     }
 
-    /// Whether the log has room for so many bytes of copies: surely, or if the disk goes on giving some, as it did.
-    fn has_room(&self, bytes: u64, if_it_grows: bool) -> bool {
-        let sizes = self.parts.log.sizes();
-        let growth = if if_it_grows && !self.disk_full { sizes.growth_bytes.unwrap_or(u64::MAX) } else { 0 };
-        sizes.room_bytes.saturating_add(growth) >= bytes.saturating_add(CLEANING_RESERVE_BYTES)
+    fn has_room(&self, bytes: u64, may_grow: bool) -> bool {
+        cleaning::has_room(&self.parts.log.sizes(), bytes, may_grow && !self.disk_full)
     }
 
     fn write_again(&mut self, records: Vec<(LogPosition, LogRecord)>) {
