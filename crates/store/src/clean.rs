@@ -1,6 +1,5 @@
-use crate::disk::DiskError;
 use crate::error::{AppendError, CleanError, DropError};
-use crate::frame::{self, FRAME_HEAD, SEGMENT_HEAD};
+use crate::frame::{self, SEGMENT_HEAD};
 use crate::log::{Log, SegmentId, SegmentInfo};
 
 /// What one step of cleaning did, and what the next one needs.
@@ -91,7 +90,7 @@ impl Log {
         is_current: &mut dyn FnMut(u64, &[u8]) -> bool,
     ) -> Result<CleanStep, CleanError> {
         let start = cleaning.offset;
-        let bytes = self.clean_read(oldest, start, budget_bytes)?;
+        let bytes = self.read_frames(oldest, start, budget_bytes)?;
         let mut moved = Vec::new();
         let mut stopped = None;
         while cleaning.sequence <= oldest.last_sequence {
@@ -128,23 +127,6 @@ impl Log {
             Some(step) if cleaning.offset == start => Ok(step),
             _ => Ok(CleanStep::Examined { segment: oldest.id, bytes: cleaning.offset - start, moved }),
         }
-    }
-
-    /// About `budget_bytes` of the segment from `offset` on, at least the frame that begins there.
-    fn clean_read(&mut self, oldest: SegmentInfo, offset: u64, budget_bytes: u64) -> Result<Vec<u8>, CleanError> {
-        let rest = oldest.used_bytes - offset;
-        let mut bytes = self.clean_read_exact(oldest.id, offset, rest.min(budget_bytes.max(FRAME_HEAD as u64)))?;
-        if let Some(len) = frame::claimed_len(&bytes).filter(|len| *len > bytes.len() && *len as u64 <= rest) {
-            bytes = self.clean_read_exact(oldest.id, offset, len as u64)?;
-        }
-        Ok(bytes)
-    }
-
-    fn clean_read_exact(&mut self, id: SegmentId, offset: u64, len: u64) -> Result<Vec<u8>, CleanError> {
-        let mut bytes = vec![0; len as usize];
-        let read = self.disk.read_at(&id.file_name(), offset, &mut bytes);
-        bytes.truncate(read.map_err(|error: DiskError| self.poison(&error))?);
-        Ok(bytes)
     }
 
     fn clean_drop(&mut self, oldest: SegmentInfo, copied_through: u64) -> Result<CleanStep, CleanError> {

@@ -299,11 +299,7 @@ impl Log {
         let begin = ReadFrom { sequence: info.first_sequence, offset: SEGMENT_HEAD as u64 };
         let ReadFrom { mut sequence, mut offset } = from.unwrap_or(begin);
         let start = offset;
-        let rest = info.used_bytes.saturating_sub(start);
-        let mut bytes = self.read_range(id, start, rest.min(budget_bytes.max(FRAME_HEAD as u64)))?;
-        if let Some(len) = frame::claimed_len(&bytes).filter(|len| *len > bytes.len() && *len as u64 <= rest) {
-            bytes = self.read_range(id, start, len as u64)?;
-        }
+        let bytes = self.read_frames(info, start, budget_bytes)?;
         while sequence <= last {
             match frame::decode(self.config.log_id, bytes.get((offset - start) as usize..).unwrap_or_default()) {
                 Some(frame) if frame.stamp.sequence == sequence => {
@@ -319,7 +315,23 @@ impl Log {
         Ok((sequence <= last).then_some(ReadFrom { sequence, offset }))
     }
 
-    fn read_range(&mut self, id: SegmentId, offset: u64, len: u64) -> Result<Vec<u8>, Poisoned> {
+    /// About `budget_bytes` of the segment from `offset` on, at least the frame that begins there.
+    pub(crate) fn read_frames(
+        &mut self,
+        segment: SegmentInfo,
+        offset: u64,
+        budget_bytes: u64,
+    ) -> Result<Vec<u8>, Poisoned> {
+        let rest = segment.used_bytes - offset;
+        let mut bytes = self.read_exact(segment.id, offset, rest.min(budget_bytes.max(FRAME_HEAD as u64)))?;
+        if let Some(len) = frame::claimed_len(&bytes).filter(|len| *len > bytes.len() && *len as u64 <= rest) {
+            bytes = self.read_exact(segment.id, offset, len as u64)?;
+        }
+        Ok(bytes)
+    }
+
+    /// These bytes of the segment's file, as far as there are any.
+    pub(crate) fn read_exact(&mut self, id: SegmentId, offset: u64, len: u64) -> Result<Vec<u8>, Poisoned> {
         let mut bytes = vec![0; len as usize];
         let read = self.disk.read_at(&id.file_name(), offset, &mut bytes);
         bytes.truncate(read.map_err(|error| self.poison(&error))?);

@@ -168,12 +168,8 @@ impl Log {
     }
 
     fn scrub_read_exact(&mut self, id: SegmentId, offset: u64, len: u64) -> Result<Vec<u8>, Poisoned> {
-        let name = id.file_name();
-        let mut bytes = vec![0; len as usize];
-        let forgotten = self.disk.forget_cached(&name, offset, len);
-        let read = forgotten.and_then(|()| self.disk.read_at(&name, offset, &mut bytes));
-        bytes.truncate(read.map_err(|error| self.poison(&error))?);
-        Ok(bytes)
+        self.disk.forget_cached(&id.file_name(), offset, len).map_err(|error| self.poison(&error))?;
+        self.read_exact(id, offset, len)
     }
 
     fn scrub_damaged(&mut self, damage: Damage) -> ScrubStep {
