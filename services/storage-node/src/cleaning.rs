@@ -35,6 +35,8 @@ pub(crate) struct Cleaning {
     /// What was still current when it was looked at, and the room that the copy of each takes.
     current: VecDeque<(LogPosition, LogRecord, u64)>,
     bytes: u64,
+    /// Whether the records were made from memory, because the segment is damaged: then all of them are current.
+    from_memory: bool,
     /// Whether room was made sure of, and what is left is being written again.
     writes: bool,
 }
@@ -63,7 +65,13 @@ pub(crate) struct Copies {
 impl Cleaning {
     /// Of a segment with these records, oldest first.
     pub fn new(id: SegmentId, records: Vec<(LogPosition, LogRecord)>) -> Cleaning {
-        Cleaning { id, records: records.into_iter(), current: VecDeque::new(), bytes: 0, writes: false }
+        let (records, current) = (records.into_iter(), VecDeque::new());
+        Cleaning { id, records, current, bytes: 0, from_memory: false, writes: false }
+    }
+
+    /// Of a damaged segment, of which these records were made from memory.
+    pub fn from_memory(id: SegmentId, records: Vec<(LogPosition, LogRecord)>) -> Cleaning {
+        Cleaning { from_memory: true, ..Cleaning::new(id, records) }
     }
 
     /// The next go. What is current may be out of date by the time it is written again: whoever does that looks again.
@@ -79,7 +87,7 @@ impl Cleaning {
             return Next::Copies(Copies { records, bytes, are_last: self.current.is_empty() });
         }
         for (position, record) in self.records.by_ref().take(STEP) {
-            if is_current(position, &record) {
+            if self.from_memory || is_current(position, &record) {
                 let len = framed_len(encode_log_record(&record).len() as u64);
                 bytes += len;
                 self.current.push_back((position, record, len));
@@ -104,34 +112,58 @@ mod tests {
         (1..=count).map(|at| (LogPosition(at), LogRecord::Register(Record::Ceiling(at)))).collect()
     }
 
-    /// The copies in the order in which they come, the most in one go, and the bytes that were announced.
-    fn clean(count: u64, is_current: impl Fn(u64) -> bool) -> (Vec<u64>, usize, u64) {
-        let mut cleaning = Cleaning::new(SegmentId(1), records(count));
-        let (mut copied, mut most, mut announced, mut sum) = (Vec::new(), 0, None, 0);
+    /// What a cleaning did.
+    #[derive(Debug, Default, PartialEq)]
+    struct Done {
+        /// The copies, in the order in which they came.
+        copied: Vec<u64>,
+        /// The most of them in one go, and the most bytes.
+        most: (usize, u64),
+        /// The bytes that were announced.
+        bytes: u64,
+        /// Goes before the first copy.
+        examined: usize,
+    }
+
+    fn clean(mut cleaning: Cleaning, is_current: impl Fn(u64) -> bool) -> Done {
+        let (mut done, mut sum, mut announced) = (Done::default(), 0, false);
         loop {
             match cleaning.step(|position, _| is_current(position.0)) {
-                Next::Examine => assert_eq!(announced, None, "nothing is looked at once copies are made"),
-                Next::Write { bytes } => announced = Some(bytes),
+                Next::Examine => assert!(!announced, "nothing is looked at once copies are made"),
+                Next::Write { bytes } => (done.bytes, announced) = (bytes, true),
                 Next::Copies(Copies { records, bytes, are_last }) => {
-                    most = most.max(records.len());
-                    copied.extend(records.iter().map(|(position, _)| position.0));
+                    assert!(announced, "room is made sure of first");
+                    done.most = (done.most.0.max(records.len()), done.most.1.max(bytes));
+                    done.copied.extend(records.iter().map(|(position, _)| position.0));
                     sum += bytes;
                     if are_last {
-                        assert_eq!(announced, Some(sum), "room is made sure of first, and for all");
-                        return (copied, most, sum);
+                        assert_eq!(done.bytes, sum, "and for all");
+                        return done;
                     }
+                    continue;
                 }
             }
+            done.examined += 1;
         }
+    }
+
+    fn small(count: u64) -> Cleaning {
+        Cleaning::new(SegmentId(1), records(count))
     }
 
     #[test]
     fn what_is_current_is_copied_in_order_some_at_a_time() {
-        let (copied, most, bytes) = clean(1_000, |position| position % 3 != 0);
+        let Done { copied, most, bytes, .. } = clean(small(1_000), |position| position % 3 != 0);
         assert_eq!(copied, (1..=1_000).filter(|position| position % 3 != 0).collect::<Vec<u64>>());
-        assert_eq!(most, STEP);
+        assert_eq!(most.0, STEP);
         let one = framed_len(encode_log_record(&LogRecord::Register(Record::Ceiling(1))).len() as u64);
         assert!(bytes >= one * copied.len() as u64, "{bytes} bytes for {} records", copied.len());
+    }
+
+    #[test]
+    fn what_was_made_from_memory_is_all_current() {
+        let cleaning = Cleaning::from_memory(SegmentId(1), records(3));
+        assert_eq!(clean(cleaning, |_| false).copied, [1, 2, 3]);
     }
 
     #[test]
@@ -162,33 +194,21 @@ mod tests {
             let state = replication::State { value, ..Default::default() };
             (LogPosition(at), LogRecord::Register(Record::Accepted { key, ballot, state }))
         };
-        let mut cleaning = Cleaning::new(SegmentId(1), (1..=20).map(large).collect());
-        let (mut copied, mut most, mut examined) = (Vec::new(), 0, 0);
-        loop {
-            match cleaning.step(|_, _| true) {
-                Next::Examine | Next::Write { .. } => examined += 1,
-                Next::Copies(Copies { records, bytes, are_last }) => {
-                    most = most.max(bytes);
-                    copied.extend(records.iter().map(|(position, _)| position.0));
-                    if are_last {
-                        break;
-                    }
-                }
-            }
-        }
-        assert_eq!(copied, (1..=20).collect::<Vec<u64>>());
-        assert!(examined >= 6 && most < 4 * 52 * 1024, "{examined} goes, {most} bytes in one");
+        let done = clean(Cleaning::new(SegmentId(1), (1..=20).map(large).collect()), |_| true);
+        assert_eq!(done.copied, (1..=20).collect::<Vec<u64>>());
+        assert!(done.examined >= 6 && done.most.1 < 4 * 52 * 1024, "{done:?}");
     }
 
     #[test]
     fn a_segment_with_nothing_current_and_one_without_records_end() {
-        assert_eq!(clean(STEP as u64, |_| false), (Vec::new(), 0, 0));
-        assert_eq!(clean(0, |_| true), (Vec::new(), 0, 0));
+        for done in [clean(small(STEP as u64), |_| false), clean(small(0), |_| true)] {
+            assert_eq!((done.copied, done.most, done.bytes), (Vec::new(), (0, 0), 0));
+        }
     }
 
     #[test]
     fn a_full_last_step_is_known_for_the_last() {
-        let (copied, most, _) = clean(2 * STEP as u64, |_| true);
-        assert_eq!((copied.len(), most), (2 * STEP, STEP));
+        let Done { copied, most, .. } = clean(small(2 * STEP as u64), |_| true);
+        assert_eq!((copied.len(), most.0), (2 * STEP, STEP));
     }
 }

@@ -98,8 +98,8 @@ pub(crate) struct NodeLoop {
     giving_up: Option<JoinHandle<()>>,
     scrub: Scrub,
     cleaned_at: Instant,
-    /// The segment of the log that is being cleaned, and whether what it held was made from memory.
-    cleaning: Option<(Cleaning, bool)>,
+    /// The segment of the log that is being cleaned, and when the next go of that is due.
+    cleaning: Option<Cleaning>,
     cleaning_due: Instant,
     seeded_at: Instant,
     ended_due_at: Instant,
@@ -347,7 +347,7 @@ impl NodeLoop {
                 self.tell_replica(Input::DiskFull(full));
                 self.tell_available_of(Durability::Disk, available::Input::DiskFull(full));
             }
-            LogEvent::OldestSegment { id, records } => self.begin_cleaning(Cleaning::new(id, records), false),
+            LogEvent::OldestSegment { id, records } => self.begin_cleaning(Cleaning::new(id, records)),
             LogEvent::Dropped(id) => self.take_dropped(id),
             LogEvent::Scrubbed { bytes, pass_ended } => {
                 self.scrub.read(bytes, pass_ended, self.parts.clock.now());
@@ -357,7 +357,7 @@ impl NodeLoop {
                 let held = self.parts.host.held_through(through);
                 let records = held.len();
                 tracing::warn!(segment = id.0, records, "what the damaged segment held is written again from memory");
-                self.begin_cleaning(Cleaning::new(id, held), true);
+                self.begin_cleaning(Cleaning::from_memory(id, held));
             }
             LogEvent::Failed(_) => {}
         }
@@ -391,17 +391,16 @@ impl NodeLoop {
         }
     }
 
-    /// Begins to clean a segment; whether its records were made from memory, and so are all current.
-    fn begin_cleaning(&mut self, cleaning: Cleaning, from_memory: bool) {
-        self.cleaning = Some((cleaning, from_memory));
+    fn begin_cleaning(&mut self, cleaning: Cleaning) {
+        self.cleaning = Some(cleaning);
         self.cleaning_due = self.parts.clock.now();
     }
 
     /// Writes some of the current records of an old segment to the log again, and after the last gives the segment up.
     fn clean_some(&mut self) {
-        let Some((mut cleaning, from_memory)) = self.cleaning.take() else { return };
+        let Some(mut cleaning) = self.cleaning.take() else { return };
         let host = &self.parts.host;
-        match cleaning.step(|position, record| from_memory || host.is_current(position, record)) {
+        match cleaning.step(|position, record| host.is_current(position, record)) {
             Next::Examine => {}
             Next::Write { bytes } if self.has_room(bytes, true) => {}
             Next::Copies(copies) if self.has_room(copies.bytes, false) => {
@@ -414,7 +413,7 @@ impl NodeLoop {
             // was copied already is not current there any more, and so not copied again.
             Next::Write { .. } | Next::Copies(_) => return self.parts.log.keep_segment(cleaning.id),
         }
-        self.cleaning = Some((cleaning, from_memory));
+        self.cleaning = Some(cleaning);
         self.cleaning_due = self.parts.clock.now() + cleaning::PAUSE;
     }
 
