@@ -41,6 +41,12 @@ impl Register {
     pub fn time(&self) -> Ballot {
         self.state.time(self.accepted)
     }
+
+    /// The counter of what was promised last or happened last, whichever is greater: a register may be forgotten only
+    /// where a floor of at least that stands in for it.
+    pub fn latest(&self) -> u64 {
+        self.promised.max(self.time()).counter
+    }
 }
 
 /// The answer of an acceptor to a prepare or accept.
@@ -420,8 +426,8 @@ impl Acceptor {
         for _ in 0..most {
             let Some((key, _)) = self.registers.range((from, Bound::Unbounded)).next() else { return (gone, None) };
             let key = key.clone();
-            let (goes, end) = goes(key.position);
-            if goes {
+            let (is_gone, end) = goes(key.position);
+            if is_gone {
                 gone += u64::from(self.forget(&key));
                 from = Bound::Excluded(key);
             } else {
@@ -474,7 +480,7 @@ impl Acceptor {
     /// chosen.
     pub fn is_at_rest(&self, rules: impl Rules, key: &RegisterKey, ballot: Ballot, up_to: u64) -> bool {
         let Some(register) = self.registers.get(key) else { return true };
-        if register.promised.max(register.time()).counter > up_to {
+        if register.latest() > up_to {
             return false;
         }
         match register.accepted {

@@ -31,6 +31,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use membership::{Epoch, NodeId, Position};
 use stdx::TraceContext;
 
+use crate::acceptor::Register;
 use crate::confirm::NOBODY;
 use crate::io::{Event, Outbox};
 use crate::message::{Body, LogPosition, RoundId, State};
@@ -189,8 +190,7 @@ impl<R: Rules> Replica<R> {
         let Some(known) = self.ring.arc_of(arc) else { return };
         let (sets, epoch) = (known.sets(), known.epoch);
         let promised = |(key, ballot): &(RegisterKey, Ballot)| {
-            let held = self.acceptor.register(key);
-            held.map_or(0, |held| held.promised.max(held.time()).counter).max(ballot.counter)
+            self.acceptor.register(key).map_or(0, Register::latest).max(ballot.counter)
         };
         // No higher than need be: whatever lies below is refused from now on, also the promises for next writes that
         // the arc's coordinators hold.
@@ -221,8 +221,7 @@ impl<R: Rules> Replica<R> {
         let mut needed = if self.rules.keeps(Rule::FloorBeforeDrop) { self.floor_against_all(arc) } else { 0 };
         let mut refused = Vec::new();
         for (at, (key, ballot)) in keys.iter().enumerate() {
-            let held = self.acceptor.register(key);
-            needed = needed.max(held.map_or(0, |held| held.promised.max(held.time()).counter));
+            needed = needed.max(self.acceptor.register(key).map_or(0, Register::latest));
             let ours = self.arc_end(key) == arc;
             let open = self.lanes.contains_key(key);
             if !ours || open || !self.acceptor.is_at_rest(self.rules, key, *ballot, up_to) {

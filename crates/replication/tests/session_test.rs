@@ -166,6 +166,14 @@ fn read(since: Ballot, name: &'static str, sequential: bool) -> Operation {
     Operation::InSession { since, sequential, operation: Box::new(Operation::Read { key: key(name) }) }
 }
 
+/// A writes 1 to `x`, and then `node` writes 2 to `y`: the time at which that was, which a session has seen.
+fn x_then_y(node: NodeId) -> (Trio, Ballot) {
+    let mut trio = Trio::new();
+    trio.ask(A, put(Ballot::ZERO, "x", 1));
+    let time = trio.ask(node, put(Ballot::ZERO, "y", 2)).receipt.time;
+    (trio, time)
+}
+
 #[test]
 fn a_sequential_read_of_what_the_session_wrote_costs_no_message() {
     let mut trio = Trio::new();
@@ -179,9 +187,7 @@ fn a_sequential_read_of_what_the_session_wrote_costs_no_message() {
 
 #[test]
 fn a_session_that_has_seen_more_confirms_once_and_then_reads_without_a_message() {
-    let mut trio = Trio::new();
-    trio.ask(A, put(Ballot::ZERO, "x", 1));
-    let time = trio.ask(A, put(Ballot::ZERO, "y", 2)).receipt.time;
+    let (mut trio, time) = x_then_y(A);
     let first = trio.ask(A, read(time, "x", true));
     assert_eq!(first.text().as_deref(), Some("1"));
     assert_eq!((first.messages, first.records), (4, 0), "two questions, two reports, no sync");
@@ -192,9 +198,7 @@ fn a_session_that_has_seen_more_confirms_once_and_then_reads_without_a_message()
 
 #[test]
 fn reads_that_wait_for_one_arc_share_a_confirmation() {
-    let mut trio = Trio::new();
-    trio.ask(A, put(Ballot::ZERO, "x", 1));
-    let time = trio.ask(A, put(Ballot::ZERO, "y", 2)).receipt.time;
+    let (mut trio, time) = x_then_y(A);
     let sent = trio.sent;
     let mut tickets = Vec::new();
     for _ in 0..10 {
@@ -331,9 +335,7 @@ fn a_write_by_an_older_promise_is_accepted_at_it_and_has_a_later_time() {
 /// again.
 #[test]
 fn a_cut_shows_what_a_write_above_it_replaces_by_a_promise_from_below() {
-    let mut trio = Trio::new();
-    trio.ask(A, put(Ballot::ZERO, "x", 1));
-    let time = trio.ask(A, put(Ballot::ZERO, "y", 2)).receipt.time;
+    let (mut trio, time) = x_then_y(A);
     let sent = trio.sent;
     let (bucket, ends) = (BucketId(1), Position(500));
     let scan = Scan {
@@ -386,9 +388,7 @@ fn a_round_builds_on_no_state_that_is_later_than_its_ballot() {
 /// What changes no version has none to tell its time by.
 #[test]
 fn a_write_that_fails_in_a_session_asks_for_a_promise() {
-    let mut trio = Trio::new();
-    trio.ask(A, put(Ballot::ZERO, "x", 1));
-    let time = trio.ask(A, put(Ballot::ZERO, "y", 2)).receipt.time;
+    let (mut trio, time) = x_then_y(A);
     let Operation::InSession { mut operation, .. } = put(time, "x", 3) else { unreachable!("it is in a session") };
     operation.write_mut().expect("it is a write").condition = Condition::Absent;
     let failed = trio.ask(A, Operation::InSession { since: time, sequential: false, operation });
@@ -420,9 +420,7 @@ fn a_write_by_an_older_promise_that_one_replica_has_is_finished_by_another_coord
 
 #[test]
 fn our_own_writes_happen_after_our_confirmations_and_keep_their_promises() {
-    let mut trio = Trio::new();
-    trio.ask(A, put(Ballot::ZERO, "x", 1));
-    let time = trio.ask(A, put(Ballot::ZERO, "y", 2)).receipt.time;
+    let (mut trio, time) = x_then_y(A);
     let seen = trio.ask(A, read(time, "x", true));
     for id in 3..5 {
         let written = trio.ask(A, put(Ballot::ZERO, "x", id));
@@ -434,9 +432,7 @@ fn our_own_writes_happen_after_our_confirmations_and_keep_their_promises() {
 /// After another's confirmation the promise is worth nothing; who has promised that one its floor knows so.
 #[test]
 fn a_promise_below_anothers_confirmation_is_not_tried() {
-    let mut trio = Trio::new();
-    trio.ask(A, put(Ballot::ZERO, "x", 1));
-    let time = trio.ask(C, put(Ballot::ZERO, "y", 2)).receipt.time;
+    let (mut trio, time) = x_then_y(C);
     let seen = trio.ask(C, read(time, "x", true));
     let written = trio.ask(A, put(Ballot::ZERO, "x", 3));
     assert_eq!((written.messages, written.receipt.rounds), (8, 2));
@@ -445,9 +441,7 @@ fn a_promise_below_anothers_confirmation_is_not_tried() {
 
 #[test]
 fn a_strict_read_of_a_session_gets_a_time_of_its_own() {
-    let mut trio = Trio::new();
-    trio.ask(A, put(Ballot::ZERO, "x", 1));
-    let time = trio.ask(A, put(Ballot::ZERO, "y", 2)).receipt.time;
+    let (mut trio, time) = x_then_y(A);
     let found = trio.ask(A, read(time, "x", false));
     assert_eq!(found.text().as_deref(), Some("1"));
     assert!(found.receipt.time >= time);
@@ -458,9 +452,7 @@ fn a_strict_read_of_a_session_gets_a_time_of_its_own() {
 
 #[test]
 fn a_replica_that_was_started_again_has_its_floors_in_its_ceiling() {
-    let mut trio = Trio::new();
-    trio.ask(A, put(Ballot::ZERO, "x", 1));
-    let time = trio.ask(C, put(Ballot::ZERO, "y", 2)).receipt.time;
+    let (mut trio, time) = x_then_y(C);
     let seen = trio.ask(C, read(time, "x", true));
     for node in [B, C] {
         trio.replicas.remove(&node);
