@@ -105,9 +105,7 @@ struct Sample {
 /// What a while of load showed.
 #[derive(Debug, Default)]
 pub struct Seen {
-    /// Latencies in microseconds, in order once [`Seen::p99_ms`] may be asked.
-    latencies: Vec<u64>,
-    /// Each answered request, in the order of its client.
+    /// Each answered request, the quickest first once [`Seen::p99_ms`] may be asked.
     samples: Vec<Sample>,
     /// Writes sent, answered or not.
     pub writes: u64,
@@ -120,7 +118,7 @@ pub struct Seen {
 impl Seen {
     /// Requests in all.
     pub fn requests(&self) -> u64 {
-        self.latencies.len() as u64 + self.failed
+        self.samples.len() as u64 + self.failed
     }
 
     /// Writes a line for each answered request: when it was sent (Unix seconds), the microseconds that it took, whether
@@ -135,8 +133,8 @@ impl Seen {
 
     /// The 99th percentile in milliseconds; 0 without a request.
     pub fn p99_ms(&self) -> f64 {
-        let at = (self.latencies.len() * 99).div_ceil(100).saturating_sub(1);
-        self.latencies.get(at).map_or(0.0, |micros| *micros as f64 / 1_000.0)
+        let at = (self.samples.len() * 99).div_ceil(100).saturating_sub(1);
+        self.samples.get(at).map_or(0.0, |sample| sample.micros as f64 / 1_000.0)
     }
 }
 
@@ -163,13 +161,12 @@ impl Load {
         let mut all = Seen::default();
         for client in self.clients {
             let seen = client.join().unwrap_or_default();
-            all.latencies.extend(seen.samples.iter().map(|sample| sample.micros));
             all.samples.extend(seen.samples);
             all.writes += seen.writes;
             all.failed += seen.failed;
             all.first_failure = all.first_failure.or(seen.first_failure);
         }
-        all.latencies.sort_unstable();
+        all.samples.sort_unstable_by_key(|sample| sample.micros);
         all
     }
 }

@@ -6,7 +6,6 @@
 mod limit;
 mod load;
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -61,8 +60,7 @@ fn main() -> Result<ExitCode> {
     let work = folder.join(format!("ring-changes-{}", std::process::id()));
     std::fs::create_dir_all(&work).with_context(|| format!("{} cannot be made", work.display()))?;
     let samples = cli.samples.as_ref().map(|path| File::create(path).map(BufWriter::new)).transpose()?;
-    let samples = RefCell::new(samples);
-    let measured = measure(&cli.everring, &work, keys, cli.quick, &samples);
+    let measured = measure(&cli.everring, &work, keys, cli.quick, samples);
     std::fs::remove_dir_all(&work).with_context(|| format!("{} cannot be removed", work.display()))?;
     let figures = measured?;
     let missed = missed(&figures);
@@ -101,14 +99,14 @@ fn missed(figures: &Value) -> Vec<String> {
     missed
 }
 
-fn measure(everring: &Path, work: &Path, keys: u64, quick: bool, samples: &Samples) -> Result<Value> {
+fn measure(everring: &Path, work: &Path, keys: u64, quick: bool, samples: Option<BufWriter<File>>) -> Result<Value> {
     let limit = limit::mib_per_second(work)?;
     let fleet = Fleet::start(everring, work)?;
     eprintln!("figures: {keys} records are written");
     let began = Instant::now();
     fill(&fleet.gateways, keys, FILLERS)?;
     eprintln!("figures: that took {:.0} s", began.elapsed().as_secs_f64());
-    let change = Change { fleet: &fleet, keys, quick, limit, samples };
+    let mut change = Change { fleet: &fleet, keys, quick, limit, samples };
     let join = change.measure(&["add", "n6"], keys * COPIES / (NODES + 1))?;
     let leave = change.measure(&["remove", "n2"], keys * COPIES / (NODES + 1))?;
     let away = Duration::from_secs(if quick { 5 } else { 20 });
@@ -117,21 +115,19 @@ fn measure(everring: &Path, work: &Path, keys: u64, quick: bool, samples: &Sampl
     Ok(json!({"join": join, "leave": leave, "restart_moved_keys": moved, "restart": restart, "keys": keys}))
 }
 
-/// Where samples go, if anywhere.
-type Samples = RefCell<Option<BufWriter<File>>>;
-
 /// A change under load.
 struct Change<'a> {
     fleet: &'a Fleet,
     keys: u64,
     quick: bool,
     limit: f64,
-    samples: &'a Samples,
+    /// Where a line for each request goes, if anywhere.
+    samples: Option<BufWriter<File>>,
 }
 
 impl Change<'_> {
     /// Carries out `everring ring` with these words, which should move `ideal` registers and no more.
-    fn measure(&self, words: &[&str], ideal: u64) -> Result<Value> {
+    fn measure(&mut self, words: &[&str], ideal: u64) -> Result<Value> {
         eprintln!("figures: everring ring {}", words.join(" "));
         let steady = Load::start(&self.fleet.gateways, self.keys, CLIENTS);
         std::thread::sleep(Duration::from_secs(if self.quick { 5 } else { 20 }));
@@ -142,7 +138,7 @@ impl Change<'_> {
         self.fleet.ring(words)?;
         let seconds = began.elapsed().as_secs_f64();
         let seen = load.end();
-        if let Some(samples) = self.samples.borrow_mut().as_mut() {
+        if let Some(samples) = &mut self.samples {
             steady.write_samples(&format!("before-{}", words[0]), samples)?;
             seen.write_samples(words[0], samples)?;
             samples.flush()?;
