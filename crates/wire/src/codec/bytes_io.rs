@@ -13,30 +13,65 @@ pub const SHARED_BYTES_MIN: usize = 4096;
 /// A varint's longest form.
 const VARINT_BYTES_MAX: usize = 10;
 
-/// Appends to a buffer. Cannot fail: bounds are the receiver's matter.
-pub(super) struct Writer<'a>(pub(super) &'a mut BytesMut);
+/// Bytes that are gathered before they are appended: a hot key's state is thousands of small numbers, and the buffer
+/// looks for room at each call.
+const GATHERED_BYTES: usize = 128;
 
-impl Writer<'_> {
+/// Appends to a buffer; all of it is there once the writer is dropped. Cannot fail: bounds are the receiver's matter.
+pub(super) struct Writer<'a> {
+    out: &'a mut BytesMut,
+    gathered: [u8; GATHERED_BYTES],
+    len: usize,
+}
+
+impl<'a> Writer<'a> {
+    pub(super) fn new(out: &'a mut BytesMut) -> Writer<'a> {
+        Writer { out, gathered: [0; GATHERED_BYTES], len: 0 }
+    }
+
+    fn append(&mut self) {
+        self.out.put_slice(&self.gathered[..self.len]);
+        self.len = 0;
+    }
+
+    #[inline]
+    fn gather<const LEN: usize>(&mut self, bytes: [u8; LEN]) {
+        if self.len + LEN > GATHERED_BYTES {
+            self.append();
+        }
+        self.gathered[self.len..self.len + LEN].copy_from_slice(&bytes);
+        self.len += LEN;
+    }
+
+    #[inline]
     pub(super) fn u8(&mut self, value: u8) {
-        self.0.put_u8(value);
+        self.gather([value]);
     }
 
     /// Eight bytes; for identities, which are spread over the whole range.
+    #[inline]
     pub(super) fn fixed_u64(&mut self, value: u64) {
-        self.0.put_u64_le(value);
+        self.gather(value.to_le_bytes());
     }
 
+    #[inline]
     pub(super) fn fixed_u128(&mut self, value: u128) {
-        self.0.put_u128_le(value);
+        self.gather(value.to_le_bytes());
     }
 
     /// LEB128: seven bits a byte, lowest first; for counters and lengths, which are mostly small.
+    #[inline]
     pub(super) fn varint(&mut self, mut value: u64) {
+        if self.len + VARINT_BYTES_MAX > GATHERED_BYTES {
+            self.append();
+        }
         while value >= 0x80 {
-            self.0.put_u8((value as u8) | 0x80);
+            self.gathered[self.len] = (value as u8) | 0x80;
+            self.len += 1;
             value >>= 7;
         }
-        self.0.put_u8(value as u8);
+        self.gathered[self.len] = value as u8;
+        self.len += 1;
     }
 
     /// Zigzag, then varint: numbers near zero are short on both sides of it.
@@ -44,13 +79,20 @@ impl Writer<'_> {
         self.varint(((value << 1) ^ (value >> 63)) as u64);
     }
 
+    #[inline]
     pub(super) fn bool(&mut self, value: bool) {
         self.u8(u8::from(value));
     }
 
     pub(super) fn bytes(&mut self, value: &[u8]) {
         self.varint(value.len() as u64);
-        self.0.put_slice(value);
+        if let Some(room) = self.gathered[self.len..].get_mut(..value.len()) {
+            room.copy_from_slice(value);
+            self.len += value.len();
+        } else {
+            self.append();
+            self.out.put_slice(value);
+        }
     }
 
     pub(super) fn option<T>(&mut self, value: Option<T>, write: impl FnOnce(&mut Self, T)) {
@@ -65,9 +107,17 @@ impl Writer<'_> {
 
     pub(super) fn list<T>(&mut self, values: &[T], mut write: impl FnMut(&mut Self, &T)) {
         self.varint(values.len() as u64);
+        // About what they take, at once: growing step by step copies what is there already each time.
+        self.out.reserve(GATHERED_BYTES + size_of_val(values));
         for value in values {
             write(self, value);
         }
+    }
+}
+
+impl Drop for Writer<'_> {
+    fn drop(&mut self) {
+        self.append();
     }
 }
 
@@ -96,10 +146,10 @@ impl Reader {
         Ok(self.0.get_u128_le())
     }
 
+    #[inline]
     pub(super) fn varint(&mut self) -> Result<u64, CodecError> {
         let mut value = 0u64;
-        for index in 0..VARINT_BYTES_MAX {
-            let byte = self.u8()?;
+        for (index, byte) in self.0.iter().copied().take(VARINT_BYTES_MAX).enumerate() {
             // The tenth byte has room for one bit; a last byte of zero says the same in a longer form. One number, one
             // form.
             if (index == VARINT_BYTES_MAX - 1 && byte > 1) || (index > 0 && byte == 0) {
@@ -107,10 +157,11 @@ impl Reader {
             }
             value |= u64::from(byte & 0x7f) << (7 * index);
             if byte < 0x80 {
+                self.0.advance(index + 1);
                 return Ok(value);
             }
         }
-        Err(CodecError::Number)
+        Err(if self.0.len() < VARINT_BYTES_MAX { CodecError::Truncated } else { CodecError::Number })
     }
 
     pub(super) fn varint_u32(&mut self) -> Result<u32, CodecError> {

@@ -106,8 +106,8 @@ proptest! {
     fn varints_have_one_form(value in any::<u64>(), shift in 0u32..64) {
         let value = value >> shift;
         let mut out = BytesMut::new();
-        Writer(&mut out).varint(value);
-        Writer(&mut out).signed(value as i64);
+        Writer::new(&mut out).varint(value);
+        Writer::new(&mut out).signed(value as i64);
         let mut reader = Reader(out.freeze());
         prop_assert_eq!(reader.varint(), Ok(value));
         prop_assert_eq!(reader.signed(), Ok(value as i64));

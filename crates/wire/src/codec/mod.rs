@@ -43,15 +43,16 @@ pub const AVAILABLE_RECORD_FORMAT: u8 = 0x81;
 /// checks the length.
 pub fn encode(frame: &Frame, out: &mut BytesMut) {
     let start = out.len();
-    let mut writer = Writer(out);
+    let mut writer = Writer::new(out);
     writer.fixed_u64(0);
-    debug_assert_eq!(writer.0.len() - start, PREFIX_BYTES, "the prefix is one u64 wide");
+    const { assert!(PREFIX_BYTES == 8, "the prefix is one u64 wide") };
     writer.u8(FRAME_VERSION);
     writer.u8(kind(&frame.payload));
     writer.fixed_u128(frame.context.trace_id);
     writer.fixed_u64(frame.context.span_id);
     writer.u8(frame.context.flags);
     write_payload(&mut writer, &frame.payload);
+    drop(writer);
     frame::seal(out, start);
 }
 
@@ -77,9 +78,10 @@ pub fn decode(bytes: Bytes) -> Result<Frame, CodecError> {
 /// A log record as bytes, its format byte first. The log adds length and checksum.
 pub fn encode_record(record: &Record) -> Vec<u8> {
     let mut out = BytesMut::new();
-    let mut writer = Writer(&mut out);
+    let mut writer = Writer::new(&mut out);
     writer.u8(RECORD_FORMAT);
     registers::write_record(&mut writer, record);
+    drop(writer);
     out.into()
 }
 
@@ -101,9 +103,10 @@ pub fn decode_record(bytes: &[u8]) -> Result<Record, CodecError> {
 /// A log record of available keys as bytes, its format byte first. The log adds length and checksum.
 pub fn encode_available_record(record: &::available::Record) -> Vec<u8> {
     let mut out = BytesMut::new();
-    let mut writer = Writer(&mut out);
+    let mut writer = Writer::new(&mut out);
     writer.u8(AVAILABLE_RECORD_FORMAT);
     available::write_record(&mut writer, record);
+    drop(writer);
     out.into()
 }
 
@@ -144,7 +147,7 @@ pub fn decode_log_record(bytes: &[u8]) -> Result<LogRecord, CodecError> {
 /// An operation on an available key as bytes, without a frame around it.
 pub fn encode_available_operation(operation: &::available::Operation) -> Bytes {
     let mut out = BytesMut::new();
-    available::write_operation(&mut Writer(&mut out), operation);
+    available::write_operation(&mut Writer::new(&mut out), operation);
     out.freeze()
 }
 
@@ -162,8 +165,8 @@ pub fn decode_available_operation(bytes: Bytes) -> Result<::available::Operation
 /// The end of an operation on an available key as bytes, with its receipt, without a frame around it.
 pub fn encode_available_answer(outcome: &::available::Outcome, receipt: &::available::Receipt) -> Bytes {
     let mut out = BytesMut::new();
-    available::write_outcome(&mut Writer(&mut out), outcome);
-    available::write_receipt(&mut Writer(&mut out), receipt);
+    available::write_outcome(&mut Writer::new(&mut out), outcome);
+    available::write_receipt(&mut Writer::new(&mut out), receipt);
     out.freeze()
 }
 
@@ -181,7 +184,7 @@ pub fn decode_available_answer(bytes: Bytes) -> Result<(::available::Outcome, ::
 /// What somebody has seen of an available key, as bytes.
 pub fn encode_available_context(context: &::available::Context) -> Bytes {
     let mut out = BytesMut::new();
-    available::write_context(&mut Writer(&mut out), context);
+    available::write_context(&mut Writer::new(&mut out), context);
     out.freeze()
 }
 
@@ -199,7 +202,7 @@ pub fn decode_available_context(bytes: Bytes) -> Result<::available::Context, Co
 /// A message between replicas of available keys as bytes, without a frame around it.
 pub fn encode_available_message(message: &::available::Message) -> Bytes {
     let mut out = BytesMut::new();
-    available::write_message(&mut Writer(&mut out), message);
+    available::write_message(&mut Writer::new(&mut out), message);
     out.freeze()
 }
 
