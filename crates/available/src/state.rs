@@ -224,9 +224,7 @@ impl State {
         }
         self.horizon_ms = self.horizon_ms.max(other.horizon_ms);
         self.deps = self.deps.max(other.deps);
-        self.past.extend(other.past.iter().copied());
-        self.past.sort_unstable_by_key(Past::key);
-        self.past.dedup_by_key(|past| past.key());
+        self.past = union(&self.past, &other.past);
         self.plant_on_merge(other, rules);
         self.settle(rules);
         stale
@@ -246,9 +244,11 @@ impl State {
     /// last-writer values the latest stays.
     fn settle(&mut self, rules: Rules) {
         self.forget_closed();
-        if rules.keep(Rule::AliasesCounted) && !self.past.is_empty() {
-            let gone: BTreeSet<RequestId> = self.past.iter().map(|past| past.request).collect();
-            self.remove(|entry| gone.contains(&entry.request));
+        if rules.keep(Rule::AliasesCounted) {
+            let gone = self.alive_and_gone();
+            if !gone.is_empty() {
+                self.remove(|entry| gone.contains(&entry.request));
+            }
         }
         if self.kind == Kind::LastWriter
             && let Some(latest) = self.latest().map(Entry::rank)
@@ -257,6 +257,20 @@ impl State {
         }
         // What has just ended may have been closed before.
         self.forget_closed();
+    }
+
+    /// Requests of which one attempt is alive here and another is gone. The fewer of the two are looked for among the
+    /// others: a busy key has one value and hundreds of requests that are gone, a large set the other way round.
+    fn alive_and_gone(&self) -> BTreeSet<RequestId> {
+        let alive = self.entries.iter().map(|entry| entry.request);
+        let gone = self.past.iter().map(|past| past.request);
+        if self.entries.len() < self.past.len() {
+            let alive: BTreeSet<RequestId> = alive.collect();
+            gone.filter(|request| alive.contains(request)).collect()
+        } else {
+            let gone: BTreeSet<RequestId> = gone.collect();
+            alive.filter(|request| gone.contains(request)).collect()
+        }
     }
 
     fn forget_closed(&mut self) {
@@ -420,6 +434,28 @@ impl State {
         let vector = 24 * (self.context.vector.len() + self.context.dots().len());
         64 + vector + 64 * self.entries.len() + bodies + 56 * self.past.len() + 56 * self.ledgers.len()
     }
+}
+
+/// What either remembers, sorted as both are. Of two that differ in what they tell of one request the smaller one, so
+/// that it does not matter whose came first.
+fn union(ours: &[Past], theirs: &[Past]) -> Vec<Past> {
+    let mut all = Vec::with_capacity(ours.len().max(theirs.len()) + 1);
+    let (mut ours, mut theirs) = (ours.iter().copied().peekable(), theirs.iter().copied().peekable());
+    while let (Some(our), Some(their)) = (ours.peek(), theirs.peek()) {
+        let order = our.key().cmp(&their.key());
+        let next = if order.is_eq() {
+            our.min(their)
+        } else if order.is_lt() {
+            our
+        } else {
+            their
+        };
+        all.push(*next);
+        ours.next_if(|_| order.is_le());
+        theirs.next_if(|_| order.is_ge());
+    }
+    all.extend(ours.chain(theirs));
+    all
 }
 
 /// How much a key's state may remember.
