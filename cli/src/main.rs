@@ -38,6 +38,11 @@ use clap::Parser;
 
 use crate::args::{Cli, Command};
 
+/// A node makes and drops states of tens of kilobytes with each write of a busy key; the system's allocator took a
+/// seventh of the fleet's time (decision 0087).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The call cannot be carried out: wrong flags, or something in the way.
 pub const EXIT_USAGE: u8 = 2;
 
