@@ -1,6 +1,6 @@
 //! Loops that write and read at the levels below strict, a key each: the measure of their downtime.
 //!
-//! They are paced, unlike those of [`crate::tick`]: a few requests in each window tell whether it was down, and the
+//! They are paced, like those of [`crate::tick`]: a few requests in each window tell whether it was down, and the
 //! machine that runs fleet and verifier together has other things to do. They ask in no trace and outside the history.
 
 use std::collections::BTreeMap;
@@ -20,9 +20,9 @@ use crate::recorder::Recorder;
 
 /// Loops of each level.
 const LOOPS: usize = 5;
-/// How often each of them writes and reads: some seven times in a window, all together. They begin one after the other,
+/// How often each of them writes and reads: five times in a window, all together. They begin one after the other,
 /// so that no window depends on the delay of a single moment.
-const EVERY: Duration = Duration::from_millis(75);
+const EVERY: Duration = Duration::from_millis(100);
 
 /// What the loops of one level have seen.
 #[derive(Clone, Debug, Default)]

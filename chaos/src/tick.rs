@@ -1,7 +1,9 @@
-//! Clients in a tight read-increment-write loop: the measure of downtime, and a count of lost increments besides.
+//! Clients in a read-increment-write loop: the measure of downtime, and a count of lost increments besides.
 //!
-//! Each has a key of its own, so its counter must read as exactly what it wrote last. They ask as fast as they are
-//! answered, in no trace and outside the history: their record is the counter itself.
+//! Each has a key of its own, so its counter must read as exactly what it wrote last. They ask often enough that each
+//! window has some ten answers, and no more: loops that ask as fast as they are answered leave a machine that runs fleet
+//! and verifier together no time for anything else. They ask in no trace and outside the history: their record is the
+//! counter itself.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -10,6 +12,7 @@ use bytes::Bytes;
 use client::gateway::{Action, Answer, Condition, GatewayClient, Reply, Request, Seen};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use crate::conduct::unsampled;
 use crate::downtime::Downtime;
@@ -17,6 +20,9 @@ use crate::recorder::Recorder;
 
 /// How many loops run.
 pub const TICK_CLIENTS: usize = 3;
+/// How often each of them reads and writes at most. They begin one after the other, so that no window depends on the
+/// delay of a single moment.
+const EVERY: Duration = Duration::from_millis(30);
 /// Complaints kept as examples; the rest is counted.
 const WRONG_MAX: usize = 16;
 /// After a request that failed at once, a loop waits this long: a fleet in trouble is not helped by a storm.
@@ -110,6 +116,7 @@ pub async fn run(
             gateway: client.preferring(number),
             key: format!("{prefix}tick{number}"),
             deadline,
+            begins: Instant::now() + EVERY * number as u32 / TICK_CLIENTS as u32,
             counter: Counter::default(),
         };
         loops.spawn(tick.run(stop.clone()));
@@ -132,6 +139,7 @@ struct Tick {
     gateway: GatewayClient,
     key: String,
     deadline: Duration,
+    begins: Instant,
     counter: Counter,
 }
 
@@ -189,7 +197,7 @@ impl LockTick {
 
     async fn ask(&self, action: Action, fence: Option<u64>) -> Option<Answer> {
         let request = Request { fence, ..unsampled(action, &self.name, Condition::Always, self.deadline) };
-        let sent = tokio::time::Instant::now();
+        let sent = Instant::now();
         let reply = self.gateway.send(&request).await;
         let late = sent.elapsed() > self.deadline;
         let mut record = self.ticks.lock();
@@ -228,7 +236,10 @@ impl Counter {
 
 impl Tick {
     async fn run(mut self, stop: watch::Receiver<bool>) {
+        let mut pace = interval_at(self.begins, EVERY);
+        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !*stop.borrow() && !self.recorder.is_full() {
+            pace.tick().await;
             if !self.increment().await {
                 tokio::time::sleep(FAILED_PAUSE).await;
             }
@@ -276,7 +287,7 @@ impl Tick {
     async fn ask(&self, action: Action, condition: Condition) -> Option<Answer> {
         let is_read = action == Action::Get;
         let request: Request = unsampled(action, &self.key, condition, self.deadline);
-        let sent = tokio::time::Instant::now();
+        let sent = Instant::now();
         let reply = self.gateway.send(&request).await;
         let late = sent.elapsed() > self.deadline;
         let mut record = self.ticks.lock();
