@@ -235,7 +235,12 @@ fn endings(operations: &[Operation]) -> Vec<Operation> {
     for operation in operations.iter().filter(|o| o.ttl_ms.is_some() && o.outcome != Outcome::Fail) {
         let value = match (&operation.f, operation.input.as_list()) {
             (Function::Write, _) => &operation.input,
-            (Function::Cas, Some([_, new])) if operation.applied != Some(false) => new,
+            // Of one without an answer nobody knows whether it was applied.
+            (Function::Cas, Some([_, new]))
+                if operation.outcome == Outcome::Info || operation.applied != Some(false) =>
+            {
+                new
+            }
             // The value that a read found was given that time.
             (Function::Read, _) if operation.outcome == Outcome::Ok => &operation.output,
             _ => continue,
