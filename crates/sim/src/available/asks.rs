@@ -66,13 +66,10 @@ impl World {
             order.swap(left, self.prng.index(left + 1));
         }
         let near = self.clients[client].near;
-        // The plan is cut off at a multiple of the homes' number, so the last of them is the first that is asked.
+        // The last of the plan is asked first. It goes round all homes, and ends with the last of these.
         order.sort_by_key(|home| Some(*home) == near);
         let others: Vec<NodeId> = (1..=self.nodes.len() as u64).map(NodeId).filter(|id| !homes.contains(id)).collect();
         let mut plan: Vec<NodeId> = order.iter().cycle().take(ATTEMPTS_MAX).copied().collect();
-        if self.swarm.stubborn {
-            plan[ATTEMPTS_MAX - 2] = plan[ATTEMPTS_MAX - 1];
-        }
         if write && self.keys[at].level == Level::Eventual && self.swarm.stand_ins && !others.is_empty() {
             let stand_in = others[self.prng.index(others.len())];
             if self.prng.one_in(self.swarm.stand_in_one_in) {
@@ -310,8 +307,9 @@ impl World {
     pub(super) fn send_sessions(&mut self) {
         for client in 0..self.clients.len() {
             let mut wait = Duration::from_millis(1);
-            if self.swarm.far.is_some() {
-                self.clients[client].near = Some(NodeId(1 + self.prng.below(self.nodes.len() as u64)));
+            if let Some((one, other)) = self.network.far_apart() {
+                let near = if self.prng.one_in(2) { one } else { other };
+                self.clients[client].near = Some(NodeId(near as u64 + 1));
                 wait += Duration::from_micros(self.prng.below(LATE_MAX.as_micros() as u64));
             }
             self.at(wait, Happening::Next { client });

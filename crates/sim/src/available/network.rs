@@ -22,6 +22,11 @@ impl Network {
         Network { prng, links: Links::default(), far, calm: false }
     }
 
+    /// Two nodes that are far from each other, if any are.
+    pub fn far_apart(&self) -> Option<(usize, usize)> {
+        self.far.first().copied()
+    }
+
     /// The delays after which copies of a message arrive; none when it is lost. Clients reach every node, and what they
     /// ask is delivered once at most.
     pub fn fates(&mut self, swarm: &Swarm, nodes: Option<(usize, usize)>) -> Vec<Duration> {

@@ -73,8 +73,6 @@ pub struct Swarm {
     pub memory_ms: u64,
     /// Whether nodes that are no home of a key take eventual writes of it.
     pub stand_ins: bool,
-    /// Whether gateways ask the first home a second time before they ask others, so that attempts meet at one home.
-    pub stubborn: bool,
     /// The longest partition.
     pub partition_max: Duration,
     /// The mean time between changes of membership; none for never.
@@ -185,9 +183,8 @@ pub enum Places {
     Together,
     /// Homes are told at very different times: many messages are late by much more than an operation takes.
     Apart,
-    /// Each of three homes is in a place of its own, of which two are far from each other, one way or both, and near
-    /// the third. Each session is in one of these places, and asks the home that is there first. So for a while the
-    /// two far homes each know what the other does not.
+    /// Of three homes two are far from each other, one way or both, and near the third. Each session is near one of the
+    /// two, and asks that one first. So for a while each knows what the other does not.
     Far,
 }
 
@@ -270,7 +267,6 @@ impl Swarm {
             think_max: Duration::from_millis(3),
             memory_ms: 4_000,
             stand_ins: true,
-            stubborn: false,
             partition_max: Duration::from_millis(1_500),
             changes_every: None,
             renew_one_in: None,
@@ -313,7 +309,6 @@ impl Swarm {
                 self.loss = self.loss.max(0.1);
                 self.partition_every = every(prng, 30, 100);
                 self.partition_max = Duration::from_millis(600);
-                self.stubborn = prng.one_in(2);
             }
             Theme::Moving | Theme::Replaced => {
                 self.changes_every = every(prng, 50, 500);
@@ -443,7 +438,7 @@ impl fmt::Display for Swarm {
         writeln!(f, "pause {}, power cut {}", every(&self.pause_every), every(&self.power_cut_every))?;
         writeln!(f, "partition {} one_way={}", every(&self.partition_every), self.one_way)?;
         writeln!(f, "lost disk {}, full disk {}", every(&self.lose_disk_every), every(&self.fill_every))?;
-        writeln!(f, "resets={} stand-ins 1 in {} stubborn={}", self.resets, self.stand_in_one_in, self.stubborn)?;
+        writeln!(f, "resets={} stand-ins 1 in {}", self.resets, self.stand_in_one_in)?;
         writeln!(f, "contexts 1 in {}, deletions 1 in {}", self.context_one_in, self.delete_one_in)?;
         writeln!(f, "passes every {:?}, patience {:?}, memory {} ms", self.pass_every, self.patience, self.memory_ms)?;
         writeln!(f, "changes {}, another client 1 in {:?}", every(&self.changes_every), self.renew_one_in)?;
