@@ -1,4 +1,9 @@
 //! Reconciliation with peers, pass by pass: at each start, after a peer lost its log, and now and then as a safety net.
+//!
+//! Two passes at once, one from each side, would find the same differences: what the one fetches the other sends, and
+//! everything would go over twice. So a pass that nothing waits for is put off while the other side asks, and of two
+//! that begin at the same time the one of the higher node is given up. It is only ever put off, for no longer than the
+//! time between two passes, and what it then finds is next to nothing.
 
 use membership::{Epoch, NodeId};
 use replication::{LogPosition, RegisterKey};
@@ -6,11 +11,14 @@ use stdx::TraceContext;
 
 use crate::io::{Event, Outbox};
 use crate::message::{Body, Record};
-use crate::reconcile::{Answer, Next, PAGE_BYTES_MAX, Pass, Question, ShortHash, Step, Wanted, answer, fetch};
+use crate::reconcile::{Answer, Extent, Next, PAGE_BYTES_MAX, Pass, Question, ShortHash, Step, Wanted, answer, fetch};
 use crate::replica::{Later, Replica, Timer};
 use crate::rules::Rule;
 use crate::state::State;
 use crate::version::VersionVector;
+
+/// A peer's pass is taken to be over when it was not heard of for so many times the wait before a repeat.
+const ASKS_AGAIN_WITHIN: u32 = 4;
 
 impl Replica {
     /// Begins a pass with the peer if one is due, or asks again what was not answered.
@@ -31,6 +39,9 @@ impl Replica {
         if peer.pass.is_none() {
             if peer.pass_at <= now {
                 let (shared, handed) = self.arcs_to_compare(node);
+                if self.puts_off(node, (&shared, &handed)) {
+                    return;
+                }
                 let awaited = shared.iter().filter(|(_, high)| self.is_copying(*high)).copied().collect();
                 let id = self.prng.next_u64() >> 1;
                 let mut pass = Pass::new((id, generation, self.view.epoch), (&shared, &handed), &self.table);
@@ -42,6 +53,46 @@ impl Replica {
             }
         } else if peer.pass_resend_at <= now {
             self.step_again(node, out);
+        }
+    }
+
+    /// Whether the pass that is due with the peer waits until the peer's own is over.
+    fn puts_off(&mut self, node: NodeId, arcs: (&[Extent], &[Extent])) -> bool {
+        let (now, quiet, most) = (self.now, self.config.resend * ASKS_AGAIN_WITHIN, self.config.pass_every);
+        let awaited = self.is_awaited(node, arcs);
+        let Some(peer) = self.peers.get_mut(&node) else { return false };
+        if awaited || peer.asked_us_at.is_none_or(|at| now.since(at) >= quiet) {
+            return false;
+        }
+        // It counts from the first time on, until one of ours has ended.
+        now.since(*peer.put_off_since.get_or_insert(now)) < most
+    }
+
+    /// Whether something waits for a pass with the peer about these arcs: that we or they count, that marks show that
+    /// nothing is missing, or that keys are handed on.
+    fn is_awaited(&self, node: NodeId, (shared, handed): (&[Extent], &[Extent])) -> bool {
+        let Some(peer) = self.peers.get(&node) else { return false };
+        let heeded = |(_, high): &Extent| {
+            let tenure = self.tenure_of(*high).filter(|tenure| tenure.copied && self.is_compared(*high, node));
+            tenure.is_some_and(|tenure| !tenure.gained || peer.actor.is_some_and(|actor| tenure.known.contains(&actor)))
+        };
+        let settled = self.whole && peer.passed >= self.generation && handed.is_empty();
+        !settled || !shared.iter().all(heeded)
+    }
+
+    /// The peer asks in a pass of its own. Ours, if it began at the same time, is made when that is over.
+    fn heed_asker(&mut self, node: NodeId) {
+        let (now, me) = (self.now, self.me);
+        let Some(peer) = self.peers.get_mut(&node) else { return };
+        peer.asked_us_at = Some(now);
+        if node > me || peer.pass.as_ref().is_none_or(Pass::has_moved_states) {
+            return;
+        }
+        let (shared, handed) = self.arcs_to_compare(node);
+        if self.puts_off(node, (&shared, &handed))
+            && let Some(peer) = self.peers.get_mut(&node)
+        {
+            peer.pass = None;
         }
     }
 
@@ -125,6 +176,7 @@ impl Replica {
         let Some(pass) = peer.pass.take() else { return };
         peer.passed = peer.passed.max(pass.generation);
         peer.pass_ended = Some(now);
+        peer.put_off_since = None;
         // One that began before homes changed or somebody lost a log does not stand for the one that is due since then:
         // a change that copies would wait a whole round for it.
         let due = pass.generation < generation && keeps;
@@ -150,6 +202,7 @@ impl Replica {
     }
 
     pub(crate) fn handle_ask(&mut self, from: NodeId, pass: u64, question: u32, ranges: &[Question], out: &mut Outbox) {
+        self.heed_asker(from);
         let answers: Vec<Answer> = ranges.iter().map(|question| answer(&self.table, pass, question)).collect();
         let (whole, marks) = self.standing(ranges);
         let body = Body::Tell { pass, question, answers, whole, marks };
@@ -178,6 +231,7 @@ impl Replica {
     }
 
     pub(crate) fn handle_want(&mut self, from: NodeId, pass: u64, question: u32, wanted: &[Wanted], out: &mut Outbox) {
+        self.heed_asker(from);
         let entries = fetch(&self.table, pass, wanted);
         let wait = entries.iter().map(|(key, _)| self.logged(key)).max().unwrap_or(LogPosition(0));
         self.tell(from, Body::Have { pass, question, entries }, wait, TraceContext::NONE, out);
@@ -207,6 +261,16 @@ impl Replica {
         }
         self.let_others_ask(from, out);
         self.drive(from, out);
+    }
+
+    /// States have come from the peer that are no stamps of its own: while it makes a pass, they are of that.
+    pub(crate) fn note_sender(&mut self, node: NodeId) {
+        let (now, quiet) = (self.now, self.config.resend * ASKS_AGAIN_WITHIN);
+        if let Some(peer) = self.peers.get_mut(&node)
+            && peer.asked_us_at.is_some_and(|at| now.since(at) < quiet)
+        {
+            peer.asked_us_at = Some(now);
+        }
     }
 
     /// A message that a pass sent has arrived.

@@ -72,6 +72,10 @@ pub(crate) struct Peer {
     pub pass_ended: Option<Instant>,
     /// When the pass's step is asked again.
     pub pass_resend_at: Instant,
+    /// When it last asked something in a pass of its own; none since its start.
+    pub asked_us_at: Option<Instant>,
+    /// Since when our pass is put off because of that, until one has ended.
+    pub put_off_since: Option<Instant>,
 }
 
 impl Peer {
@@ -99,6 +103,8 @@ impl Peer {
             pass_at: Instant::ZERO,
             pass_ended: None,
             pass_resend_at: Instant::ZERO,
+            asked_us_at: None,
+            put_off_since: None,
         }
     }
 
@@ -114,6 +120,7 @@ impl Peer {
         self.claims.clear();
         self.told = (0, 0);
         self.pass = None;
+        self.asked_us_at = None;
     }
 
     /// Notes that the peer lacks our stamp `counter` of the key, and maybe those since `oldest`.

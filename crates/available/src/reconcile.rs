@@ -272,6 +272,11 @@ impl Pass {
         self.step == Step::Ready && !(self.leaves.is_empty() && self.surplus.is_empty())
     }
 
+    /// Whether it has fetched or sent any states.
+    pub fn has_moved_states(&self) -> bool {
+        self.fetched + self.sent > 0
+    }
+
     /// Whether it waits until states that it sent have arrived.
     pub fn sends_states(&self) -> bool {
         matches!(self.step, Step::Sent(..))

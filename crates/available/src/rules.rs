@@ -104,8 +104,8 @@ impl Rule {
 
     /// Those whose breaking a thousand simulated schedules of the present mixes did not show to do harm. The first
     /// takes two attempts at one home that is cut off from the others in between, as in `tests/attempts.rs`; the second
-    /// a source that dies in the middle of a pass (seed 1632), as in the simulator's `tests/available_transfer.rs`.
-    /// They can be broken by name; nobody may count them among what the checks are known to find.
+    /// a source that dies in the middle of a pass, as in the simulator's `tests/available_transfer.rs`: these two tests
+    /// catch them. They can be broken by name; nobody may count them among what the checks are known to find.
     const UNSEEN: [Rule; 2] = [Rule::AttemptUnsettled, Rule::PassPutOff];
 
     /// All whose breaking the simulator is to find.

@@ -109,8 +109,9 @@ impl Replica {
             return;
         }
         let wait = self.take_states(from, entries, out);
-        if let Some(claim) = claim {
-            self.after(wait, Later::Claimed { from, actor, claim }, out);
+        match claim {
+            Some(claim) => self.after(wait, Later::Claimed { from, actor, claim }, out),
+            None => self.note_sender(from),
         }
         // The mark is that of the moment at which this leaves; an older one does no harm.
         let mark = self.mark(actor);

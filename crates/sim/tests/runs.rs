@@ -156,9 +156,8 @@ fn what_was_found_stays_mended() {
 }
 
 #[test]
-fn litmus_outcomes_that_a_level_forbids_are_never_seen_and_staleness_is_seen_below_strict() {
+fn litmus_outcomes_that_a_level_forbids_are_never_seen_and_those_that_it_allows_are() {
     let rows = sim::command::run_litmus(0, 12);
-    let mut allowed_seen = 0;
     for row in &rows {
         let (level, test, shown) = (row.column, row.test, row.shown);
         println!("{level} {test}: {} of {} rounds", shown.outcomes, shown.rounds);
@@ -168,9 +167,9 @@ fn litmus_outcomes_that_a_level_forbids_are_never_seen_and_staleness_is_seen_bel
         assert!(shown.rounds > 100, "{test} at {level}: only {} rounds were whole", shown.rounds);
         if row.forbidden {
             assert_eq!(shown.outcomes, 0, "{test} at {level}");
-        } else {
-            allowed_seen += shown.outcomes;
+        } else if test != "LB" {
+            // LB takes values that are read before they are written: nobody shows that.
+            assert!(shown.outcomes > 0, "{test} is allowed at {level}, and never seen: the levels must differ");
         }
     }
-    assert!(allowed_seen > 0, "level sequential must be weaker than strict, and is not");
 }

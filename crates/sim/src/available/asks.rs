@@ -15,6 +15,8 @@ use super::world::{Happening, World};
 
 /// Attempts that a gateway makes at most.
 const ATTEMPTS_MAX: usize = 6;
+/// How much later than another one a session begins at most, where places matter.
+const LATE_MAX: Duration = Duration::from_millis(60);
 
 impl World {
     pub(super) fn next_operation(&mut self, client: usize) {
@@ -31,7 +33,7 @@ impl World {
         let change = draw_change(self.keys[at].kind, self.serial_last, &self.swarm, &mut self.prng);
         // Who has seen nothing of a key would delete what it never saw, and be right in that; the judge would not know.
         let change = change.filter(|change| *change != Change::Delete || self.clients[client].has_seen(at));
-        let plan = self.plan(at, change.is_some());
+        let plan = self.plan(client, at, change.is_some());
         self.begin_operation(client, at, change, plan, false);
     }
 
@@ -49,12 +51,13 @@ impl World {
         let change = write.map(|value| {
             Change::Put(replication::Value { body: Bytes::from(value.to_string()), content_type: Bytes::new() })
         });
-        let plan = self.plan(at, change.is_some());
+        let plan = self.plan(client, at, change.is_some());
         self.begin_operation(client, at, change, plan, true);
     }
 
-    /// The nodes that a gateway asks for a key, the first one last: any home first, and now and then a stand-in.
-    fn plan(&mut self, at: usize, write: bool) -> Vec<NodeId> {
+    /// The nodes that a client's gateway asks for a key, the first one last: the home that is near, or any, and now and
+    /// then a stand-in.
+    fn plan(&mut self, client: usize, at: usize, write: bool) -> Vec<NodeId> {
         let late = self.swarm.changes_every.is_some() && self.prng.one_in(3);
         let ring = if late { &self.ring_before } else { &self.ring };
         let homes = ring.replicas_of(self.keys[at].key.position);
@@ -62,6 +65,9 @@ impl World {
         for left in (1..order.len()).rev() {
             order.swap(left, self.prng.index(left + 1));
         }
+        let near = self.clients[client].near;
+        // The last of the plan is asked first. It goes round all homes, and ends with the last of these.
+        order.sort_by_key(|home| Some(*home) == near);
         let others: Vec<NodeId> = (1..=self.nodes.len() as u64).map(NodeId).filter(|id| !homes.contains(id)).collect();
         let mut plan: Vec<NodeId> = order.iter().cycle().take(ATTEMPTS_MAX).copied().collect();
         if write && self.keys[at].level == Level::Eventual && self.swarm.stand_ins && !others.is_empty() {
@@ -229,7 +235,7 @@ impl World {
             return false;
         }
         let (at, request) = (current.key, write.request);
-        let (plan, past) = (self.plan(at, false), self.clients[client].session.past.clone());
+        let (plan, past) = (self.plan(client, at, false), self.clients[client].session.past.clone());
         let key = self.keys[at].key.clone();
         let action = Action::Outcome { request };
         let operation = available::Operation { key, level: Level::Causal, past, stand_in: false, action };
@@ -292,8 +298,21 @@ impl World {
                 self.process_last += 1;
                 let process = self.process_last;
                 self.clients[at].renew(process);
-                self.at(Duration::from_millis(1), Happening::Next { client: at });
             }
+            self.send_sessions();
+        }
+    }
+
+    /// Sessions begin: all at once, or where places matter each somewhere, and some time.
+    pub(super) fn send_sessions(&mut self) {
+        for client in 0..self.clients.len() {
+            let mut wait = Duration::from_millis(1);
+            if let Some((one, other)) = self.network.far_apart() {
+                let near = if self.prng.one_in(2) { one } else { other };
+                self.clients[client].near = Some(NodeId(near as u64 + 1));
+                wait += Duration::from_micros(self.prng.below(LATE_MAX.as_micros() as u64));
+            }
+            self.at(wait, Happening::Next { client });
         }
     }
 

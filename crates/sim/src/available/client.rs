@@ -62,6 +62,8 @@ pub(super) struct Client {
     /// Numbers its operations; a timer for an earlier one is not heeded.
     pub serial: u64,
     pub skew_ms: i64,
+    /// The node that its gateway asks first, where places matter.
+    pub near: Option<NodeId>,
     /// What it has seen of each key, for `If-Match`: a token has room for the keys used last only.
     pub etags: BTreeMap<u32, Context>,
 }
@@ -69,7 +71,7 @@ pub(super) struct Client {
 impl Client {
     pub fn new(process: u64, skew_ms: i64) -> Client {
         let session = Session::new(process + 1);
-        Client { process, session, current: None, serial: 0, skew_ms, etags: BTreeMap::new() }
+        Client { process, session, current: None, serial: 0, skew_ms, near: None, etags: BTreeMap::new() }
     }
 
     /// Takes an answer about a key in.

@@ -10,13 +10,21 @@ use crate::network::Links;
 pub(super) struct Network {
     prng: Prng,
     links: Links,
+    /// Directed links on which messages go the long way.
+    far: Vec<(usize, usize)>,
     /// Whether faults are over.
     pub calm: bool,
 }
 
 impl Network {
-    pub fn new(prng: Prng) -> Network {
-        Network { prng, links: Links::default(), calm: false }
+    pub fn new(swarm: &Swarm, mut prng: Prng) -> Network {
+        let far = if swarm.far.is_some() { drawn_far(swarm.nodes, &mut prng) } else { Vec::new() };
+        Network { prng, links: Links::default(), far, calm: false }
+    }
+
+    /// Two nodes that are far from each other, if any are.
+    pub fn far_apart(&self) -> Option<(usize, usize)> {
+        self.far.first().copied()
     }
 
     /// The delays after which copies of a message arrive; none when it is lost. Clients reach every node, and what they
@@ -31,15 +39,18 @@ impl Network {
         if self.prng.chance(swarm.loss) {
             return Vec::new();
         }
-        let mut fates = vec![self.delay(swarm)];
+        let mut fates = vec![self.delay(swarm, nodes)];
         if nodes.is_some() && self.prng.chance(swarm.duplication) {
-            fates.push(self.delay(swarm));
+            fates.push(self.delay(swarm, nodes));
         }
         fates
     }
 
-    fn delay(&mut self, swarm: &Swarm) -> Duration {
-        let ordinary = Duration::from_nanos(50_000 + self.prng.below(swarm.delay_max.as_nanos() as u64));
+    fn delay(&mut self, swarm: &Swarm, nodes: Option<(usize, usize)>) -> Duration {
+        let mut ordinary = Duration::from_nanos(50_000 + self.prng.below(swarm.delay_max.as_nanos() as u64));
+        if let Some(most) = swarm.far.filter(|_| nodes.is_some_and(|link| self.far.contains(&link))) {
+            ordinary += most.mul_f64(0.5 + self.prng.unit() / 2.0);
+        }
         if self.prng.chance(swarm.straggling) {
             // Long enough to be overtaken by a retry, a restart, or a deletion and its burial.
             return ordinary + Duration::from_nanos(self.prng.below(swarm.straggle_max.as_nanos() as u64));
@@ -62,4 +73,13 @@ impl Network {
         self.links.heal_all();
         self.calm = true;
     }
+}
+
+/// The links between two nodes that are far from each other: both ways, or one.
+fn drawn_far(nodes: usize, prng: &mut Prng) -> Vec<(usize, usize)> {
+    let one = prng.index(nodes);
+    let other = (one + 1 + prng.index(nodes - 1)) % nodes;
+    let mut links = vec![(one, other), (other, one)];
+    links.truncate(if prng.one_in(3) { 1 } else { 2 });
+    links
 }

@@ -29,6 +29,9 @@ pub struct Swarm {
     pub straggle_max: Duration,
     /// The longest ordinary delay.
     pub delay_max: Duration,
+    /// How long messages are under way at most where they go the long way, and at least half of that; none where there
+    /// is no long way.
+    pub far: Option<Duration>,
     /// The longest sync of a disk.
     pub sync_max: Duration,
     /// The mean time between crashes; none for no crashes.
@@ -169,6 +172,33 @@ impl Theme {
     }
 }
 
+/// How long messages are under way at most where they go the long way: much longer than sessions of a litmus test take
+/// that ask one home alone.
+const FAR: Duration = Duration::from_millis(400);
+
+/// Where the homes and the sessions of a litmus test are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Places {
+    /// In one place.
+    Together,
+    /// Homes are told at very different times: many messages are late by much more than an operation takes.
+    Apart,
+    /// Of three homes two are far from each other, one way or both, and near the third. Each session is near one of the
+    /// two, and asks that one first. So for a while each knows what the other does not.
+    Far,
+}
+
+impl Places {
+    /// Those of a seed.
+    pub fn of(seed: u64) -> Places {
+        match seed % 4 {
+            0 | 2 => Places::Apart,
+            1 => Places::Far,
+            _ => Places::Together,
+        }
+    }
+}
+
 /// Away so shortly that what was under way to the node before still arrives.
 const DOWNTIME_SHORT: Duration = Duration::from_millis(4);
 
@@ -217,6 +247,7 @@ impl Swarm {
             straggle_max: Duration::from_millis(20 + prng.below(1_500)),
             delay_max: Duration::from_micros(300 + prng.below(6_000)),
             sync_max: Duration::from_micros(200 + prng.below(8_000)),
+            far: None,
             crash_every,
             downtime_max: if prng.one_in(3) { DOWNTIME_SHORT } else { Duration::from_millis(20 + prng.below(600)) },
             pause_every,
@@ -370,9 +401,8 @@ impl Swarm {
         (self.power_cut_every, self.lose_disk_every, self.fill_every) = (None, None, None);
     }
 
-    /// The load of a litmus test: its sessions, and fresh keys of single values for every round. Where homes are to be
-    /// told at very different times, many messages are late by much more than an operation takes.
-    pub fn run_litmus(&mut self, sessions: usize, level: usize, apart: bool) {
+    /// The load of a litmus test: its sessions, and fresh keys of single values for every round.
+    pub fn run_litmus(&mut self, sessions: usize, level: usize, places: Places) {
         self.clients = sessions;
         if level == 1 && self.theme == Theme::Volatile {
             // What only one node had acknowledged would go with its memory, and not break the level.
@@ -383,8 +413,10 @@ impl Swarm {
         self.tokens = 1;
         self.loss = self.loss.max(0.05);
         self.straggling = self.straggling.max(0.05);
-        if apart {
-            (self.straggling, self.straggle_max) = (0.4, Duration::from_millis(400));
+        match places {
+            Places::Together => {}
+            Places::Apart => (self.straggling, self.straggle_max) = (0.4, Duration::from_millis(400)),
+            Places::Far => (self.nodes, self.far) = (3, Some(FAR)),
         }
         (self.lose_disk_every, self.fill_every, self.changes_every) = (None, None, None);
         self.disks.rot_every = None;
@@ -401,6 +433,7 @@ impl fmt::Display for Swarm {
         writeln!(f, "loss={:.3} duplication={:.3}", self.loss, self.duplication)?;
         writeln!(f, "straggling={:.3} up to {:?}", self.straggling, self.straggle_max)?;
         writeln!(f, "delay_max={:?} sync_max={:?} skew_max={:?}", self.delay_max, self.sync_max, self.skew_max)?;
+        writeln!(f, "the long way takes {:?}", self.far)?;
         writeln!(f, "crash {} (away up to {:?})", every(&self.crash_every), self.downtime_max)?;
         writeln!(f, "pause {}, power cut {}", every(&self.pause_every), every(&self.power_cut_every))?;
         writeln!(f, "partition {} one_way={}", every(&self.partition_every), self.one_way)?;

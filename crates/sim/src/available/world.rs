@@ -15,7 +15,7 @@ use super::counts::Counts;
 use super::disks::{End, Rotten};
 use super::network::Network;
 use super::node::{Node, Times};
-use super::swarm::{Swarm, Theme};
+use super::swarm::{Places, Swarm, Theme};
 use super::watch::Watch;
 use crate::clock::{Clock, Timing, either_way_ms};
 use crate::event_log::EventLog;
@@ -149,8 +149,8 @@ impl World {
         swarm.take_disks(&mut Prng::from_seed(!seed).fork().fork());
         swarm.take_timing(Timing::of(seed, swarm.nodes), &mut Prng::from_seed(!seed).fork());
         if let Some((running, level)) = &litmus {
-            let apart = seed.is_multiple_of(2);
-            swarm.run_litmus(running.test.sessions.len(), usize::from(*level == Level::Eventual), apart);
+            let level = usize::from(*level == Level::Eventual);
+            swarm.run_litmus(running.test.sessions.len(), level, Places::of(seed));
         }
         let (view, hasher) = formed_view(&swarm, &mut prng);
         let skew_max = swarm.skew_max;
@@ -164,7 +164,7 @@ impl World {
             now: Instant::ZERO,
             order: 0,
             agenda: BTreeMap::new(),
-            network: Network::new(prng.fork()),
+            network: Network::new(&swarm, prng.fork()),
             ring: view.ring(),
             ring_before: view.ring(),
             planted,
@@ -228,9 +228,7 @@ impl World {
     }
 
     fn begin(&mut self) {
-        for client in 0..self.clients.len() {
-            self.at(Duration::from_millis(1), Happening::Next { client });
-        }
+        self.send_sessions();
         self.plan_fault(self.swarm.crash_every, |world| Happening::Crash { node: world.any_node() });
         self.plan_fault(self.swarm.pause_every, World::drawn_pause);
         self.plan_fault(self.swarm.partition_every, |_| Happening::Partition);
