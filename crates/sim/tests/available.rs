@@ -100,8 +100,21 @@ fn what_was_found_stays_mended() {
         (4568, "a new home compared with one that had lost its memory, and took what that had stamped before for gone"),
         (6168, "the same"),
         (2212, "a retry was told of what its other attempt had just done at one home alone"),
+        (9427, "what a former home brought late was shown by two homes, and then not by the third"),
+        (1408, "who ended a write that was closed remembered its request, and replicas stayed unequal"),
     ];
     for (seed, once) in found {
         assert_eq!(run(seed, None, false).violation.map(|found| found.to_string()), None, "seed {seed}: {once}");
+    }
+}
+
+/// Those rules that first matter beyond the seeds that each planted bug is given.
+#[test]
+fn what_later_seeds_found_is_found_again_where_the_rule_is_broken() {
+    for (rule, seed, broken) in
+        [(Rule::LateUnstamped, 9427, "causal"), (Rule::ClosedRemembered, 1408, "replicas become equal")]
+    {
+        let violation = run(seed, Some(rule), false).violation.map(|found| found.invariant);
+        assert_eq!(violation, Some(broken), "{rule}, seed {seed}");
     }
 }
