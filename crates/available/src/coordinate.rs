@@ -5,7 +5,8 @@
 //! one* is answered when it is on disk here.
 //!
 //! *A causal read* is answered from what is held here if two things are known: that nothing is missing that the session
-//! has seen or that led to it (our marks of the other homes reach so far), and that a majority holds what is shown.
+//! has seen, or is to be shown, or that led to either (our marks of the other homes reach so far), and that a majority
+//! holds what is shown.
 //! Otherwise the other homes are asked; what they have is merged, and what any of them lacks is sent, until a majority
 //! holds the same; then it is answered.
 //!
@@ -345,8 +346,8 @@ impl Replica {
         outcome
     }
 
-    /// Of a stamp whose actor is a home no more, no home says how far it has come: who is told of it has seen the stamps
-    /// of those homes, too, that brought it.
+    /// Of a stamp whose actor is a home no more, no home says how far it has come: who is told of it has seen, too, the
+    /// stamps of those homes that brought it.
     fn rest_on_homes(&self, state: &State, position: Position, dot: Dot, seen: &mut Seen) {
         if !self.sets_of(position).contains(dot.actor.node) && self.rules.keep(Rule::LateUnstamped) {
             seen.vector.merge(&state.context.vector);

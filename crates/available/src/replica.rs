@@ -462,7 +462,8 @@ impl Replica {
         let stale = state.merge(incoming, self.rules, |dot| self.is_gone(key.position, dot));
         let changed = state != *before;
         self.clock = self.clock.max(incoming.context.vector.counter_max());
-        if changed && self.is_outsider(from, key.position) && self.rules.keep(Rule::LateUnstamped) {
+        let late = self.is_outsider(from, key.position) && self.counts_at(key.position);
+        if changed && late && self.rules.keep(Rule::LateUnstamped) {
             // Marks of the homes say nothing of it. So it is our news, by a stamp that no entry has.
             let counter = self.next_counter(out);
             state.context.include(self.actor, counter);
@@ -496,10 +497,12 @@ impl Replica {
     }
 
     /// Whether states of these keys are taken from the node. Who is a home no more brings what a home has to stamp; one
-    /// that does not count must not.
+    /// that is in charge and does not count must not. (One that is only to be in charge need not: the others compare
+    /// with it once it is, and none of them answers alone before.)
     pub(crate) fn takes_from(&self, node: NodeId, position: Position) -> bool {
-        let stamps = self.counts_at(position) || !self.rules.keep(Rule::LateUnstamped);
-        self.is_home(position) && (stamps || !self.is_outsider(node, position))
+        let awaits = !self.homes(position).contains(&self.me);
+        let may = awaits || self.counts_at(position) || !self.rules.keep(Rule::LateUnstamped);
+        self.is_home(position) && (may || !self.is_outsider(node, position))
     }
 
     /// Whether a dot that our state does not have is known to be gone: everything its actor stamped up to it was here.

@@ -108,13 +108,11 @@ fn what_was_found_stays_mended() {
     }
 }
 
-/// Those rules that first matter beyond the seeds that each planted bug is given.
+/// The same in the schedules that found it, which are others since a home must have what led to what it shows.
 #[test]
-fn what_later_seeds_found_is_found_again_where_the_rule_is_broken() {
-    for (rule, seed, broken) in
-        [(Rule::LateUnstamped, 9427, "causal"), (Rule::ClosedRemembered, 1408, "replicas become equal")]
-    {
-        let violation = run(seed, Some(rule), false).violation.map(|found| found.invariant);
-        assert_eq!(violation, Some(broken), "{rule}, seed {seed}");
+fn what_was_found_stays_mended_in_the_schedules_of_then() {
+    for seed in [9427, 1408] {
+        let violation = run(seed, Some(Rule::LedUnheard), false).violation;
+        assert_eq!(violation.map(|found| found.to_string()), None, "seed {seed}");
     }
 }
