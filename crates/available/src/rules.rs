@@ -114,11 +114,18 @@ impl Rule {
     /// Those whose breaking a thousand simulated schedules of the present mixes did not show to do harm. The first
     /// takes two attempts at one home that is cut off from the others in between, as in `tests/attempts.rs`; the second
     /// a source that dies in the middle of a pass (seed 1632), as in the simulator's `tests/available_transfer.rs`; the
-    /// last three have seeds beyond the first thousand (9427, 14701 of both contracts, 1408), which the simulator's
-    /// tests run, and `tests/late.rs` and `tests/led.rs`. They can be broken by name; nobody may count them among what
-    /// the checks are known to find.
-    const UNSEEN: [Rule; 5] =
-        [Rule::AttemptUnsettled, Rule::PassPutOff, Rule::LateUnstamped, Rule::LedUnheard, Rule::ClosedRemembered];
+    /// third was found by seed 183 before decision 0084 changed that schedule, and is in `tests/absence.rs` by hand, as
+    /// the next two are in `tests/late.rs` and `tests/led.rs` (and in seed 14701 of both contracts). Of the last there
+    /// is no schedule at present. They can be broken by name; nobody may count them among what the checks are known to
+    /// find.
+    const UNSEEN: [Rule; 6] = [
+        Rule::AttemptUnsettled,
+        Rule::PassPutOff,
+        Rule::OldMajorityOnly,
+        Rule::LateUnstamped,
+        Rule::LedUnheard,
+        Rule::ClosedRemembered,
+    ];
 
     /// All whose breaking the simulator is to find.
     pub fn all() -> impl Iterator<Item = Rule> {
