@@ -5,7 +5,8 @@
 //! one* is answered when it is on disk here.
 //!
 //! *A causal read* is answered from what is held here if two things are known: that nothing is missing that the session
-//! has seen or that led to it (our marks of the other homes reach so far), and that a majority holds what is shown.
+//! has seen, or is to be shown, or that led to either (our marks of the other homes reach so far), and that a majority
+//! holds what is shown.
 //! Otherwise the other homes are asked; what they have is merged, and what any of them lacks is sent, until a majority
 //! holds the same; then it is answered.
 //!
@@ -153,7 +154,7 @@ impl Replica {
         let local = match operation.level {
             Level::Eventual if self.counts_at(key.position) => true,
             Level::Eventual => return self.refuse(Asker::Client(ticket), Refusal::Refilling, out),
-            Level::Causal => self.is_covered(key.position, &operation.past) && self.is_stable(&key),
+            Level::Causal => self.answers_alone(&key, &operation.past),
         };
         if !local {
             return self.begin_round(Asker::Client(ticket), key, kind, Then::Read, context, out);
@@ -216,7 +217,7 @@ impl Replica {
         if self.rules.keep(Rule::RetryTwice)
             && let Some((dot, existed)) = state.request(write.request)
         {
-            let outcome = done(&state, &write, dot, effect_of(&write.change, existed));
+            let outcome = self.done_before(&state, &write, dot, existed);
             let wait = self.logged(&write.key);
             let receipt = Receipt { epoch: self.view.epoch, voters: vec![self.me], rounds: 1 };
             return self.answer_asker(asker, outcome, receipt, wait, out);
@@ -254,16 +255,16 @@ impl Replica {
         let ages = (oldest_kept_ms, self.hints_from_ms());
         state.put_away(self.actor, everywhere, ages, self.config.limits);
         let effect = apply(&mut state, &write, &past, dot);
+        if self.rules.keep(Rule::ClosedRemembered) {
+            // What this has ended may have been closed while it was alive. Whoever merges it forgets it at once.
+            state.forget_closed();
+        }
         let outcome = done(&state, &write, dot, effect);
-        let position = self.put(&key, state.clone(), out);
-        self.unsynced.insert(counter);
         let level = if self.rules.keep(Rule::AckAlone) { level } else { Level::Eventual };
         let sets = self.sets_of(key.position);
         let waiting = Waiting { asker, key: key.clone(), sets, level, have: BTreeSet::new(), outcome };
         self.waiting.insert(counter, waiting);
-        let stamped = Later::Stamped { counter, key, state: Box::new(state), context };
-        let wait = if self.rules.keep(Rule::SentUnsynced) { position } else { LogPosition(0) };
-        self.after(wait, stamped, out);
+        self.put_stamped(&key, state, counter, context, out);
     }
 
     /// Up to which of our stamps every other home of these keys has said that it has them, with all of its own before.
@@ -287,7 +288,10 @@ impl Replica {
     /// Answers a write if enough homes have it.
     pub(crate) fn written_enough(&mut self, counter: u64, out: &mut Outbox) {
         let Some(waiting) = self.waiting.get(&counter) else { return };
+        let late = !waiting.sets.contains(self.me) && self.rules.keep(Rule::LateUnstamped);
         let enough = match waiting.level {
+            // We are a home no more: the writer names our stamp alone, of which no home says how far it has come.
+            Level::Causal if late => waiting.sets.iter().all(|home| waiting.have.contains(&home)),
             Level::Causal => self.is_quorum(&waiting.sets, |home| waiting.have.contains(&home)),
             Level::Eventual => waiting.have.iter().any(|home| waiting.sets.contains(*home)),
         };
@@ -331,6 +335,32 @@ impl Replica {
                 self.tell(from, Body::Taken { hint, refused }, wait, TraceContext::NONE, out);
             }
         }
+    }
+
+    /// How a write that acted before, as `dot`, is answered.
+    fn done_before(&self, state: &State, write: &Write, dot: Dot, existed: bool) -> Outcome {
+        let mut outcome = done(state, write, dot, effect_of(&write.change, existed));
+        if let Outcome::Done { seen, .. } = &mut outcome {
+            self.rest_on_homes(state, write.key.position, dot, seen);
+        }
+        outcome
+    }
+
+    /// Of a stamp whose actor is a home no more, no home says how far it has come: who is told of it has seen, too, the
+    /// stamps of those homes that brought it.
+    fn rest_on_homes(&self, state: &State, position: Position, dot: Dot, seen: &mut Seen) {
+        if !self.sets_of(position).contains(dot.actor.node) && self.rules.keep(Rule::LateUnstamped) {
+            seen.vector.merge(&state.context.vector);
+        }
+    }
+
+    /// Whether a causal read is answered from what is held here, for a session with this past.
+    fn answers_alone(&self, key: &RegisterKey, past: &Past) -> bool {
+        // A write may have been made where something was missing that had led to it. What a round has settled lacks
+        // nothing: what led to it was on a majority's disks before.
+        let held = self.table.get(key).filter(|held| !held.stable && self.rules.keep(Rule::LedUnheard));
+        let bound = past.bound.max(held.map_or(0, |held| held.state.deps));
+        self.is_covered(key.position, &Past { bound, ..past.clone() }) && self.is_stable(key)
     }
 
     /// Whether nothing is missing here that the session has seen of these homes' keys, or that led to it.
@@ -569,7 +599,11 @@ impl Replica {
                 self.answer_asker(round.asker, outcome, receipt, LogPosition(0), out);
             }
             Then::Remember(request) => {
-                let outcome = Outcome::Remembered(remembered(&settled.state, request));
+                let mut found = remembered(&settled.state, request);
+                if let Some((dot, seen)) = settled.state.request(request).map(|(dot, _)| dot).zip(found.as_mut()) {
+                    self.rest_on_homes(&settled.state, round.key.position, dot, &mut seen.1);
+                }
+                let outcome = Outcome::Remembered(found);
                 self.answer_asker(round.asker, outcome, receipt, LogPosition(0), out);
             }
             Then::Write { write, past, context } => {
@@ -578,7 +612,7 @@ impl Replica {
                     return self.write_settled(round.asker, write, past, context, out);
                 };
                 // All that was settled is on a majority's disks, and the request with it.
-                let outcome = done(&settled.state, &write, dot, effect_of(&write.change, existed));
+                let outcome = self.done_before(&settled.state, &write, dot, existed);
                 self.answer_asker(round.asker, outcome, receipt, LogPosition(0), out);
             }
         }

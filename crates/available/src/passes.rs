@@ -251,7 +251,7 @@ impl Replica {
         if known != Some((id, question)) || self.disk_full {
             return;
         }
-        let ours = entries.into_iter().filter(|(key, _)| self.is_home(key.position));
+        let ours = entries.into_iter().filter(|(key, _)| self.takes_from(from, key.position));
         let entries: Vec<(RegisterKey, State)> = ours.collect();
         let got: Vec<ShortHash> =
             entries.iter().map(|(key, state)| self.digests.digest(key, state).short(id)).collect();

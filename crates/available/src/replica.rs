@@ -453,18 +453,56 @@ impl Replica {
         position
     }
 
-    /// Merges what came into what is held. True if it is behind: it shows something alive that is known to be gone.
-    pub(crate) fn merge(&mut self, key: &RegisterKey, incoming: &State, out: &mut Outbox) -> bool {
+    /// Merges what `from` told into what is held. True if it is behind: it shows something alive that is known to be
+    /// gone.
+    pub(crate) fn merge(&mut self, from: NodeId, key: &RegisterKey, incoming: &State, out: &mut Outbox) -> bool {
         let absent = State::absent(incoming.kind);
         let before = self.table.get(key).map_or(&absent, |held| &held.state);
         let mut state = before.clone();
         let stale = state.merge(incoming, self.rules, |dot| self.is_gone(key.position, dot));
         let changed = state != *before;
         self.clock = self.clock.max(incoming.context.vector.counter_max());
-        if changed {
+        let late = self.is_outsider(from, key.position) && self.counts_at(key.position);
+        if changed && late && self.rules.keep(Rule::LateUnstamped) {
+            // Marks of the homes say nothing of it. So it is our news, by a stamp that no entry has.
+            let counter = self.next_counter(out);
+            state.context.include(self.actor, counter);
+            self.put_stamped(key, state, counter, TraceContext::NONE, out);
+        } else if changed {
             self.put(key, state, out);
         }
         stale
+    }
+
+    /// Puts a state into the table and the log that we have just stamped; it leaves for the other homes once it is on
+    /// disk.
+    pub(crate) fn put_stamped(
+        &mut self,
+        key: &RegisterKey,
+        state: State,
+        counter: u64,
+        context: TraceContext,
+        out: &mut Outbox,
+    ) {
+        let position = self.put(key, state.clone(), out);
+        self.unsynced.insert(counter);
+        let stamped = Later::Stamped { counter, key: key.clone(), state: Box::new(state), context };
+        let wait = if self.rules.keep(Rule::SentUnsynced) { position } else { LogPosition(0) };
+        self.after(wait, stamped, out);
+    }
+
+    /// Whether the node is no home of these keys, and only brings what it took while it was one.
+    fn is_outsider(&self, node: NodeId, position: Position) -> bool {
+        !self.sets_of(position).contains(node)
+    }
+
+    /// Whether states of these keys are taken from the node. Who is a home no more brings what a home has to stamp; one
+    /// that is in charge and does not count must not. (One that is only to be in charge need not: the others compare
+    /// with it once it is, and none of them answers alone before.)
+    pub(crate) fn takes_from(&self, node: NodeId, position: Position) -> bool {
+        let awaits = !self.homes(position).contains(&self.me);
+        let may = awaits || self.counts_at(position) || !self.rules.keep(Rule::LateUnstamped);
+        self.is_home(position) && (may || !self.is_outsider(node, position))
     }
 
     /// Whether a dot that our state does not have is known to be gone: everything its actor stamped up to it was here.

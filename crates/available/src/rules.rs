@@ -67,10 +67,16 @@ pub enum Rule {
     AttemptUnsettled,
     /// A pass that is out of date when it ends does not stand for the one that is due since homes changed.
     PassPutOff,
+    /// What a former home brings late is stamped by the home that takes it, and acknowledged once all homes have it.
+    LateUnstamped,
+    /// One replica answers a causal read only if it has surely received all that led to what it shows.
+    LedUnheard,
+    /// What is closed is forgotten by the replica, too, that ends it.
+    ClosedRemembered,
 }
 
 impl Rule {
-    const NAMES: [(Rule, &'static str); 29] = [
+    const NAMES: [(Rule, &'static str); 32] = [
         (Rule::DotReused, "dot-reused"),
         (Rule::SiblingDropped, "sibling-dropped"),
         (Rule::MergeByArrival, "merge-by-arrival"),
@@ -100,13 +106,26 @@ impl Rule {
         (Rule::DamageDropped, "available-damage-dropped"),
         (Rule::AttemptUnsettled, "attempt-unsettled"),
         (Rule::PassPutOff, "pass-put-off"),
+        (Rule::LateUnstamped, "late-unstamped"),
+        (Rule::LedUnheard, "led-unheard"),
+        (Rule::ClosedRemembered, "closed-remembered"),
     ];
 
     /// Those whose breaking a thousand simulated schedules of the present mixes did not show to do harm. The first
     /// takes two attempts at one home that is cut off from the others in between, as in `tests/attempts.rs`; the second
-    /// a source that dies in the middle of a pass, as in the simulator's `tests/available_transfer.rs`: these two tests
-    /// catch them. They can be broken by name; nobody may count them among what the checks are known to find.
-    const UNSEEN: [Rule; 2] = [Rule::AttemptUnsettled, Rule::PassPutOff];
+    /// a source that dies in the middle of a pass, as in the simulator's `tests/available_transfer.rs`; the
+    /// third was found by seed 183 before decision 0084 changed that schedule, and is in `tests/absence.rs` by hand, as
+    /// the next two are in `tests/late.rs` and `tests/led.rs` (and in seed 14701 of both contracts). Of the last there
+    /// is no schedule at present. They can be broken by name; nobody may count them among what the checks are known to
+    /// find.
+    const UNSEEN: [Rule; 6] = [
+        Rule::AttemptUnsettled,
+        Rule::PassPutOff,
+        Rule::OldMajorityOnly,
+        Rule::LateUnstamped,
+        Rule::LedUnheard,
+        Rule::ClosedRemembered,
+    ];
 
     /// All whose breaking the simulator is to find.
     pub fn all() -> impl Iterator<Item = Rule> {

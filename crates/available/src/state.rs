@@ -273,7 +273,8 @@ impl State {
         }
     }
 
-    fn forget_closed(&mut self) {
+    /// Forgets the requests whose replicas have closed them.
+    pub(crate) fn forget_closed(&mut self) {
         let ledgers = &self.ledgers;
         let closed =
             |dot: Dot| ledgers.iter().find(|ledger| ledger.actor == dot.actor).map_or(0, |ledger| ledger.closed);

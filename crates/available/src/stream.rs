@@ -8,6 +8,9 @@
 //! - a causal read is answered by one replica if its marks reach what the session has seen;
 //! - a dot below the mark that is not there is gone, whatever late copy of it arrives: so tombstones can be dropped.
 //!
+//! Marks are asked of the present homes. What somebody brings who is a home no more, they cannot speak for: so whoever
+//! takes it adds a stamp of its own to the key, and what rests on it rests on that (decision 0084).
+//!
 //! A stamp is synced before it leaves. So nothing is known anywhere of a stamp that its own replica could still lose
 //! with a crash, and after a restart it knows from its log what it stamped, and from each peer's mark what it owes.
 
@@ -105,7 +108,7 @@ impl Replica {
         context: TraceContext,
         out: &mut Outbox,
     ) {
-        if self.disk_full || entries.iter().any(|(key, _)| !self.is_home(key.position)) {
+        if self.disk_full || entries.iter().any(|(key, _)| !self.takes_from(from, key.position)) {
             return;
         }
         let wait = self.take_states(from, entries, out);
@@ -142,7 +145,7 @@ impl Replica {
             }
             // Of an arc that is to be copied: where the log had the key before, if it did.
             let copied = self.is_copying(key.position).then(|| self.table.get(&key).map(|held| held.logged));
-            let stale = self.merge(&key, &incoming, out);
+            let stale = self.merge(from, &key, &incoming, out);
             let logged = self.logged(&key);
             wait = wait.max(logged);
             if let Some(before) = copied

@@ -86,3 +86,11 @@ fn each_bug_on_the_way_from_one_contract_to_the_other_is_seen_by_a_litmus_test()
         assert!(seed.is_some(), "{planted:?}: not seen in {SEEDS_MAX} seeds, {}", placing.name());
     }
 }
+
+/// This broke something once: a home showed a write that it had made while it lacked what had led to that.
+#[test]
+fn what_was_found_stays_mended() {
+    let broken = |planted| run(14_701, planted, false).violation.map(|found| found.invariant);
+    assert_eq!(broken(None), None);
+    assert_eq!(broken(Some(Planted::LedUnheard)), Some("causal_across_contracts"));
+}

@@ -100,8 +100,19 @@ fn what_was_found_stays_mended() {
         (4568, "a new home compared with one that had lost its memory, and took what that had stamped before for gone"),
         (6168, "the same"),
         (2212, "a retry was told of what its other attempt had just done at one home alone"),
+        (9427, "what a former home brought late was shown by two homes, and then not by the third"),
+        (1408, "who ended a write that was closed remembered its request, and replicas stayed unequal"),
     ];
     for (seed, once) in found {
         assert_eq!(run(seed, None, false).violation.map(|found| found.to_string()), None, "seed {seed}: {once}");
+    }
+}
+
+/// The same in the schedules that found it, which are others since a home must have what led to what it shows.
+#[test]
+fn what_was_found_stays_mended_in_the_schedules_of_then() {
+    for seed in [9427, 1408] {
+        let violation = run(seed, Some(Rule::LedUnheard), false).violation;
+        assert_eq!(violation.map(|found| found.to_string()), None, "seed {seed}");
     }
 }
