@@ -14,6 +14,7 @@ use history::{Operation, Outcome, Value};
 
 use crate::check::CheckError;
 use crate::register::{Action, Step, action, integer, spell_numbers};
+use crate::sight::words;
 
 /// A value's number; [`ABSENT`] is `null`, which is what every key holds at first.
 pub(crate) type Word = u32;
@@ -133,32 +134,44 @@ impl<'a> Claims<'a> {
     }
 
     /// Those of unknown outcome whose value, which nobody else wrote, was seen did take effect; those that nobody can
-    /// have noticed are left out.
+    /// have noticed are left out. Who need not have taken effect saw nothing for sure.
     fn settle_unknown(&mut self) {
         self.note_writers();
         let mut seen: HashSet<(u32, Word)> = HashSet::new();
+        let mut surely: Vec<(u32, Word)> = Vec::new();
         let mut denied: HashSet<u32> = HashSet::new();
         // Where values stay side by side, a deletion shows in what is missing only.
         let mut several: HashSet<u32> = HashSet::new();
         for claim in &self.claims {
             match &claim.seen {
-                Seen::Equal(word) => drop(seen.insert((claim.key, *word))),
-                Seen::Siblings(words) => {
-                    several.insert(claim.key);
-                    seen.extend(words.iter().map(|word| (claim.key, *word)));
-                }
+                Seen::Siblings(_) => drop(several.insert(claim.key)),
                 Seen::NotEqual(_) => drop(denied.insert(claim.key)),
-                Seen::Nothing => {}
+                Seen::Nothing | Seen::Equal(_) => {}
+            }
+            let words = words(&claim.seen).iter().map(|word| (claim.key, *word));
+            if claim.must {
+                surely.extend(words.clone());
+            }
+            seen.extend(words);
+        }
+        let mut settled: HashSet<(u32, Word)> = HashSet::new();
+        while let Some((key, word)) = surely.pop() {
+            if word == ABSENT || !settled.insert((key, word)) {
+                continue;
+            }
+            let Some(&[writer]) = self.writers.get(&(key, word)).map(Vec::as_slice) else { continue };
+            let writer = &mut self.claims[writer as usize];
+            if !writer.must {
+                writer.must = true;
+                surely.extend(words(&writer.seen).iter().map(|word| (key, *word)));
             }
         }
-        let writers = std::mem::take(&mut self.writers);
-        self.claims.retain_mut(|claim| {
+        self.claims.retain(|claim| {
             let Some(word) = claim.wrote.filter(|_| !claim.must) else { return true };
             let noticed = seen.contains(&(claim.key, word));
-            let alone = word != ABSENT && writers.get(&(claim.key, word)).is_some_and(|by| by.len() == 1);
-            claim.must = noticed && alone;
             noticed || denied.contains(&claim.key) || (word == ABSENT && several.contains(&claim.key))
         });
+        self.writers.clear();
     }
 
     fn note_writers(&mut self) {

@@ -17,7 +17,7 @@ use history::{Function, Operation, Outcome, Value};
 
 use crate::causal::{Broken, Guarantee};
 use crate::check::CheckError;
-use crate::claims::{ABSENT, Claims, Seen, Word};
+use crate::claims::{ABSENT, Claim, Claims, Seen, Word};
 use crate::growing::{amount, elements};
 use crate::options::Model;
 use crate::sight::Sight;
@@ -146,11 +146,13 @@ pub(crate) fn is_over(claims: &Claims<'_>, sight: &Sight<'_, '_>, write: u32, wr
 
 /// Whether the write can have taken another one's place and left no trace: it surely took effect; or, of unknown
 /// outcome, it was a deletion. A value of unknown outcome would be shown now, or would have been shown to
-/// whoever replaced it.
+/// whoever replaced it; unless that is of unknown outcome itself.
 fn may_be_unnoticed(claims: &Claims<'_>, by: u32) -> bool {
     let claim = &claims.claims[by as usize];
-    let alone = claim.wrote.is_some_and(|word| claims.writers(claim.key, word).len() == 1);
-    claim.must || claim.wrote == Some(ABSENT) || !alone
+    let Some(word) = claim.wrote.filter(|word| !claim.must && *word != ABSENT) else { return true };
+    let alone = claims.writers(claim.key, word).len() == 1;
+    let swaps = |other: &Claim<'_>| !other.must && other.key == claim.key && other.seen == Seen::Equal(word);
+    !alone || claims.claims.iter().any(swaps)
 }
 
 /// Whether the acknowledged write `by` surely replaced what `writer` (none: the beginning) wrote, since its session had

@@ -4,6 +4,7 @@
 //! Deciding this is NP-complete (Gibbons and Korach 1997), so it is done in two steps:
 //! 1. What must be so, in polynomial time: whoever reads a value comes after its writer; a write of the same key that
 //!    comes before the reader comes before the writer too; one that comes after the writer comes after the reader.
+//!    Whoever was denied a swap comes before the value that it names, or something comes between them.
 //!    These are applied until nothing new follows. A circle is a violation.
 //! 2. A search for an order that keeps all this, oldest answers first. It tries every order before it says that there
 //!    is none; when its steps run out, the verdict is *undecided*.
@@ -13,11 +14,12 @@
 //! judged in windows that overlap by half: a contradiction that spans more operations than half a window may be missed;
 //! nothing is ever seen that is not there, since a part of a sequential history is sequential.
 
-use crate::claims::{Claims, Seen, Source};
+use crate::claims::{Claim, Claims, Seen, Source};
 use crate::options::Budget;
 use crate::order::Order;
 use crate::sequential_search::{Searched, search};
 use crate::shrink;
+use crate::sight::words;
 
 /// Operations that are judged together.
 pub(crate) const WINDOW_OPERATIONS: usize = 16_384;
@@ -57,14 +59,11 @@ pub(crate) fn smallest<'a>(claims: &Claims<'a>) -> Claims<'a> {
     })
 }
 
-/// An observation of a value that no operation wrote.
+/// An observation of a value that no operation wrote, by somebody who surely observed something.
 pub(crate) fn invented(claims: &Claims<'_>) -> Option<u32> {
     let nobody = |key, word| claims.source(key, word) == Source::Nobody;
-    let position = claims.claims.iter().position(|claim| match &claim.seen {
-        Seen::Equal(word) => nobody(claim.key, *word),
-        Seen::Siblings(words) => words.iter().any(|word| nobody(claim.key, *word)),
-        Seen::Nothing | Seen::NotEqual(_) => false,
-    })?;
+    let invents = |claim: &Claim<'_>| claim.must && words(&claim.seen).iter().any(|word| nobody(claim.key, *word));
+    let position = claims.claims.iter().position(invents)?;
     Some(position as u32)
 }
 
@@ -108,6 +107,7 @@ fn forced(claims: &Claims<'_>, order: &mut Order, budget: &mut Budget<'_>) -> Fo
         }
         reads.push((index as u32, source));
     }
+    let denials = denials(claims);
     loop {
         if order.settle().is_err() {
             return Forced::Circle;
@@ -130,6 +130,11 @@ fn forced(claims: &Claims<'_>, order: &mut Order, budget: &mut Budget<'_>) -> Fo
                 edges.extend(later.map(|write| (*read, write)));
             }
         }
+        for denial in &denials {
+            if !denial.forces(claims, order, &mut edges) {
+                return Forced::Circle;
+            }
+        }
         edges.sort_unstable();
         edges.dedup();
         edges.retain(|(before, after)| !order.precedes(*before, *after));
@@ -139,6 +144,56 @@ fn forced(claims: &Claims<'_>, order: &mut Order, budget: &mut Budget<'_>) -> Fo
         for (before, after) in edges {
             order.add(before, after);
         }
+    }
+}
+
+/// A failed swap: what it named did not stand.
+struct Denial {
+    claim: u32,
+    /// Who surely wrote what it named; none for the beginning.
+    named: Option<u32>,
+    /// Who wrote anything else to the key, or may have.
+    others: Vec<u32>,
+}
+
+/// The failed swaps that named a value of one source that surely was there.
+fn denials(claims: &Claims<'_>) -> Vec<Denial> {
+    let mut denials = Vec::new();
+    let mut writes: Vec<Vec<u32>> = vec![Vec::new(); claims.keys.len()];
+    for (index, claim) in claims.claims.iter().enumerate().filter(|(_, claim)| claim.wrote.is_some()) {
+        writes[claim.key as usize].push(index as u32);
+    }
+    for (index, claim) in claims.claims.iter().enumerate() {
+        let Seen::NotEqual(word) = claim.seen else { continue };
+        let named = match claims.source(claim.key, word) {
+            Source::Write(write) if claims.claims[write as usize].must => Some(write),
+            Source::Beginning => None,
+            Source::Write(_) | Source::Several | Source::Nobody => continue,
+        };
+        let others = writes[claim.key as usize].iter().copied().filter(|write| Some(*write) != named).collect();
+        denials.push(Denial { claim: index as u32, named, others });
+    }
+    denials
+}
+
+impl Denial {
+    /// Adds what must be so: somebody wrote something else between the value and the denial, unless that came first.
+    /// False if it cannot be.
+    fn forces(&self, claims: &Claims<'_>, order: &Order, edges: &mut Vec<(u32, u32)>) -> bool {
+        let early = |write: u32| self.named.is_some_and(|named| order.precedes(write, named));
+        let between = |write: &&u32| !early(**write) && !order.precedes(self.claim, **write);
+        let mut between = self.others.iter().filter(between);
+        let was_there = self.named.is_none_or(|named| order.precedes(named, self.claim));
+        match (between.next(), between.next()) {
+            (None, _) if was_there => return false,
+            (None, _) => edges.extend(self.named.map(|named| (self.claim, named))),
+            (Some(&only), None) if was_there && claims.claims[only as usize].must => {
+                edges.extend(self.named.map(|named| (named, only)));
+                edges.push((only, self.claim));
+            }
+            (Some(_), _) => {}
+        }
+        true
     }
 }
 

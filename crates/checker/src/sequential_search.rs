@@ -4,6 +4,19 @@
 //! each key. Two moves cost nothing and are made at once: an observation that fits what stands now, and a write that
 //! nobody asks about over one that nobody asks about any more. Otherwise a write is chosen, the one that had to be over
 //! first, and taken back when nothing fits any more. Places that led nowhere are remembered.
+//!
+//! What a failed swap saw is only what did *not* stand: a *denial*. It takes two further rules, without which every
+//! write of its key, and every one of unknown outcome, would be tried at every place:
+//! 1. A write `w` that nobody asks about comes at once in spite of a denial `d` on its key, unless `d` denies its own
+//!    value and may come before it, or denies a value that is still to be written by an `x` and `x`, `w`, `d` may come
+//!    in this order. For, where an order from here on explains all, it still does with `w` moved to its beginning: what
+//!    stood first is asked for no more, and denied less than before; and where `w` had replaced `x`, `x` stands on
+//!    instead, which nobody asked for there, and nobody denies. What need not be, and asked for what stood first, is
+//!    left out: `w` stands in its place.
+//! 2. A write that need not be, and that nobody asks about, comes only to replace what a denial that is next denies.
+//!    For, where no denial of what it replaced comes before what replaces it, it can be left out; and where one does,
+//!    it can wait until right before the first. Of several such writes that nobody denies any is as good as another,
+//!    but that one which asks for what stands may not get another chance.
 
 use std::collections::{HashMap, HashSet};
 
@@ -32,6 +45,7 @@ struct Standing {
 
 struct Search<'s, 'a> {
     claims: &'s Claims<'a>,
+    order: &'s Order,
     /// Who waits for each claim, and for how many each waits.
     after: Vec<Vec<u32>>,
     waits: Vec<u32>,
@@ -42,8 +56,13 @@ struct Search<'s, 'a> {
     /// For each claim that wrote, and for the beginning of each key: who surely read it and is not done.
     readers: Vec<u32>,
     readers_of_beginning: Vec<u32>,
-    /// Whether all observations of the key have one source.
+    /// Whether all observations of the key, but for denials, have one source, and no write that need not be is asked
+    /// for.
     plain: Vec<bool>,
+    /// What is asked for of each key, by whomever.
+    asked: HashSet<(u32, Word)>,
+    /// Who observes of each key that a value does not stand, and which.
+    denials: Vec<Vec<(u32, Word)>>,
     /// Who observes a value of a key that several operations wrote.
     ambiguous: HashMap<(u32, Word), Vec<u32>>,
     /// When each should be over: its own end, or the first end of a reader.
@@ -97,10 +116,11 @@ pub(crate) fn search(claims: &Claims<'_>, order: &Order, budget: &mut Budget<'_>
 }
 
 impl<'s, 'a> Search<'s, 'a> {
-    fn new(claims: &'s Claims<'a>, order: &Order) -> Search<'s, 'a> {
+    fn new(claims: &'s Claims<'a>, order: &'s Order) -> Search<'s, 'a> {
         let n = claims.claims.len();
         let mut search = Search {
             claims,
+            order,
             after: vec![Vec::new(); n],
             waits: vec![0; n],
             done: vec![false; n],
@@ -109,6 +129,8 @@ impl<'s, 'a> Search<'s, 'a> {
             readers: vec![0; n],
             readers_of_beginning: vec![0; claims.keys.len()],
             plain: vec![true; claims.keys.len()],
+            asked: HashSet::new(),
+            denials: vec![Vec::new(); claims.keys.len()],
             ambiguous: HashMap::new(),
             due: claims.claims.iter().map(|claim| claim.operation.completed_at.unwrap_or(u64::MAX)).collect(),
             left: claims.claims.iter().filter(|claim| claim.must).count(),
@@ -120,30 +142,42 @@ impl<'s, 'a> Search<'s, 'a> {
                 search.waits[claim as usize] += 1;
             }
         }
-        for (index, claim) in claims.claims.iter().enumerate() {
-            search.plain[claim.key as usize] &= match claim.seen {
-                Seen::Nothing => claim.must,
-                Seen::Equal(_) if !claim.must => false,
-                Seen::Equal(word) => match claims.source(claim.key, word) {
-                    Source::Write(write) => {
-                        search.readers[write as usize] += 1;
-                        search.due[write as usize] = search.due[write as usize].min(search.due[index]);
-                        true
-                    }
-                    Source::Beginning => {
-                        search.readers_of_beginning[claim.key as usize] += 1;
-                        true
-                    }
-                    Source::Several | Source::Nobody => {
-                        search.ambiguous.entry((claim.key, word)).or_default().push(index as u32);
-                        false
-                    }
-                },
-                Seen::NotEqual(_) | Seen::Siblings(_) => false,
-            };
+        for index in 0..n as u32 {
+            search.note_observation(index);
+        }
+        for claim in &claims.claims {
+            let asked = claim.wrote.is_some_and(|word| search.asked.contains(&(claim.key, word)));
+            search.plain[claim.key as usize] &= claim.must || !asked;
         }
         search.ready = (0..n as u32).filter(|claim| search.waits[*claim as usize] == 0).collect();
         search
+    }
+
+    /// Notes what the claim observed: whose value, or that something did not stand.
+    fn note_observation(&mut self, index: u32) {
+        let claim = &self.claims.claims[index as usize];
+        let key = claim.key as usize;
+        let word = match claim.seen {
+            Seen::Nothing => return,
+            Seen::NotEqual(word) => return self.denials[key].push((index, word)),
+            Seen::Siblings(_) => return self.plain[key] = false,
+            Seen::Equal(word) => word,
+        };
+        self.asked.insert((claim.key, word));
+        if !claim.must {
+            return;
+        }
+        match self.claims.source(claim.key, word) {
+            Source::Write(write) => {
+                self.readers[write as usize] += 1;
+                self.due[write as usize] = self.due[write as usize].min(self.due[index as usize]);
+            }
+            Source::Beginning => self.readers_of_beginning[key] += 1,
+            Source::Several | Source::Nobody => {
+                self.ambiguous.entry((claim.key, word)).or_default().push(index);
+                self.plain[key] = false;
+            }
+        }
     }
 
     /// Whether the claim can come next.
@@ -191,8 +225,40 @@ impl<'s, 'a> Search<'s, 'a> {
         }
         match claim.wrote {
             None => true,
-            Some(_) => self.plain[claim.key as usize] && self.readers[index as usize] == 0,
+            Some(word) => {
+                let unasked = self.plain[claim.key as usize] && self.readers[index as usize] == 0;
+                unasked && !self.is_denied_early(index, word)
+            }
         }
+    }
+
+    /// Whether some denial on the key of `index`, which writes `word`, may be broken if that write comes now (1).
+    fn is_denied_early(&self, index: u32, word: Word) -> bool {
+        let key = self.claims.claims[index as usize].key;
+        let mut denials = self.denials[key as usize].iter().filter(|(denial, _)| !self.done[*denial as usize]);
+        denials.any(|&(denial, denied)| {
+            let between = |other: &&u32| {
+                let replaced = **other != index && !self.done[**other as usize];
+                replaced && !self.order.precedes(index, **other) && !self.order.precedes(denial, **other)
+            };
+            let own = denied == word && !self.order.precedes(index, denial);
+            own || self.claims.writers(key, denied).iter().any(|other| between(&other))
+        })
+    }
+
+    /// Whether the claim is a write that need not be and that nobody asks about; and whether nobody denies it either.
+    fn is_idle(&self, index: u32) -> (bool, bool) {
+        let claim = &self.claims.claims[index as usize];
+        let Some(word) = claim.wrote.filter(|_| !claim.must) else { return (false, false) };
+        let denied = self.denials[claim.key as usize].iter().any(|(_, denied)| *denied == word);
+        (!self.asked.contains(&(claim.key, word)), !denied)
+    }
+
+    /// Whether a denial of what stands on the key could come next, if it did not stand.
+    fn waits_for_another(&self, key: u32) -> bool {
+        let standing = self.standing[key as usize].word;
+        let mut denials = self.denials[key as usize].iter();
+        denials.any(|(denial, word)| *word == standing && self.ready.contains(denial))
     }
 
     fn free_moves(&mut self, trail: &mut Vec<(u32, Standing)>, budget: &mut Budget<'_>) -> bool {
@@ -216,6 +282,16 @@ impl<'s, 'a> Search<'s, 'a> {
     /// asked at the same time still wants to see.
     fn moves(&self) -> Vec<u32> {
         let mut moves: Vec<u32> = self.ready.iter().copied().filter(|claim| self.fits(*claim)).collect();
+        // Idle ones only where they are needed, and of those that nobody denies one, rather one that asks (2).
+        moves.sort_by_key(|claim| (self.claims.claims[*claim as usize].seen == Seen::Nothing, *claim));
+        let mut served: HashSet<u32> = HashSet::new();
+        moves.retain(|claim| {
+            let key = self.claims.claims[*claim as usize].key;
+            match self.is_idle(*claim) {
+                (false, _) => true,
+                (true, undenied) => self.waits_for_another(key) && (!undenied || served.insert(key)),
+            }
+        });
         moves.sort_by_key(|claim| {
             let optional = !self.claims.claims[*claim as usize].must;
             (self.replaces_early(*claim), optional, self.due[*claim as usize], *claim)
