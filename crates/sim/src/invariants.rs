@@ -219,20 +219,20 @@ impl Registers {
         register.note_copied(node, copying::Copied { epoch, floor }, &self.reached)
     }
 
-    /// The nodes whose members claim the register, and what each node holds of it.
+    /// The nodes whose members claim the register, and what each node holds of it, unless it is too early to ask.
     pub fn at_successor(
         &self,
         key: &RegisterKey,
         sets: &ReplicaSets,
         claimed: &[NodeId],
-        held: &BTreeMap<NodeId, Ballot>,
+        held: Option<&BTreeMap<NodeId, Ballot>>,
     ) -> Result<(), Violation> {
         let register = self.registers.get(key);
         let chosen = register.and_then(|register| register.chosen.last().copied()).unwrap_or_default();
         let dropped = register.map_or(Ballot::ZERO, |register| register.dropped.0);
         // Of a tombstone that all have dropped nothing is left to hold.
         let chosen = if chosen <= dropped { Ballot::ZERO } else { chosen };
-        let holds = |node: NodeId| held.get(&node).is_some_and(|held| *held >= chosen);
+        let holds = |node: NodeId| held.is_none_or(|held| held.get(&node).is_some_and(|held| *held >= chosen));
         invariant_every_key_is_at_its_successor(key, claimed, sets, holds)
     }
 

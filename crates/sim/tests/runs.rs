@@ -144,6 +144,9 @@ fn what_was_found_stays_mended() {
         (7858, "undecided: values that may have ended by themselves were told apart for ever after"),
         (8870, "the same"),
         (8873, "the same"),
+        (11883, "undecided: who was denied a swap kept every write of its key from being placed at once"),
+        (18876, "the same"),
+        (10384, "a quorum was asked for before those left of an arc without one of its disks had scanned: the judge's"),
         (9562, "an echo of one that had left took its place in the ring while the end was judged: the judge's fault"),
     ];
     for (seed, once) in found {

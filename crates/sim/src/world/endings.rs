@@ -19,6 +19,8 @@ const LOOKUP_AGAIN_AFTER: Duration = Duration::from_millis(250);
 const FINGERS_MAX: Duration = Duration::from_secs(60);
 /// After the faults, everything that was under way has arrived after this time.
 const STRAGGLERS_MAX: Duration = Duration::from_secs(2);
+/// Within this time each replica has scanned what its peers hold: once a minute, and at most half a minute late.
+const SCANNED_MAX: Duration = Duration::from_secs(100);
 /// Writes to each key while all disks are full.
 const WRITES_WHILE_FULL: usize = 6;
 
@@ -66,7 +68,18 @@ impl<C: chord::Rules> World<C> {
 
     /// Every key is at its successor: the one node whose member claims it is a replica of it, and a quorum of these
     /// holds the last state that was chosen.
-    pub(super) fn expect_keys_at_successor(&self) -> Result<(), Violation> {
+    ///
+    /// Where a replica's disk is gone and nobody has taken its place, what one other alone had accepted beside it is
+    /// held by that other alone. No decision is made without that one, so nothing is lost; but nobody is bound to read
+    /// the register, and whoever lags finds out by scanning, now and then (seed 10384).
+    pub(super) fn expect_keys_at_successor(&mut self) -> Result<(), Violation> {
+        self.keys_at_successor(false)?;
+        self.run_until(|world| world.keys_at_successor(true).is_ok(), SCANNED_MAX)?;
+        self.keys_at_successor(true)
+    }
+
+    /// The same now; of arcs that lack a replica, what is held is asked for only once they had time to be scanned.
+    fn keys_at_successor(&self, scanned: bool) -> Result<(), Violation> {
         let ring = self.view.ring();
         for key in self.plain_keys() {
             let key = &self.keys[key].0;
@@ -78,8 +91,10 @@ impl<C: chord::Rules> World<C> {
                 members.members().any(|member| member.next_hop(key.position) == NextHop::Owner(member.me()))
             };
             let claimed = running().filter(|(_, running)| claims(&running.ring)).map(|(id, _)| id).collect::<Vec<_>>();
+            let whole = arc.sets().iter().all(|node| self.lives(node));
             let held = running().map(|(id, running)| (id, running.replica.inspect(key).0)).collect();
-            self.registers.at_successor(key, &arc.sets(), &claimed, &held)?;
+            let held = Some(&held).filter(|_| whole || scanned);
+            self.registers.at_successor(key, &arc.sets(), &claimed, held)?;
         }
         Ok(())
     }
