@@ -7,8 +7,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use membership::{BucketId, ClusterId, Epoch, Member, NodeId, Position, View};
 use replication::{
-    Ballot, Body, Change, Condition, Correct, Envelope, Input, LogPosition, Message, Operation, Outbox, Outcome,
-    Receipt, Record, RegisterKey, Replica, RequestId, Scan, ScanOutcome, State, Terms, Ticket, Value, Version, Write,
+    AllBut, Ballot, Body, Change, Condition, Envelope, Input, LogPosition, Message, Operation, Outbox, Outcome,
+    Receipt, Record, RegisterKey, Replica, RequestId, Rule, Scan, ScanOutcome, State, Terms, Ticket, Value, Version,
+    Write,
 };
 use stdx::{Instant, Prng, TraceContext};
 
@@ -19,12 +20,13 @@ const C: NodeId = NodeId(3);
 struct Trio {
     now: Instant,
     view: View,
-    replicas: BTreeMap<NodeId, Replica<Correct>>,
+    replicas: BTreeMap<NodeId, Replica<AllBut>>,
     logs: BTreeMap<NodeId, Vec<(LogPosition, Record)>>,
     network: VecDeque<(NodeId, Envelope)>,
     answers: BTreeMap<Ticket, (Outcome, Receipt)>,
     scans: Vec<ScanOutcome>,
     sent: usize,
+    rules: AllBut,
 }
 
 /// What an operation cost: messages, records, and the answer.
@@ -46,6 +48,11 @@ impl Cost {
 
 impl Trio {
     fn new() -> Trio {
+        Trio::without(None)
+    }
+
+    /// One that breaks this rule.
+    fn without(rule: Option<Rule>) -> Trio {
         let member = |id: u64| Member {
             id: NodeId(id),
             name: format!("n{id}"),
@@ -65,6 +72,7 @@ impl Trio {
             answers: BTreeMap::new(),
             scans: Vec::new(),
             sent: 0,
+            rules: AllBut(rule),
         };
         for id in [A, B, C] {
             trio.start(id);
@@ -74,7 +82,7 @@ impl Trio {
     }
 
     fn start(&mut self, id: NodeId) {
-        let mut replica = Replica::new(id, self.view.clone(), Prng::from_seed(id.0));
+        let mut replica = Replica::with_rules(id, self.view.clone(), Prng::from_seed(id.0), self.rules);
         for (position, record) in self.logs.entry(id).or_default().clone() {
             replica.restore(position, record);
         }
@@ -486,4 +494,73 @@ fn the_whole_arc_is_compared_page_by_page_by_a_coordinator_that_has_forgotten() 
         messages < 40,
         "{messages} messages for 600 registers on pages of 256: what was chosen was not finished again"
     );
+}
+
+/// B writes `y` twice. C knows that the first is chosen, and hears nothing of the second: the time of that.
+fn y_behind_c(trio: &mut Trio) -> Ballot {
+    trio.ask(B, put(Ballot::ZERO, "y", 11));
+    assert_eq!(trio.ask(C, read(Ballot::ZERO, "y", false)).text().as_deref(), Some("11"));
+    let ticket = trio.submit(B, put(Ballot::ZERO, "y", 12));
+    trio.network.retain(|(_, envelope)| envelope.to != C);
+    trio.settle();
+    trio.answers.remove(&ticket).expect("A and B are a majority").1.time
+}
+
+/// One session has written `y` and then reads `x`, another has written `x` at the time `written` and then reads `y`, at
+/// C: whether the one was shown no more than the first `x`, and the other no more than the first `y`. Then each wrote
+/// before the other, and there is no order of the two.
+fn is_buffered(trio: &mut Trio, x: &Cost, written: Ballot) -> bool {
+    let y = trio.ask(C, read(written, "y", true));
+    (x.text().as_deref(), y.text().as_deref()) == (Some("1"), Some("11"))
+}
+
+#[test]
+fn a_write_below_what_its_coordinator_has_confirmed_is_in_no_order() {
+    let buffered = |rule| {
+        let mut trio = Trio::without(rule);
+        // A is promised a ballot for the next write of `x` that lies below all that follows.
+        trio.ask(A, put(Ballot::ZERO, "x", 1));
+        let time = y_behind_c(&mut trio);
+        let x = trio.ask(A, read(time, "x", true));
+        let written = trio.ask(A, put(Ballot::ZERO, "x", 2)).receipt.time;
+        is_buffered(&mut trio, &x, written)
+    };
+    assert!(!buffered(None));
+    assert!(buffered(Some(Rule::NewWritesAbove)));
+}
+
+#[test]
+fn a_strict_read_that_takes_its_time_from_no_confirmation_is_in_no_order() {
+    let buffered = |rule| {
+        let mut trio = Trio::without(rule);
+        trio.ask(A, put(Ballot::ZERO, "x", 1));
+        let time = y_behind_c(&mut trio);
+        let x = trio.ask(B, read(time, "x", false));
+        let written = trio.ask(A, put(Ballot::ZERO, "x", 2)).receipt.time;
+        is_buffered(&mut trio, &x, written)
+    };
+    assert!(!buffered(None));
+    assert!(buffered(Some(Rule::StrictInSession)));
+}
+
+#[test]
+fn a_read_beside_its_coordinators_own_write_is_in_no_order() {
+    let buffered = |rule| {
+        let mut trio = Trio::without(rule);
+        trio.ask(B, put(Ballot::ZERO, "x", 1));
+        // A has taken a ballot for its write, and its questions are under way.
+        let write = trio.submit(A, put(Ballot::ZERO, "x", 2));
+        let late = std::mem::take(&mut trio.network);
+        assert!(late.iter().all(|(_, said)| matches!(said.message.body, Body::Prepare { .. })));
+        // What B does from now on happens later.
+        trio.ask(B, put(Ballot::ZERO, "z", 21));
+        let time = y_behind_c(&mut trio);
+        let x = trio.ask(A, read(time, "x", true));
+        trio.network.extend(late);
+        trio.settle();
+        let (_, receipt) = trio.answers.remove(&write).expect("its questions have arrived");
+        is_buffered(&mut trio, &x, receipt.time)
+    };
+    assert!(!buffered(None));
+    assert!(buffered(Some(Rule::WaitForOwnWrite)));
 }
