@@ -192,6 +192,34 @@ fn an_unknown_swap_is_no_proof_of_what_it_asked_for() {
     assert_eq!(is_explained(&asked), verdict(&asked, 1_000) == Verdict::Valid);
 }
 
+<<<<<<< HEAD
+=======
+/// Of the writes that may explain a denial, one is to be taken that is of no use for another.
+#[test]
+fn a_denial_takes_from_the_unknown_writes_what_another_does_not_need() {
+    let ask = |session, what, unknown| Asked { session, key: 0, what, unknown };
+    let denied = |word| ask(0, What::Swap(word, 50 + word, false), false);
+    let write = |word| ask(0, What::Write(word), false);
+    let unseen = |session, what| ask(session, what, true);
+    // Only a blind write can replace 2.
+    let swap_first =
+        vec![unseen(1, What::Write(9)), write(1), denied(1), write(2), denied(2), unseen(2, What::Swap(1, 8, true))];
+    // Who replaces 1 by 9 has nothing left for 2.
+    let undenied_first =
+        vec![unseen(1, What::Write(9)), unseen(2, What::Write(7)), write(1), denied(1), denied(9), write(2), denied(2)];
+    for asked in [swap_first, undenied_first] {
+        assert!(is_explained(&asked));
+        assert_eq!(verdict(&asked, 10_000), Verdict::Valid, "{asked:#?}");
+        let known = |asked: &Asked| !asked.unknown;
+        let first = asked.iter().position(|asked| asked.unknown).expect("two are");
+        let fewer: Vec<Asked> = asked.iter().enumerate().filter(|(at, _)| *at != first).map(|(_, a)| *a).collect();
+        assert_eq!(is_explained(&fewer), verdict(&fewer, 10_000) == Verdict::Valid, "{fewer:#?}");
+        let none: Vec<Asked> = asked.iter().copied().filter(known).collect();
+        assert_eq!((is_explained(&none), verdict(&none, 10_000)), (false, Verdict::Violated), "{none:#?}");
+    }
+}
+
+>>>>>>> h-ordered
 /// A store of one order, whose clients read from replicas that lag, swap what they saw last, and often never hear what
 /// became of their writes; then they go on as somebody else.
 fn store(count: usize, keys: usize, prng: &mut Prng) -> Vec<Asked> {
