@@ -192,8 +192,6 @@ fn an_unknown_swap_is_no_proof_of_what_it_asked_for() {
     assert_eq!(is_explained(&asked), verdict(&asked, 1_000) == Verdict::Valid);
 }
 
-<<<<<<< HEAD
-=======
 /// Of the writes that may explain a denial, one is to be taken that is of no use for another.
 #[test]
 fn a_denial_takes_from_the_unknown_writes_what_another_does_not_need() {
@@ -219,7 +217,6 @@ fn a_denial_takes_from_the_unknown_writes_what_another_does_not_need() {
     }
 }
 
->>>>>>> h-ordered
 /// A store of one order, whose clients read from replicas that lag, swap what they saw last, and often never hear what
 /// became of their writes; then they go on as somebody else.
 fn store(count: usize, keys: usize, prng: &mut Prng) -> Vec<Asked> {
