@@ -1,9 +1,9 @@
 //! Clients in a read-increment-write loop: the measure of downtime, and a count of lost increments besides.
 //!
 //! Each has a key of its own, so its counter must read as exactly what it wrote last. They ask often enough that each
-//! window has some ten answers, and no more: loops that ask as fast as they are answered leave a machine that runs fleet
-//! and verifier together no time for anything else. They ask in no trace and outside the history: their record is the
-//! counter itself.
+//! window has some six answers of each kind, and no more: loops that ask as fast as they are answered leave a machine
+//! that runs fleet and verifier together no time for anything else. They ask in no trace and outside the history: their
+//! record is the counter itself.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -22,14 +22,14 @@ use crate::recorder::Recorder;
 pub const TICK_CLIENTS: usize = 3;
 /// How often each of them reads and writes at most. They begin one after the other, so that no window depends on the
 /// delay of a single moment.
-const EVERY: Duration = Duration::from_millis(30);
+const EVERY: Duration = Duration::from_millis(50);
 /// Complaints kept as examples; the rest is counted.
 const WRONG_MAX: usize = 16;
 /// After a request that failed at once, a loop waits this long: a fleet in trouble is not helped by a storm.
 const FAILED_PAUSE: Duration = Duration::from_millis(5);
 /// How long a loop on a lock waits between two rounds: some calls in each window of the downtime, and little load
 /// beside that of the others.
-const LOCK_PAUSE: Duration = Duration::from_millis(30);
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
 /// How long it holds the lock at most, if the call that gives it back is lost.
 const LOCK_TTL_MS: u64 = 5_000;
 
