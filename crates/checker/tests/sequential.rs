@@ -1,10 +1,12 @@
 //! Level sequential where swaps are denied, and where writes of unknown outcome may be why: a second checker that tries
 //! every interleaving, and stores of many keys whose answers no search finds an order for that tries all of them.
 
+mod support;
+
 use std::collections::BTreeMap;
 
 use checker::{Level, Limit, Options, Verdict, check_operations};
-use history::{Function, Operation, Outcome, Process, Value};
+use history::{Function, Operation, Value};
 use proptest::prelude::*;
 use stdx::Prng;
 
@@ -37,24 +39,8 @@ fn operations(asked: &[Asked]) -> Vec<Operation> {
                 (Function::Cas, pair.clone(), pair, (!asked.unknown).then_some(applied))
             }
         };
-        let line = 2 * index as u64 + 1;
-        Operation {
-            process: Process::Client(asked.session as i64),
-            f,
-            key: Value::from(format!("k{}", asked.key)),
-            input,
-            output,
-            applied,
-            invoked_at: line,
-            completed_at: (!asked.unknown).then_some(line + 1),
-            invoked_ns: None,
-            completed_ns: None,
-            outcome: if asked.unknown { Outcome::Info } else { Outcome::Ok },
-            level: None,
-            trace_id: None,
-            request_id: None,
-            ttl_ms: None,
-        }
+        let (line, key) = (2 * index as u64 + 1, Value::from(format!("k{}", asked.key)));
+        Operation { input, output, applied, ..support::untold(asked.session, f, key, (line, line + 1), asked.unknown) }
     };
     asked.iter().enumerate().map(operation).collect()
 }

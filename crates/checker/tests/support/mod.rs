@@ -64,24 +64,33 @@ pub fn operations(asked: &[Asked], one_after_another: bool) -> Vec<Operation> {
             _ => Function::Write,
         };
         Operation {
-            process: Process::Client(asked.session as i64),
-            f,
-            key: Value::from(i64::from(asked.key)),
             input: if asked.read.is_some() { Value::Null } else { value(asked.value, asked.wide) },
             output: asked.read.map_or(Value::Null, |read| value(read, asked.wide)),
-            applied: None,
-            invoked_at: begin,
-            completed_at: (!asked.unknown).then_some(end),
-            invoked_ns: None,
-            completed_ns: None,
-            outcome: if asked.unknown { Outcome::Info } else { Outcome::Ok },
-            level: None,
-            trace_id: None,
-            request_id: None,
-            ttl_ms: None,
+            ..untold(asked.session, f, Value::from(i64::from(asked.key)), (begin, end), asked.unknown)
         }
     };
     asked.iter().enumerate().map(operation).collect()
+}
+
+/// An operation on a key that began and ended, or has no known end, at these lines, and of which nothing more is told.
+pub fn untold(session: usize, f: Function, key: Value, (begin, end): (u64, u64), unknown: bool) -> Operation {
+    Operation {
+        process: Process::Client(session as i64),
+        f,
+        key,
+        input: Value::Null,
+        output: Value::Null,
+        applied: None,
+        invoked_at: begin,
+        completed_at: (!unknown).then_some(end),
+        invoked_ns: None,
+        completed_ns: None,
+        outcome: if unknown { Outcome::Info } else { Outcome::Ok },
+        level: None,
+        trace_id: None,
+        request_id: None,
+        ttl_ms: None,
+    }
 }
 
 /// A store whose reads come from replicas that lag, each behind one order of all writes: sequential, and stale.
