@@ -11,12 +11,13 @@ use bytes::Bytes;
 use client::gateway::{Action, GatewayClient, Reply};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use tokio::time::Instant;
 use wire::http::Level;
 
 use crate::downtime::Downtime;
 use crate::levels::{self, LEVELS};
 use crate::recorder::Recorder;
+use crate::traffic::Pace;
 
 /// Loops of each level.
 const LOOPS: usize = 5;
@@ -80,7 +81,7 @@ pub async fn run(
                 key: format!("{prefix}tick-{}{number}", level.name()),
                 level,
                 deadline,
-                begins: Instant::now() + EVERY * number as u32 / LOOPS as u32,
+                pace: Pace::after(EVERY * number as u32 / LOOPS as u32, EVERY),
                 token: None,
             };
             loops.spawn(tick.run(stop.clone()));
@@ -96,18 +97,16 @@ struct Tick {
     key: String,
     level: Level,
     deadline: Duration,
-    begins: Instant,
+    pace: Pace,
     /// What the loop has written is its own to replace: else its values would pile up side by side.
     token: Option<String>,
 }
 
 impl Tick {
     async fn run(mut self, stop: watch::Receiver<bool>) {
-        let mut pace = interval_at(self.begins, EVERY);
-        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut number = 0u64;
         while !*stop.borrow() && !self.recorder.is_full() {
-            pace.tick().await;
+            self.pace.next().await;
             number += 1;
             self.ask(Action::Put { value: Bytes::from(number.to_string()), content_type: None }).await;
             self.ask(Action::Get).await;

@@ -12,11 +12,12 @@ use bytes::Bytes;
 use client::gateway::{Action, Answer, Condition, GatewayClient, Reply, Request, Seen};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use tokio::time::Instant;
 
 use crate::conduct::unsampled;
 use crate::downtime::Downtime;
 use crate::recorder::Recorder;
+use crate::traffic::Pace;
 
 /// How many loops run.
 pub const TICK_CLIENTS: usize = 3;
@@ -116,7 +117,7 @@ pub async fn run(
             gateway: client.preferring(number),
             key: format!("{prefix}tick{number}"),
             deadline,
-            begins: Instant::now() + EVERY * number as u32 / TICK_CLIENTS as u32,
+            pace: Pace::after(EVERY * number as u32 / TICK_CLIENTS as u32, EVERY),
             counter: Counter::default(),
         };
         loops.spawn(tick.run(stop.clone()));
@@ -139,7 +140,7 @@ struct Tick {
     gateway: GatewayClient,
     key: String,
     deadline: Duration,
-    begins: Instant,
+    pace: Pace,
     counter: Counter,
 }
 
@@ -236,10 +237,8 @@ impl Counter {
 
 impl Tick {
     async fn run(mut self, stop: watch::Receiver<bool>) {
-        let mut pace = interval_at(self.begins, EVERY);
-        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !*stop.borrow() && !self.recorder.is_full() {
-            pace.tick().await;
+            self.pace.next().await;
             if !self.increment().await {
                 tokio::time::sleep(FAILED_PAUSE).await;
             }
