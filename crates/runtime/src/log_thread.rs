@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use replication::LogPosition;
 use stdx::error_chain;
@@ -91,16 +91,22 @@ const READ_AT_ONCE_BYTES: u64 = 128 * 1024;
 const FULL_RETRY: Duration = Duration::from_millis(100);
 
 impl LogThread {
-    /// Starts the thread. `report` is called on it, so it must only pass the event on.
+    /// Starts the thread. `report` is called on it, so it must only pass the event on; as must `synced`, which is told
+    /// how long each sync took.
     ///
     /// # Errors
     /// When the operating system gives no thread.
-    pub fn start(log: Log, report: impl FnMut(LogEvent) + Send + 'static) -> std::io::Result<LogThread> {
+    pub fn start(
+        log: Log,
+        report: impl FnMut(LogEvent) + Send + 'static,
+        synced: impl FnMut(Duration) + Send + 'static,
+    ) -> std::io::Result<LogThread> {
         let (commands, received) = channel();
         let shared = Arc::new(SharedState { waiting: AtomicU64::new(0), sizes: Mutex::new(log.sizes()) });
         let mut worker = Worker {
             log,
             report: Box::new(report),
+            synced: Box::new(synced),
             shared: Arc::clone(&shared),
             waiting: VecDeque::new(),
             full: false,
@@ -188,6 +194,7 @@ struct Reading {
 struct Worker {
     log: Log,
     report: Box<dyn FnMut(LogEvent) + Send>,
+    synced: Box<dyn FnMut(Duration) + Send>,
     shared: Arc<SharedState>,
     /// Handed over and not appended, because the disk is full.
     waiting: VecDeque<(LogPosition, LogRecord)>,
@@ -281,7 +288,9 @@ impl Worker {
         if self.log.last_sequence() == before {
             return Ok(());
         }
+        let began = Instant::now();
         let durable = self.log.flush().map_err(|error: Poisoned| error_chain(&error))?;
+        (self.synced)(began.elapsed());
         self.shared.waiting.fetch_sub(durable - before, Ordering::Relaxed);
         *self.shared.sizes.lock().unwrap_or_else(PoisonError::into_inner) = self.log.sizes();
         self.tell(LogEvent::Synced(LogPosition(durable)));

@@ -33,7 +33,7 @@ fn start(disk: &SimDisk) -> (LogThread, Receiver<LogEvent>) {
     let report = move |event| {
         let _ = sender.send(event);
     };
-    (LogThread::start(log, report).expect("a thread can be had"), events)
+    (LogThread::start(log, report, |_| {}).expect("a thread can be had"), events)
 }
 
 fn restored(disk: &SimDisk) -> Vec<(u64, LogRecord)> {
@@ -101,7 +101,7 @@ fn all_that_waits_is_one_group() {
         let _ = sender.send(event);
         let _ = released.recv();
     };
-    let thread = LogThread::start(log, report).expect("a thread can be had");
+    let thread = LogThread::start(log, report, |_| {}).expect("a thread can be had");
     thread.append(vec![(LogPosition(1), LogRecord::Register(Record::Ceiling(1)))]);
     assert_eq!(next(&events), LogEvent::Synced(LogPosition(1)));
     for n in 2..=50 {
@@ -320,7 +320,7 @@ fn what_does_not_fit_waits_in_order_until_there_is_room() {
     let report = move |event| {
         let _ = sender.send(event);
     };
-    let thread = LogThread::start(log, report).expect("a thread can be had");
+    let thread = LogThread::start(log, report, |_| {}).expect("a thread can be had");
     thread.append((1..=150).map(|n| (LogPosition(n), record(n, n))).collect());
     let mut full = false;
     let mut reached = 0;

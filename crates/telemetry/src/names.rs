@@ -165,6 +165,10 @@ names! {
         NODE_TOMBSTONES_DROPPED = "everring_node_tombstones_dropped", "gauge, registers";
         /// Bytes of the current records of a storage node.
         NODE_LIVE_BYTES = "everring_node_live_bytes", "gauge, bytes";
+        /// How long a storage node's log took to become durable, once for each group of records.
+        NODE_LOG_SYNC = "everring_node_log_sync", "histogram, seconds";
+        /// How long a storage node's loop did one thing, and nothing else meanwhile.
+        NODE_STEP = "everring_node_step", "histogram, seconds";
         /// Bytes that the log of a storage node takes on the disk.
         NODE_LOG_BYTES = "everring_node_log_bytes", "gauge, bytes";
         /// Registers in which a storage node is known to lag.

@@ -10,11 +10,17 @@ use telemetry::names;
 use telemetry::ops::{Check, Ops};
 
 use crate::status::{Board, State, Status};
+use crate::timings::Timings;
 
 /// Serves until the returned server is stopped.
-pub(crate) fn serve(listener: std::net::TcpListener, board: Board) -> std::io::Result<actix_web::dev::Server> {
+pub(crate) fn serve(
+    listener: std::net::TcpListener,
+    board: Board,
+    timings: &Timings,
+) -> std::io::Result<actix_web::dev::Server> {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(StatusMetrics(board.clone())));
+    timings.register(&mut registry);
     telemetry::metrics::register_export(&mut registry);
     let readiness = board.clone();
     let ops = Ops::new("everring-storage-node", env!("CARGO_PKG_VERSION"), registry, move || checks(&readiness.read()));

@@ -31,6 +31,7 @@ mod span_book;
 mod start;
 mod status;
 mod sweep;
+mod timings;
 
 pub use node_loop::Parting;
 pub use scrub::{BYTES_PER_SECOND_DEFAULT, ScrubStatus};

@@ -24,6 +24,7 @@ use crate::scrub::Scrub;
 use crate::span_book::SpanBook;
 use crate::status::{Board, Copying, Pointers, State, Status};
 use crate::sweep::Sweep;
+use crate::timings::Timings;
 
 mod available_keys;
 
@@ -65,6 +66,7 @@ pub(crate) struct Parts {
     pub fleet: watch::Receiver<Arc<Fleet>>,
     pub discovery: Discovery,
     pub board: Board,
+    pub timings: Timings,
     pub scrub_bytes_per_second: u64,
     pub damaged_at_start: bool,
     /// How long a member may be away and keep its place. None: for any time.
@@ -133,6 +135,43 @@ pub(crate) enum Ended {
     DiskFailed(String),
 }
 
+/// What the loop waits for.
+enum Happening {
+    Peer(PeerEvent),
+    Log(LogEvent),
+    Fleet,
+    Timer,
+    Housekeeping,
+    Cleaning,
+    /// It is told to end, or whether it may leave the ring.
+    Told,
+    End(Ended),
+}
+
+impl Happening {
+    fn of_log(event: Option<LogEvent>) -> Happening {
+        match event {
+            Some(LogEvent::Failed(sentence)) => Happening::End(Ended::DiskFailed(sentence)),
+            Some(event) => Happening::Log(event),
+            None => Happening::End(Ended::DiskFailed("the log's thread has ended".to_owned())),
+        }
+    }
+
+    /// For the one who reads the log.
+    fn name(&self) -> &'static str {
+        match self {
+            Happening::Peer(PeerEvent::Frame { .. }) => "a message",
+            Happening::Peer(_) => "a peer's coming or going",
+            Happening::Log(_) => "word of the log",
+            Happening::Fleet => "news from discovery",
+            Happening::Timer => "timers",
+            Happening::Housekeeping => "housekeeping",
+            Happening::Cleaning => "cleaning the log",
+            Happening::Told | Happening::End(_) => "the end",
+        }
+    }
+}
+
 impl NodeLoop {
     pub fn new(parts: Parts) -> NodeLoop {
         let mut node = NodeLoop {
@@ -178,20 +217,13 @@ impl NodeLoop {
             let due = self.parts.host.next_timeout().unwrap_or(now + Duration::from_secs(1));
             let due = self.parts.clock.to_tokio(due.min(now + Duration::from_secs(1)));
             let cleaning_due = self.parts.clock.to_tokio(self.cleaning_due);
-            tokio::select! {
-                event = self.parts.peer_events.recv() => match event {
-                    Some(event) => self.take_peer_event(event),
-                    None => return Ended::Drained,
-                },
-                event = self.parts.log_events.recv() => match event {
-                    Some(LogEvent::Failed(sentence)) => return Ended::DiskFailed(sentence),
-                    Some(event) => self.take_log_event(event),
-                    None => return Ended::DiskFailed("the log's thread has ended".to_owned()),
-                },
-                Ok(()) = self.parts.fleet.changed() => self.follow_fleet(),
-                () = tokio::time::sleep_until(due) => self.tick(),
-                _ = housekeeping.tick() => self.keep_house(),
-                () = tokio::time::sleep_until(cleaning_due), if self.cleaning.is_some() => self.clean_some(),
+            let happening = tokio::select! {
+                event = self.parts.peer_events.recv() => event.map_or(Happening::End(Ended::Drained), Happening::Peer),
+                event = self.parts.log_events.recv() => Happening::of_log(event),
+                Ok(()) = self.parts.fleet.changed() => Happening::Fleet,
+                () = tokio::time::sleep_until(due) => Happening::Timer,
+                _ = housekeeping.tick() => Happening::Housekeeping,
+                () = tokio::time::sleep_until(cleaning_due), if self.cleaning.is_some() => Happening::Cleaning,
                 parting = &mut shutdown, if !told_to_end => {
                     told_to_end = true;
                     let within = match parting {
@@ -200,13 +232,18 @@ impl NodeLoop {
                     };
                     leave_until = (within.is_some() || self.is_leaving()).then(|| now + within.unwrap_or(LEAVE_MAX));
                     self.leaving = within.map(|_| self.ask_for_leave());
+                    Happening::Told
                 }
                 granted = async { self.leaving.as_mut().expect("guarded").await }, if self.leaving.is_some() => {
                     self.leaving = None;
                     if !granted.unwrap_or(false) {
                         leave_until = None;
                     }
+                    Happening::Told
                 }
+            };
+            if let Some(ended) = self.take(happening) {
+                return ended;
             }
             if let Some(by) = self.superseded {
                 return Ended::Superseded(by);
@@ -228,6 +265,23 @@ impl NodeLoop {
                 return if self.retired { Ended::Retired } else { Ended::Drained };
             }
         }
+    }
+
+    /// Does what is to be done now, and notes how long it took: nothing else happens meanwhile.
+    fn take(&mut self, happening: Happening) -> Option<Ended> {
+        let (began, what) = (self.parts.clock.now(), happening.name());
+        match happening {
+            Happening::Peer(event) => self.take_peer_event(event),
+            Happening::Log(event) => self.take_log_event(event),
+            Happening::Fleet => self.follow_fleet(),
+            Happening::Timer => self.tick(),
+            Happening::Housekeeping => self.keep_house(),
+            Happening::Cleaning => self.clean_some(),
+            Happening::Told => {}
+            Happening::End(ended) => return Some(ended),
+        }
+        self.parts.timings.step(what, self.parts.clock.now().since(began));
+        None
     }
 
     fn begin_drain(&mut self) {

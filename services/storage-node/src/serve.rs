@@ -18,6 +18,7 @@ use crate::host::Host;
 use crate::node_loop::{Discovery, Ended, NodeLoop, Parting, Parts};
 use crate::start::{Claim, Opened};
 use crate::status::Board;
+use crate::timings::Timings;
 use crate::{doubt, http, start};
 
 /// What a storage node is started with.
@@ -261,13 +262,16 @@ impl Node {
         }
         let (log_sender, log_events) = mpsc::unbounded_channel();
         // The loop may be gone already when the last events come: then nobody needs them.
-        let log = LogThread::start(log, move |event| drop(log_sender.send(event))).map_err(StartError::Start)?;
+        let timings = Timings::default();
+        let syncs = timings.clone();
+        let log = LogThread::start(log, move |event| drop(log_sender.send(event)), move |took| syncs.sync(took))
+            .map_err(StartError::Start)?;
 
         let sender = Sender::Node { id, incarnation, name: config.name.clone() };
         let (peers, peer_events) = Peers::new(Hello { protocol: PROTOCOL, cluster, sender });
         peers.listen(peer).map_err(StartError::Start)?;
         let board = Board::default();
-        let server = http::serve(http, board.clone()).map_err(StartError::Start)?;
+        let server = http::serve(http, board.clone(), &timings).map_err(StartError::Start)?;
         let http_handle = server.handle();
         let http_task = tokio::spawn(server);
         let registration = register(&config, &consul, id, incarnation, http_address, peer_address);
@@ -292,6 +296,7 @@ impl Node {
             fleet,
             discovery,
             board,
+            timings,
             grace,
             scrub_bytes_per_second,
             damaged_at_start: damaged,
