@@ -1,9 +1,9 @@
-//! Loops that write and read at the levels below strict, a key each: the measure of their downtime.
+//! Loops that write and read at the levels below strict, each keys of its own: the measure of their downtime.
 //!
-//! They are paced, like those of [`crate::tick`]: a few requests in each window tell whether it was down, and the
+//! They are paced and go from key to key, like those of [`crate::tick`]: a few requests in each window tell whether it was down, and the
 //! machine that runs fleet and verifier together has other things to do. They ask in no trace and outside the history.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use wire::http::Level;
 use crate::downtime::Downtime;
 use crate::levels::{self, LEVELS};
 use crate::recorder::Recorder;
+use crate::tick::own;
 use crate::traffic::Pace;
 
 /// Loops of each level.
@@ -78,11 +79,10 @@ pub async fn run(
                 ticks: Arc::clone(&ticks),
                 recorder: Arc::clone(&recorder),
                 gateway: client.preferring(number),
-                key: format!("{prefix}tick-{}{number}", level.name()),
+                keys: own(&format!("{prefix}tick-{}{number}", level.name())),
                 level,
                 deadline,
                 pace: Pace::after(EVERY * number as u32 / LOOPS as u32, EVERY),
-                token: None,
             };
             loops.spawn(tick.run(stop.clone()));
         }
@@ -94,12 +94,11 @@ struct Tick {
     ticks: Arc<LevelTicks>,
     recorder: Arc<Recorder>,
     gateway: GatewayClient,
-    key: String,
+    /// Each with a session: what the loop has written is its own to replace, else its values would pile up side by side.
+    keys: VecDeque<(String, Option<String>)>,
     level: Level,
     deadline: Duration,
     pace: Pace,
-    /// What the loop has written is its own to replace: else its values would pile up side by side.
-    token: Option<String>,
 }
 
 impl Tick {
@@ -108,16 +107,21 @@ impl Tick {
         while !*stop.borrow() && !self.recorder.is_full() {
             self.pace.next().await;
             number += 1;
-            self.ask(Action::Put { value: Bytes::from(number.to_string()), content_type: None }).await;
-            self.ask(Action::Get).await;
+            let Some((key, mut token)) = self.keys.pop_front() else { return };
+            let put = Action::Put { value: Bytes::from(number.to_string()), content_type: None };
+            self.ask(put, &key, &mut token).await;
+            self.ask(Action::Get, &key, &mut token).await;
+            self.keys.push_back((key, token));
         }
-        self.ask(Action::Delete).await;
+        for (key, mut token) in std::mem::take(&mut self.keys).into_iter().rev().take(number as usize) {
+            self.ask(Action::Delete, &key, &mut token).await;
+        }
     }
 
-    async fn ask(&mut self, action: Action) {
+    async fn ask(&self, action: Action, key: &str, token: &mut Option<String>) {
         let (is_read, counts) = (action == Action::Get, action != Action::Delete);
-        let mut request = levels::request(self.level, action, &self.key, self.deadline);
-        request.token = self.token.clone();
+        let mut request = levels::request(self.level, action, key, self.deadline);
+        request.token = token.clone();
         let sent = Instant::now();
         let reply = self.gateway.send(&request).await;
         let late = sent.elapsed() > self.deadline;
@@ -132,7 +136,7 @@ impl Tick {
                     (false, true) => record.reads.success(now_ns),
                     (false, false) => record.writes.success(now_ns),
                 }
-                self.token = answer.token.or(self.token.take());
+                *token = answer.token.or(token.take());
             }
             Reply::Failed(_) => record.failed += 1,
             Reply::Unknown(_) => record.unknown += 1,

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use wire::http::Level;
 
 use crate::conduct::{self, Place};
+use crate::traffic::Pace;
 use crate::verifier::judged_as;
 
 /// What to run.
@@ -28,6 +29,9 @@ pub struct LitmusConfig {
     pub duration: Duration,
     /// Rounds at a time.
     pub lanes: usize,
+    /// Rounds begun in a second, in all lanes together; 0 for the next one as soon as one has ended, which takes all
+    /// that a fleet can give.
+    pub rate: u32,
     /// Names the run: its keys and its pauses.
     pub seed: u64,
     /// How long a session waits for an answer.
@@ -157,7 +161,12 @@ pub async fn run(config: &LitmusConfig) -> Result<Vec<LitmusRow>, client::gatewa
             // Lanes begin at different tests, so that a short run tries all of them.
             let mut at = lane * cases.len() / config.lanes.max(1);
             let mut round = 0_u64;
-            while Instant::now() < end {
+            let mut pace = Pace::shared(config.rate, config.lanes, lane);
+            loop {
+                pace.next().await;
+                if Instant::now() >= end {
+                    return;
+                }
                 let keys = format!("litmus/{:x}/{lane}/{round}", config.seed);
                 let shown = play(&client, &config, cases[at % cases.len()], &keys, &mut prng).await;
                 note(&mut rows.lock().await[at % cases.len()], shown, keys);

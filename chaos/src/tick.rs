@@ -1,10 +1,13 @@
 //! Clients in a read-increment-write loop: the measure of downtime, and a count of lost increments besides.
 //!
-//! Each has a key of its own, so its counter must read as exactly what it wrote last. They ask often enough that each
+//! Each has keys of its own, so a counter must read as exactly what its loop wrote last. It goes from key to key: a few
+//! keys would lie on a few arcs only, and a key that is written many times a second carries the memory of all those
+//! writes, which is a load that nobody asked for. They ask often enough that each
 //! window has some six answers of each kind, and no more: loops that ask as fast as they are answered leave a machine
 //! that runs fleet and verifier together no time for anything else. They ask in no trace and outside the history: their
 //! record is the counter itself.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -24,6 +27,8 @@ pub const TICK_CLIENTS: usize = 3;
 /// How often each of them reads and writes at most. They begin one after the other, so that no window depends on the
 /// delay of a single moment.
 const EVERY: Duration = Duration::from_millis(50);
+/// Keys, or locks, of each loop.
+const KEYS_EACH: usize = 64;
 /// Complaints kept as examples; the rest is counted.
 const WRONG_MAX: usize = 16;
 /// After a request that failed at once, a loop waits this long: a fleet in trouble is not helped by a storm.
@@ -104,9 +109,8 @@ pub async fn run(
             ticks: Arc::clone(&ticks),
             recorder: Arc::clone(&recorder),
             gateway: client.preferring(number),
-            name: format!("{prefix}tick{number}"),
+            locks: own(&format!("{prefix}tick{number}")),
             deadline,
-            tokens: Tokens::default(),
         };
         loops.spawn(lock.run(stop.clone()));
     }
@@ -115,14 +119,18 @@ pub async fn run(
             ticks: Arc::clone(&ticks),
             recorder: Arc::clone(&recorder),
             gateway: client.preferring(number),
-            key: format!("{prefix}tick{number}"),
+            counters: own(&format!("{prefix}tick{number}")),
             deadline,
             pace: Pace::after(EVERY * number as u32 / TICK_CLIENTS as u32, EVERY),
-            counter: Counter::default(),
         };
         loops.spawn(tick.run(stop.clone()));
     }
     while loops.join_next().await.is_some() {}
+}
+
+/// A loop's keys, each with what is known of it; the one at the front is next.
+pub(crate) fn own<T: Default>(prefix: &str) -> VecDeque<(String, T)> {
+    (0..KEYS_EACH).map(|key| (format!("{prefix}-{key}"), T::default())).collect()
 }
 
 /// What a counter may read as.
@@ -138,10 +146,9 @@ struct Tick {
     ticks: Arc<Ticks>,
     recorder: Arc<Recorder>,
     gateway: GatewayClient,
-    key: String,
+    counters: VecDeque<(String, Counter)>,
     deadline: Duration,
     pace: Pace,
-    counter: Counter,
 }
 
 /// What the next fencing token of a lock with one owner may be.
@@ -157,9 +164,8 @@ struct LockTick {
     ticks: Arc<Ticks>,
     recorder: Arc<Recorder>,
     gateway: GatewayClient,
-    name: String,
+    locks: VecDeque<(String, Tokens)>,
     deadline: Duration,
-    tokens: Tokens,
 }
 
 impl Tokens {
@@ -174,30 +180,31 @@ impl Tokens {
 impl LockTick {
     async fn run(mut self, stop: watch::Receiver<bool>) {
         while !*stop.borrow() && !self.recorder.is_full() {
-            let pause = if self.take_and_give_back().await { LOCK_PAUSE } else { FAILED_PAUSE };
+            let Some((name, mut tokens)) = self.locks.pop_front() else { return };
+            let pause = if self.take_and_give_back(&name, &mut tokens).await { LOCK_PAUSE } else { FAILED_PAUSE };
+            self.locks.push_back((name, tokens));
             tokio::time::sleep(pause).await;
         }
     }
 
-    async fn take_and_give_back(&mut self) -> bool {
-        let owner = self.name.clone();
-        let take = Action::Acquire { owner, ttl_ms: LOCK_TTL_MS, wait_ms: 0 };
-        let Some(taken) = self.ask(take, None).await else { return false };
+    async fn take_and_give_back(&self, name: &str, tokens: &mut Tokens) -> bool {
+        let take = Action::Acquire { owner: name.to_owned(), ttl_ms: LOCK_TTL_MS, wait_ms: 0 };
+        let Some(taken) = self.ask(take, name, None).await else { return false };
         let Some(grant) = taken.grant() else {
-            self.ticks.complain(format!("{} is held, and nobody else wants it", self.name));
+            self.ticks.complain(format!("{name} is held, and nobody else wants it"));
             return false;
         };
-        let before = self.tokens.clone();
-        if !self.tokens.grants(grant.fence) {
-            self.ticks.complain(format!("{} is granted under token {}, after {before:?}", self.name, grant.fence));
+        let before = tokens.clone();
+        if !tokens.grants(grant.fence) {
+            self.ticks.complain(format!("{name} is granted under token {}, after {before:?}", grant.fence));
         }
-        let released = self.ask(Action::Release, Some(grant.fence)).await.is_some();
-        self.tokens.over = released;
+        let released = self.ask(Action::Release, name, Some(grant.fence)).await.is_some();
+        tokens.over = released;
         released
     }
 
-    async fn ask(&self, action: Action, fence: Option<u64>) -> Option<Answer> {
-        let request = Request { fence, ..unsampled(action, &self.name, Condition::Always, self.deadline) };
+    async fn ask(&self, action: Action, name: &str, fence: Option<u64>) -> Option<Answer> {
+        let request = Request { fence, ..unsampled(action, name, Condition::Always, self.deadline) };
         let sent = Instant::now();
         let reply = self.gateway.send(&request).await;
         let late = sent.elapsed() > self.deadline;
@@ -239,24 +246,37 @@ impl Tick {
     async fn run(mut self, stop: watch::Receiver<bool>) {
         while !*stop.borrow() && !self.recorder.is_full() {
             self.pace.next().await;
-            if !self.increment().await {
+            let Some((key, mut counter)) = self.counters.pop_front() else { return };
+            let answered = self.increment(&key, &mut counter).await;
+            self.counters.push_back((key, counter));
+            if !answered {
                 tokio::time::sleep(FAILED_PAUSE).await;
             }
         }
+        // Each was read back when its turn came again; now the last increments are.
+        for (key, mut counter) in std::mem::take(&mut self.counters) {
+            self.read(&key, &mut counter).await;
+        }
     }
 
-    /// One read and, on the condition that nothing changed, one write. False when either was not answered in time.
-    async fn increment(&mut self) -> bool {
-        let Some(read) = self.ask(Action::Get, Condition::Always).await else { return false };
-        let value = match (read.seen, std::str::from_utf8(&read.body).map(str::parse::<u64>)) {
+    /// What the counter reads as, which is held against what it may read as. None when it was not answered.
+    async fn read(&self, key: &str, counter: &mut Counter) -> Option<(u64, Answer)> {
+        let read = self.ask(Action::Get, key, Condition::Always).await?;
+        let value = match (&read.seen, std::str::from_utf8(&read.body).map(str::parse::<u64>)) {
             (Seen::Absent, _) => 0,
             (_, Ok(Ok(value))) => value,
             _ => u64::MAX,
         };
-        let expected = self.counter.clone();
-        if !self.counter.reads(value) {
-            self.ticks.complain(format!("{} reads {value}, after {expected:?}", self.key));
+        let expected = counter.clone();
+        if !counter.reads(value) {
+            self.ticks.complain(format!("{key} reads {value}, after {expected:?}"));
         }
+        Some((value, read))
+    }
+
+    /// One read and, on the condition that nothing changed, one write. False when either was not answered in time.
+    async fn increment(&self, key: &str, counter: &mut Counter) -> bool {
+        let Some((value, read)) = self.read(key, counter).await else { return false };
         let condition = match (read.seen, read.etag) {
             (Seen::Absent, _) => Condition::Absent,
             (_, Some(etag)) => Condition::Matches(etag),
@@ -265,27 +285,27 @@ impl Tick {
         let next = value.wrapping_add(1);
         let put = Action::Put { value: Bytes::from(next.to_string()), content_type: Some("text/plain".to_owned()) };
         // Until its end is known, the write counts as one that may act: also if this task is ended meanwhile.
-        let before = self.counter.unknown.replace(next);
-        let Some(written) = self.ask(put, condition).await else { return false };
+        let before = counter.unknown.replace(next);
+        let Some(written) = self.ask(put, key, condition).await else { return false };
         match written.seen {
             Seen::ConditionFailed => {
                 // Only an earlier write of our own with an unknown outcome can have come between.
                 if before.is_none() {
-                    self.ticks.complain(format!("{} was changed by nobody between a read and a write", self.key));
+                    self.ticks.complain(format!("{key} was changed by nobody between a read and a write"));
                 }
-                self.counter.unknown = before;
+                counter.unknown = before;
             }
             _ => {
-                self.counter = Counter { acknowledged: next, unknown: None };
+                *counter = Counter { acknowledged: next, unknown: None };
                 self.ticks.lock().acknowledged += 1;
             }
         }
         true
     }
 
-    async fn ask(&self, action: Action, condition: Condition) -> Option<Answer> {
+    async fn ask(&self, action: Action, key: &str, condition: Condition) -> Option<Answer> {
         let is_read = action == Action::Get;
-        let request: Request = unsampled(action, &self.key, condition, self.deadline);
+        let request: Request = unsampled(action, key, condition, self.deadline);
         let sent = Instant::now();
         let reply = self.gateway.send(&request).await;
         let late = sent.elapsed() > self.deadline;

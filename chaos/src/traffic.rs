@@ -72,7 +72,7 @@ pub async fn run(
             gateway: client.preferring(number),
             config: config.clone(),
             workload,
-            pace: Pace::new(&config, number),
+            pace: Pace::shared(config.rate, config.clients, number),
         };
         clients.spawn(one.run(stop.clone()));
     }
@@ -129,9 +129,11 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
-    fn new(config: &TrafficConfig, number: usize) -> Pace {
-        let clients = config.clients.max(1) as u32;
-        let interval = match config.rate {
+    /// The pace of number `number` among `clients` that together ask `rate` times a second; 0 is as fast as they are
+    /// answered.
+    pub(crate) fn shared(rate: u32, clients: usize, number: usize) -> Pace {
+        let clients = clients.max(1) as u32;
+        let interval = match rate {
             0 => Duration::ZERO,
             rate => Duration::from_secs(1) * clients / rate,
         };

@@ -514,6 +514,10 @@ pub struct LitmusArgs {
     /// Rounds at a time.
     #[arg(long, env = "EVERRING_LANES", default_value_t = 8, value_parser = value_parser!(u16).range(1..=256))]
     pub lanes: u16,
+    /// Rounds begun in a second, by all lanes together, some three to five requests each. 0 is the next one as soon as
+    /// one has ended: all that the fleet can give.
+    #[arg(long, env = "EVERRING_RATE", default_value_t = 0, value_parser = value_parser!(u32).range(0..=100_000))]
+    pub rate: u32,
     /// How long a session waits for an answer.
     #[arg(long, env = "EVERRING_DEADLINE", default_value = "1s", value_parser = parse_duration)]
     pub deadline: Duration,

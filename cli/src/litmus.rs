@@ -24,6 +24,7 @@ pub fn run(args: LitmusArgs) -> anyhow::Result<u8> {
         gateways: args.gateways.gateway,
         duration: args.length.duration,
         lanes: usize::from(args.lanes),
+        rate: args.rate,
         seed: args.seed.unwrap_or_else(rand::random),
         deadline: args.deadline,
     };

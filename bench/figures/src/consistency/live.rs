@@ -15,6 +15,12 @@ use crate::verdict::{self, Checks};
 
 /// How long a fleet may take until it says where its gateways are.
 const READY_MAX: Duration = Duration::from_secs(120);
+/// Requests of the shared strict keys in a second. The loops that measure the downtime ask 450 times besides, and the
+/// other levels 180: two cores that run the fleet, its clients and the judge keep some room, so that the kills are
+/// measured and not the want of time.
+const RATE: &str = "150";
+/// Rounds of litmus tests in a second, some four requests each. Unpaced they would take all that is left.
+const LITMUS_RATE: &str = "25";
 /// How the line with the gateways begins.
 const GATEWAYS: &str = "gateways ";
 
@@ -23,14 +29,13 @@ pub fn live(everring: &Everring, quick: bool) -> Result<Part> {
     let report = everring.file("live-report.json");
     let (data, file) = (everring.file("live").display().to_string(), report.display().to_string());
     let (length, litmus_length) = if quick { ("40s", "30s") } else { ("10m", "590s") };
-    let args =
-        ["up", "--chaos", "--for", length, "--mean", "5s", "--deadline", "1s", "--data", &data, "--report", &file];
-    let mut command = everring.command(&words(&args));
+    let args = ["up", "--chaos", "--for", length, "--mean", "5s", "--deadline", "1s", "--rate", RATE];
+    let mut command = everring.command(&words(&[&args[..], &["--data", &data, "--report", &file]].concat()));
     let mut up = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().context("everring up does not start")?;
     let gateways = follow(up.stderr.take().context("its standard error is piped")?);
     let litmus = gateways.recv_timeout(READY_MAX).context("the fleet named no gateways").and_then(|gateways| {
-        let args = ["litmus", "--gateway", &gateways, "--for", litmus_length, "--lanes", "4", "--output", "json"];
-        let finished = everring.run(&words(&args))?;
+        let args = ["litmus", "--gateway", &gateways, "--for", litmus_length, "--lanes", "4", "--rate", LITMUS_RATE];
+        let finished = everring.run(&words(&[&args[..], &["--output", "json"]].concat()))?;
         ensure!(finished.code != Some(3), "a litmus test was never answered whole");
         finished.json()
     });
