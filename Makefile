@@ -100,8 +100,10 @@ figures-ring: build $(if $(ONLY),$(if $(findstring changes,$(ONLY)),$(RING_CHANG
 $(RING_CHANGES):
 	-$(MAKE) figures-ring-changes QUICK=$(QUICK)
 
+# Rows that take long are kept, for this very commit: a run that was ended goes on where it was.
 lookups: build ## docs/lookups.md and its plot, measured anew
-	$(EVERRING) sim lookups --write docs
+	mkdir -p $(CARGO_TARGET_DIR)/figures
+	$(EVERRING) sim lookups --write docs --rows $(CARGO_TARGET_DIR)/figures/lookups-$(shell git rev-parse --short HEAD).jsonl
 
 figures-ring-changes: build ## the figures of joins, leaves and restarts, the last line as JSON (QUICK=1)
 	mkdir -p $(CARGO_TARGET_DIR)/figures

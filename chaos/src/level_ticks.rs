@@ -1,7 +1,8 @@
 //! Loops that write and read at the levels below strict, each keys of its own: the measure of their downtime.
 //!
-//! They are paced and go from key to key, like those of [`crate::tick`]: a few requests in each window tell whether it was down, and the
-//! machine that runs fleet and verifier together has other things to do. They ask in no trace and outside the history.
+//! They are paced and go from key to key, like those of [`crate::tick`]: a few requests in each window tell whether it
+//! was down, and the machine that runs fleet and verifier together has other things to do. They ask in no trace and
+//! outside the history.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -94,7 +95,7 @@ struct Tick {
     ticks: Arc<LevelTicks>,
     recorder: Arc<Recorder>,
     gateway: GatewayClient,
-    /// Each with a session: what the loop has written is its own to replace, else its values would pile up side by side.
+    /// Each with a session: what the loop has written is its own to replace, or its values would pile up side by side.
     keys: VecDeque<(String, Option<String>)>,
     level: Level,
     deadline: Duration,

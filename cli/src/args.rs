@@ -696,6 +696,10 @@ pub enum SimCommand {
         /// The folder for lookups.md and lookups.svg; without it, the page goes to standard output.
         #[arg(long, env = "EVERRING_WRITE", value_name = "DIR")]
         write: Option<PathBuf>,
+        /// Keeps the rows of staleness in this file as they are measured, and takes from it those that it has: of the
+        /// same program only.
+        #[arg(long, env = "EVERRING_ROWS", value_name = "FILE")]
+        rows: Option<PathBuf>,
         /// The largest ring has 2 to the power of this many members.
         #[arg(long, env = "EVERRING_POWER_MAX", default_value_t = 20, value_parser = value_parser!(u8).range(4..=22))]
         power_max: u8,

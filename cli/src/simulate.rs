@@ -60,7 +60,9 @@ pub fn run(args: SimArgs) -> anyhow::Result<u8> {
             reconcile(Load { keys, differing, value_bytes: value_bytes as usize }, output.output)
         }
         SimCommand::Ring(args) => simulate_ring::ring(&args),
-        SimCommand::Lookups { write, power_max } => simulate_ring::lookups(write.as_deref(), power_max),
+        SimCommand::Lookups { write, rows, power_max } => {
+            simulate_ring::lookups(write.as_deref(), rows.as_deref(), power_max)
+        }
         SimCommand::Hops { power, output } => simulate_ring::hops(power, output.output),
         SimCommand::Balance { nodes, output } => simulate_ring::balance(nodes as usize, output.output),
         SimCommand::Model { of, short, output } => simulate_ring::model(of, short, output.output),

@@ -1,13 +1,17 @@
 //! `everring sim ring|lookups|balance|model`: the ring by itself, measured in virtual time; it and the registers
 //! explored exhaustively.
 
-use std::path::Path;
+use std::fs::File;
+use std::io::{ErrorKind, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sim::balance::{Balance, Changed, Ringful};
-use sim::large::{self, Churned, Plan, Row};
+use sim::large::{self, Churned, Plan, Row, Stale};
 use sim::model::{self, Core};
 
 use crate::args::{ModelCore, SimRingArgs};
@@ -77,8 +81,8 @@ pub fn ring(args: &SimRingArgs) -> anyhow::Result<u8> {
 /// `everring sim lookups`.
 ///
 /// # Errors
-/// Standard output is closed, or the folder cannot be written to.
-pub fn lookups(write: Option<&Path>, power_max: u8) -> anyhow::Result<u8> {
+/// Standard output is closed, the folder or the file of rows cannot be written to, or what stands in that file is none.
+pub fn lookups(write: Option<&Path>, kept: Option<&Path>, power_max: u8) -> anyhow::Result<u8> {
     let rows: Vec<Row> = (3..=power_max)
         .map(|power| {
             eprintln!("everring: a ring of 2^{power} members");
@@ -87,20 +91,16 @@ pub fn lookups(write: Option<&Path>, power_max: u8) -> anyhow::Result<u8> {
         .collect();
     let sizes: Vec<u8> = STALE_POWERS.into_iter().filter(|power| *power <= power_max).collect();
     let (smaller, largest) = sizes.split_at(sizes.len().saturating_sub(1));
-    let measure = |powers: &[u8]| -> Vec<large::Stale> {
-        let one = |power: &u8| {
-            eprintln!("everring: 2^{power} members that come and go");
-            large::stale(1 << *power)
-        };
-        powers.iter().map(one).collect()
-    };
+    let kept = Rows::open(kept)?;
+    let measure =
+        |powers: &[u8]| powers.iter().map(|power| kept.measured(*power)).collect::<anyhow::Result<Vec<Stale>>>();
     // The largest takes as long as all the others.
     let stale = std::thread::scope(|scope| {
         let beside = scope.spawn(|| measure(largest));
-        let mut stale = measure(smaller);
-        stale.extend(beside.join().expect("a measurement does not panic"));
-        stale
-    });
+        let mut stale = measure(smaller)?;
+        stale.extend(beside.join().expect("a measurement does not panic")?);
+        anyhow::Ok(stale)
+    })?;
     let session = Duration::from_secs(600);
     let aged = [1, 10, 60, 600].map(|after| large::age(1_000, session, Duration::from_secs(after), 1)).into();
     let churned = SESSIONS.map(|session| {
@@ -125,6 +125,79 @@ pub fn lookups(write: Option<&Path>, power_max: u8) -> anyhow::Result<u8> {
         }
     }
     Ok(0)
+}
+
+/// How a row stands in a file.
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Stale")]
+struct StaleRow {
+    nodes: usize,
+    table: f64,
+    #[serde(with = "ChurnedRow")]
+    churned: Churned,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Churned")]
+struct ChurnedRow {
+    lookups: u64,
+    wrong_owner: u64,
+    failed: u64,
+    hops: f64,
+    p99_ms: u64,
+    messages_per_node_second: f64,
+    crashes: u64,
+    stale_successors: f64,
+    stale_fingers: f64,
+    wrong_successor: f64,
+    entries: f64,
+    looks: u64,
+    broken: u64,
+    events: u64,
+}
+
+/// Rows of staleness that are measured already: the largest takes most of an hour, which a run that ends early need not
+/// lose.
+struct Rows {
+    known: Vec<Stale>,
+    /// Takes each new one; none if nobody asked for it.
+    file: Option<(PathBuf, Mutex<File>)>,
+}
+
+impl Rows {
+    fn open(path: Option<&Path>) -> anyhow::Result<Rows> {
+        let Some(path) = path else { return Ok(Rows { known: Vec::new(), file: None }) };
+        let shown = path.display();
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
+            Err(error) => return Err(error).with_context(|| format!("{shown} cannot be read")),
+        };
+        let row = |line: &str| StaleRow::deserialize(&mut serde_json::Deserializer::from_str(line));
+        let known = text.lines().map(row).collect::<Result<_, _>>();
+        let known = known.with_context(|| format!("{shown} holds other lines than rows; remove it to measure anew"))?;
+        let file = File::options().create(true).append(true).open(path);
+        let file = file.with_context(|| format!("{shown} cannot be written"))?;
+        Ok(Rows { known, file: Some((path.to_owned(), Mutex::new(file))) })
+    }
+
+    fn measured(&self, power: u8) -> anyhow::Result<Stale> {
+        let nodes = 1 << power;
+        if let Some(known) = self.known.iter().find(|row| row.nodes == nodes) {
+            eprintln!("everring: 2^{power} members that come and go: measured before");
+            return Ok(*known);
+        }
+        eprintln!("everring: 2^{power} members that come and go");
+        let row = large::stale(nodes);
+        if let Some((path, file)) = &self.file {
+            let mut line = Vec::new();
+            StaleRow::serialize(&row, &mut serde_json::Serializer::new(&mut line)).context("a row is plain numbers")?;
+            line.push(b'\n');
+            let written = file.lock().unwrap_or_else(PoisonError::into_inner).write_all(&line);
+            written.with_context(|| format!("{} cannot be written", path.display()))?;
+        }
+        Ok(row)
+    }
 }
 
 /// `everring sim hops`.
@@ -297,4 +370,23 @@ fn peak_memory_bytes() -> Option<u64> {
     let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
     let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
     Some(kib * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_is_measured_once() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("rows.jsonl");
+        let first = Rows::open(Some(&path)).and_then(|rows| rows.measured(3)).expect("measured");
+        let known = Rows::open(Some(&path)).expect("its own lines");
+        assert_eq!(known.known, [first]);
+        assert_eq!(known.measured(3).expect("known"), first);
+        assert_eq!(Rows::open(Some(&path)).expect("no line was added").known.len(), 1);
+        std::fs::write(&path, "{}\n").expect("written");
+        let refused = Rows::open(Some(&path)).err().expect("no row");
+        assert!(refused.to_string().contains("remove it to measure anew"), "{refused}");
+    }
 }

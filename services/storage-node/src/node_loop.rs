@@ -25,8 +25,10 @@ use crate::span_book::SpanBook;
 use crate::status::{Board, Copying, Pointers, State, Status};
 use crate::sweep::Sweep;
 use crate::timings::Timings;
+use happening::Happening;
 
 mod available_keys;
+mod happening;
 
 /// How often the status is written and old spans are swept.
 const HOUSEKEEPING_EVERY: Duration = Duration::from_millis(200);
@@ -133,43 +135,6 @@ pub(crate) enum Ended {
     Superseded(u64),
     /// The disk failed; the sentence says how.
     DiskFailed(String),
-}
-
-/// What the loop waits for.
-enum Happening {
-    Peer(PeerEvent),
-    Log(LogEvent),
-    Fleet,
-    Timer,
-    Housekeeping,
-    Cleaning,
-    /// It is told to end, or whether it may leave the ring.
-    Told,
-    End(Ended),
-}
-
-impl Happening {
-    fn of_log(event: Option<LogEvent>) -> Happening {
-        match event {
-            Some(LogEvent::Failed(sentence)) => Happening::End(Ended::DiskFailed(sentence)),
-            Some(event) => Happening::Log(event),
-            None => Happening::End(Ended::DiskFailed("the log's thread has ended".to_owned())),
-        }
-    }
-
-    /// For the one who reads the log.
-    fn name(&self) -> &'static str {
-        match self {
-            Happening::Peer(PeerEvent::Frame { .. }) => "a message",
-            Happening::Peer(_) => "a peer's coming or going",
-            Happening::Log(_) => "word of the log",
-            Happening::Fleet => "news from discovery",
-            Happening::Timer => "timers",
-            Happening::Housekeeping => "housekeeping",
-            Happening::Cleaning => "cleaning the log",
-            Happening::Told | Happening::End(_) => "the end",
-        }
-    }
 }
 
 impl NodeLoop {

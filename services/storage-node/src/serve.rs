@@ -8,7 +8,7 @@ use client::fleet::{Directory, STORAGE_NODE_SERVICE};
 use client::registration::{Registration, ServiceRegistration};
 use client::ring_forming::EnterError;
 use membership::NodeId;
-use runtime::{Clock, LogThread, Peers};
+use runtime::{Clock, LogEvent, LogThread, Peers};
 use store::Log;
 use store::identity::{Doubt, Identity};
 use tokio::sync::mpsc;
@@ -260,12 +260,8 @@ impl Node {
         if let Some(bytes_per_second) = config.transfer_bytes_per_second {
             host.set_transfer_rate(bytes_per_second);
         }
-        let (log_sender, log_events) = mpsc::unbounded_channel();
-        // The loop may be gone already when the last events come: then nobody needs them.
         let timings = Timings::default();
-        let syncs = timings.clone();
-        let log = LogThread::start(log, move |event| drop(log_sender.send(event)), move |took| syncs.sync(took))
-            .map_err(StartError::Start)?;
+        let (log, log_events) = start_log(log, &timings)?;
 
         let sender = Sender::Node { id, incarnation, name: config.name.clone() };
         let (peers, peer_events) = Peers::new(Hello { protocol: PROTOCOL, cluster, sender });
@@ -319,6 +315,15 @@ impl Node {
             Ended::DiskFailed(sentence) => Err(StartError::DiskFailed(sentence)),
         }
     }
+}
+
+/// Starts the log's thread; what it tells comes in order.
+fn start_log(log: Log, timings: &Timings) -> Result<(LogThread, mpsc::UnboundedReceiver<LogEvent>), StartError> {
+    let (sender, events) = mpsc::unbounded_channel();
+    let timings = timings.clone();
+    // The loop may be gone already when the last events come: then nobody needs them.
+    let log = LogThread::start(log, move |event| drop(sender.send(event)), move |took| timings.sync(took));
+    Ok((log.map_err(StartError::Start)?, events))
 }
 
 fn register(

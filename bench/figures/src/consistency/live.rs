@@ -18,9 +18,9 @@ const READY_MAX: Duration = Duration::from_secs(120);
 /// Requests of the shared strict keys in a second. The loops that measure the downtime ask 450 times besides, and the
 /// other levels 180: two cores that run the fleet, its clients and the judge keep some room, so that the kills are
 /// measured and not the want of time.
-const RATE: &str = "150";
+const RATE: &str = "100";
 /// Rounds of litmus tests in a second, some four requests each. Unpaced they would take all that is left.
-const LITMUS_RATE: &str = "25";
+const LITMUS_RATE: &str = "15";
 /// How the line with the gateways begins.
 const GATEWAYS: &str = "gateways ";
 
