@@ -18,6 +18,8 @@ QUICK  ?=
 # Only these parts of the figures, with commas between. Of discovery: failover, watch, clients, all-down. Of the ring:
 # balance, model, hops, churn, million, schedules, planted, changes.
 ONLY   ?=
+# Where the figures' work files go, a live fleet's data too; without it, beside the figures.
+WORK   ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help build demo replay test manifests images k8s-test figures-kubernetes verify fmt clippy tidy doc deny fix sim figures-fleet
@@ -89,12 +91,13 @@ nightly: build ## simulated schedules of all contracts, from fresh seeds, until 
 figures-fleet: build ## the figures of the fleet, the last line as JSON (QUICK=1)
 	EVERRING_BIN=$(EVERRING) bench/figures-fleet.sh $(if $(QUICK),--quick)
 
+FIGURES := $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) $(if $(WORK),--work $(WORK))
 RING_CHANGES := $(CARGO_TARGET_DIR)/figures/ring-changes.json
 
 figures-ring: build $(if $(ONLY),$(if $(findstring changes,$(ONLY)),$(RING_CHANGES)),$(RING_CHANGES)) ## the figures of the ring, the last line as JSON (QUICK=1 ONLY=balance,model,...)
 	mkdir -p $(CARGO_TARGET_DIR)/figures
 	cargo run --release --locked $(BENCH) -p figures --bin ring -- --everring $(EVERRING) \
-		--out $(CARGO_TARGET_DIR)/figures/ring.json $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY))
+		--out $(CARGO_TARGET_DIR)/figures/ring.json $(FIGURES)
 
 # Measured once; `make figures-ring-changes` measures it anew. What it misses is named by the figures that take it over.
 $(RING_CHANGES):
@@ -110,10 +113,10 @@ figures-ring-changes: build ## the figures of joins, leaves and restarts, the la
 	cargo run --release --locked $(BENCH) -p figures --bin ring-changes -- --everring $(EVERRING) \
 		--out $(CARGO_TARGET_DIR)/figures/ring-changes.json $(if $(QUICK),--quick)
 
-figures-consistency: build ## the figures of the consistency levels, the last line as JSON (QUICK=1 ONLY=speed,costs,...)
+figures-consistency: build ## the figures of the consistency levels, the last line as JSON (QUICK=1 ONLY=speed,costs,... WORK=folder)
 	mkdir -p $(CARGO_TARGET_DIR)/figures
 	cargo run --release --locked $(BENCH) -p figures --bin consistency -- --everring $(EVERRING) \
-		--out $(CARGO_TARGET_DIR)/figures/consistency.json $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY))
+		--out $(CARGO_TARGET_DIR)/figures/consistency.json $(FIGURES)
 
 figures-discovery: build ## discovery beside Consul and etcd, the last line as JSON (QUICK=1 ONLY=part,part)
 	mkdir -p $(CARGO_TARGET_DIR)/figures

@@ -12,6 +12,15 @@ pub struct Downtime {
     successes: Vec<u32>,
 }
 
+/// A run of windows without a success.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// When it began, in nanoseconds since the run began.
+    pub from_ns: u64,
+    /// How long it was.
+    pub ms: u64,
+}
+
 /// Windows kept at most: a day. Later successes are counted in the last one.
 const WINDOWS_MAX: usize = 24 * 3600 * 10;
 
@@ -33,16 +42,33 @@ impl Downtime {
     /// The longest run of windows without a success among those that lie in [from, to], in milliseconds. The windows at
     /// the two ends count only if they lie in it wholly.
     pub fn longest_ms(&self, from_ns: u64, to_ns: u64) -> u64 {
-        let first = window_of(from_ns.saturating_add(WINDOW_MS * 1_000_000 - 1));
-        let end = window_of(to_ns);
-        let mut longest = 0;
-        let mut run = 0;
-        for window in first..end {
-            let quiet = self.successes.get(window).is_none_or(|count| *count == 0);
-            run = if quiet { run + 1 } else { 0 };
-            longest = longest.max(run);
+        self.gaps(from_ns, to_ns).into_iter().map(|gap| gap.ms).max().unwrap_or(0)
+    }
+
+    /// All runs of windows without a success among those that lie wholly in [from, to].
+    pub fn gaps(&self, from_ns: u64, to_ns: u64) -> Vec<Gap> {
+        let window_ns = WINDOW_MS * 1_000_000;
+        let first = window_of(from_ns.saturating_add(window_ns - 1));
+        let mut gaps: Vec<Gap> = Vec::new();
+        let mut before = None;
+        for window in first..window_of(to_ns) {
+            if self.successes.get(window).is_some_and(|count| *count > 0) {
+                continue;
+            }
+            match gaps.last_mut() {
+                Some(gap) if before == Some(window - 1) => gap.ms += WINDOW_MS,
+                _ => gaps.push(Gap { from_ns: window as u64 * window_ns, ms: WINDOW_MS }),
+            }
+            before = Some(window);
         }
-        longest * WINDOW_MS
+        gaps
+    }
+
+    /// All such runs between the first success and the last.
+    pub fn gaps_inside(&self) -> Vec<Gap> {
+        let window_ns = WINDOW_MS * 1_000_000;
+        let first = self.successes.iter().position(|count| *count > 0).unwrap_or(0);
+        self.gaps(first as u64 * window_ns, self.successes.len() as u64 * window_ns)
     }
 
     /// The longest run of windows without a success between the first success and the last that no span touches, in
@@ -91,6 +117,10 @@ mod tests {
         assert_eq!(downtime.longest_ms(2_000 * MS, 5_000 * MS), 100);
         assert_eq!(downtime.longest_ms(1_250 * MS, 1_500 * MS), 200, "the half window at the start does not count");
         assert_eq!(downtime.longest_ms(2_000 * MS, 2_900 * MS), 0);
+        let gaps = [(1_000, 500), (3_000, 100)].map(|(from, ms)| Gap { from_ns: from * MS, ms });
+        assert_eq!(downtime.gaps(0, 5_000 * MS), gaps);
+        assert_eq!(downtime.gaps_inside(), gaps);
+        assert_eq!(Downtime::default().gaps_inside(), []);
     }
 
     #[test]

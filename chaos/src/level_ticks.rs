@@ -21,11 +21,11 @@ use crate::recorder::Recorder;
 use crate::tick::own;
 use crate::traffic::Pace;
 
-/// Loops of each level.
-const LOOPS: usize = 5;
+/// Loops of each level: so many that no window depends on two or three arcs.
+const LOOPS: usize = 8;
 /// How often each of them writes and reads: five times in a window, all together. They begin one after the other,
 /// so that no window depends on the delay of a single moment.
-const EVERY: Duration = Duration::from_millis(100);
+const EVERY: Duration = Duration::from_millis(160);
 
 /// What the loops of one level have seen.
 #[derive(Clone, Debug, Default)]

@@ -14,8 +14,8 @@ use crate::run::{RunConfig, demands};
 use crate::tick::TickRecord;
 use crate::trace_check::FaultProof;
 use crate::verdict::{
-    Acked, AckedWrites, Check, Circumstances, Demands, Downtimes, FaultReport, FaultRequest, LockReport, ReplayReport,
-    Requests, TickReport, Traces, Verdict,
+    Acked, AckedWrites, Check, Circumstances, Demands, DownReport, Downtimes, FaultReport, FaultRequest, GAPS_MAX,
+    LockReport, ReplayReport, Requests, TickReport, Traces, Verdict,
 };
 use crate::verifier::FinalRead;
 use wire::http::Level;
@@ -94,6 +94,35 @@ impl Evidence {
         self.faults.iter().filter(|fault| fault.injected.is_ok())
     }
 
+    /// Every time without a success, of every kind, the longest first.
+    fn gaps(&self) -> Vec<DownReport> {
+        let ticks = self.ticks.iter().flat_map(|ticks| {
+            let locks = ticks.locks.iter().map(|locks| ("calls on locks".to_owned(), locks));
+            [("strict reads".to_owned(), &ticks.reads), ("strict writes".to_owned(), &ticks.writes)]
+                .into_iter()
+                .chain(locks)
+        });
+        let levels = self.levels.iter().flat_map(|(level, record)| {
+            let name = |kind| format!("{} {kind}", level.name());
+            [(name("reads"), &record.reads), (name("writes"), &record.writes)]
+        });
+        let end_ns = self.record.operations.last().map_or(0, |operation| operation.ended_ns);
+        let spans = self.fault_spans(end_ns);
+        let faults: Vec<(u64, (u64, u64))> = self.injected().map(|fault| fault.id).zip(spans).collect();
+        let mut gaps = Vec::new();
+        for (kind, record) in ticks.chain(levels) {
+            gaps.extend(record.gaps_inside().into_iter().map(|gap| {
+                let end_ns = gap.from_ns + gap.ms * 1_000_000;
+                let over = |(_, (from, to)): &&(u64, (u64, u64))| *from < end_ns && gap.from_ns < *to;
+                let fault = faults.iter().find(over).map(|(id, _)| *id);
+                DownReport { kind: kind.clone(), at: rounded(gap.from_ns as f64 / 1e9), ms: gap.ms, fault }
+            }));
+        }
+        gaps.sort_by(|a, b| b.ms.cmp(&a.ms).then(a.at.total_cmp(&b.at)));
+        gaps.truncate(GAPS_MAX);
+        gaps
+    }
+
     fn downtimes(&self) -> Downtimes {
         // After the last request nothing could succeed any more.
         let end_ns = self.record.operations.last().map_or(0, |operation| operation.ended_ns);
@@ -170,6 +199,7 @@ pub(crate) async fn compile(mut evidence: Evidence) -> Verdict {
         faults: evidence.faults.iter().map(|fault| evidence.fault_report(fault)).collect(),
         requests: Requests { total, ok, failed, unknown },
         downtime_ms: evidence.downtimes(),
+        gaps: evidence.gaps(),
         latency_ms: latencies(&evidence.record.operations, &spans),
         acked_writes: evidence.acked_writes(),
         checks: evidence.checks.iter().chain(evidence.locks.as_ref().map(|(check, _)| check)).cloned().collect(),

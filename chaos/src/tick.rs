@@ -22,11 +22,11 @@ use crate::downtime::Downtime;
 use crate::recorder::Recorder;
 use crate::traffic::Pace;
 
-/// How many loops run.
-pub const TICK_CLIENTS: usize = 3;
+/// How many loops run: so many that no window depends on two or three arcs.
+pub const TICK_CLIENTS: usize = 6;
 /// How often each of them reads and writes at most. They begin one after the other, so that no window depends on the
 /// delay of a single moment.
-const EVERY: Duration = Duration::from_millis(50);
+const EVERY: Duration = Duration::from_millis(100);
 /// Keys, or locks, of each loop.
 const KEYS_EACH: usize = 64;
 /// Complaints kept as examples; the rest is counted.
@@ -35,7 +35,7 @@ const WRONG_MAX: usize = 16;
 const FAILED_PAUSE: Duration = Duration::from_millis(5);
 /// How long a loop on a lock waits between two rounds: some calls in each window of the downtime, and little load
 /// beside that of the others.
-const LOCK_PAUSE: Duration = Duration::from_millis(50);
+const LOCK_PAUSE: Duration = Duration::from_millis(100);
 /// How long it holds the lock at most, if the call that gives it back is lost.
 const LOCK_TTL_MS: u64 = 5_000;
 

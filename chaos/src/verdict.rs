@@ -29,6 +29,9 @@ pub struct Verdict {
     pub requests: Requests,
     /// The longest time without a success around a fault, by kind of request, in milliseconds, at a resolution of 100.
     pub downtime_ms: Downtimes,
+    /// When that was, and whenever else: each time without a success, of all kinds, the longest first; at most
+    /// [`GAPS_MAX`].
+    pub gaps: Vec<DownReport>,
     /// How long clients waited.
     pub latency_ms: Latencies,
     /// Acknowledged writes.
@@ -161,6 +164,25 @@ pub struct Requests {
     pub failed: u64,
     /// Writes with an unknown outcome.
     pub unknown: u64,
+}
+
+/// Of these, the ones that people are shown.
+const GAPS_SHOWN: usize = 8;
+/// Times without a success that a verdict names.
+pub const GAPS_MAX: usize = 32;
+
+/// A time without a success of one kind of request.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct DownReport {
+    /// The kind of request, in words.
+    pub kind: String,
+    /// When it began, in seconds since the run began.
+    pub at: f64,
+    /// How long it was, in milliseconds, at a resolution of 100.
+    pub ms: u64,
+    /// The fault that was in force, if one was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fault: Option<u64>,
 }
 
 /// The longest downtimes, by kind.
@@ -482,6 +504,10 @@ impl Verdict {
         match steady {
             0 => writeln!(out)?,
             steady => writeln!(out, "; {steady} ms without a fault: this machine is too busy to tell less apart")?,
+        }
+        for DownReport { kind, at, ms, fault } in self.gaps.iter().take(GAPS_SHOWN) {
+            let fault = fault.map_or("without a fault".to_owned(), |fault| format!("fault {fault}"));
+            writeln!(out, "           {ms} ms at {at:.1} s: {kind}, {fault}")?;
         }
         let Latencies { steady, fault, worst_tick_ratio } = self.latency_ms;
         writeln!(

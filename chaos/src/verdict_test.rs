@@ -105,6 +105,17 @@ fn what_proves_nothing_is_invalid() {
 }
 
 #[test]
+fn it_says_when_nothing_succeeded_and_under_which_fault() {
+    let verdict = judged(|verdict, _| {
+        let gap = |fault| DownReport { kind: "causal writes".to_owned(), at: 12.3, ms: 200, fault };
+        verdict.gaps = vec![gap(Some(2)), gap(None)];
+    });
+    let text = verdict.text();
+    assert!(text.contains("200 ms at 12.3 s: causal writes, fault 2\n"), "{text}");
+    assert!(text.contains("200 ms at 12.3 s: causal writes, without a fault\n"), "{text}");
+}
+
+#[test]
 fn broken_outweighs_invalid_and_both_are_told() {
     let verdict = judged(|verdict, _| {
         verdict.acked_writes.lost = 3;

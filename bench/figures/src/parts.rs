@@ -22,9 +22,14 @@ pub struct Cli {
     /// A short form with the same names: less of everything.
     #[arg(long, env = "QUICK", value_parser = BoolishValueParser::new())]
     quick: bool,
-    /// Where the figures are written with their circumstances; work files go beside it and are removed.
+    /// Where the figures are written with their circumstances.
     #[arg(long)]
     out: PathBuf,
+    /// Where work files go, such as the data of a live fleet; a folder there is made and removed. Without it, beside
+    /// the figures. Five nodes that share one disk wait for it together: what is measured on a file system in memory
+    /// tells the kills from the disk.
+    #[arg(long)]
+    work: Option<PathBuf>,
     /// Only these parts, separated by commas. The other figures are null, and not asked for.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
@@ -51,7 +56,8 @@ impl Area {
             anyhow::bail!("{unknown:?} is no part; there are {parts:?}");
         }
         let folder = cli.out.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let work = folder.join(format!("work-{}", std::process::id()));
+        let work = cli.work.as_deref().unwrap_or(folder).join(format!("work-{}", std::process::id()));
+        std::fs::create_dir_all(folder).with_context(|| format!("{} cannot be made", folder.display()))?;
         std::fs::create_dir_all(&work).with_context(|| format!("{} cannot be made", work.display()))?;
         let machine = machine(&work);
         let everring = Everring::new(cli.everring, work.clone());

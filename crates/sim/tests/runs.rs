@@ -139,6 +139,7 @@ fn what_was_found_stays_mended() {
             "the state that was chosen already, at a higher ballot below a confirmation, is nothing new: the judge's",
         ),
         (8201, "what a node had given up was lost with what was not synced: the judge's fault"),
+        (40407, "a vote was dropped between a copy of its record and the sync of both: the judge's fault"),
         (2467, "a vote of an abandoned change was forgotten where its replica took the same again: the judge's fault"),
         (6937, "undecided: leases that may have run out in any order were searched through in every order"),
         (7858, "undecided: values that may have ended by themselves were told apart for ever after"),

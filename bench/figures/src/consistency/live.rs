@@ -80,7 +80,7 @@ fn read(verdict: &Value) -> Result<Part> {
         ("live_verdict", verdict["verdict"].clone()),
         ("downtime_ms", verdict["downtime_ms"].clone()),
     ];
-    let kept = ["verdict", "because", "seed", "requests", "checks", "latency_ms", "acked_writes", "traces"];
+    let kept = ["verdict", "because", "seed", "gaps", "requests", "checks", "latency_ms", "acked_writes", "traces"];
     Ok(Part { figures, details: verdict::kept(verdict, &kept) })
 }
 
