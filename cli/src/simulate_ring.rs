@@ -382,8 +382,11 @@ mod tests {
         let path = folder.path().join("rows.jsonl");
         let first = Rows::open(Some(&path)).and_then(|rows| rows.measured(3)).expect("measured");
         let known = Rows::open(Some(&path)).expect("its own lines");
-        assert_eq!(known.known, [first]);
-        assert_eq!(known.measured(3).expect("known"), first);
+        // A fraction may come back another in its last digit, which no table shows.
+        let shown =
+            |row: &Stale| (row.nodes, row.churned.lookups, row.churned.events, format!("{:.9}", row.churned.hops));
+        assert_eq!(known.known.iter().map(shown).collect::<Vec<_>>(), [shown(&first)]);
+        assert_eq!(shown(&known.measured(3).expect("known")), shown(&first));
         assert_eq!(Rows::open(Some(&path)).expect("no line was added").known.len(), 1);
         std::fs::write(&path, "{}\n").expect("written");
         let refused = Rows::open(Some(&path)).err().expect("no row");
