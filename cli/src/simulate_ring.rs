@@ -27,7 +27,7 @@ const EQUAL: &[u32] = &[1];
 /// Weights in turn.
 const WEIGHTED: &[u32] = &[1, 2, 4];
 /// The sizes at which staleness is measured, as powers of two: each second or third of them, since it hardly depends on
-/// them and the last one takes a quarter of an hour.
+/// them and the last one takes most of an hour.
 const STALE_POWERS: [u8; 9] = [3, 5, 8, 10, 12, 14, 16, 18, 20];
 /// The lives of `docs/lookups.md`.
 const SESSIONS: [Duration; 3] = [Duration::from_secs(60), Duration::from_secs(600), Duration::from_secs(3_600)];
