@@ -5,6 +5,7 @@
 
 /// The width of a window.
 pub const WINDOW_MS: u64 = 100;
+const WINDOW_NS: u64 = WINDOW_MS * 1_000_000;
 
 /// Successes of one kind of request, counted per window since the run began.
 #[derive(Clone, Debug, Default)]
@@ -47,8 +48,7 @@ impl Downtime {
 
     /// All runs of windows without a success among those that lie wholly in [from, to].
     pub fn gaps(&self, from_ns: u64, to_ns: u64) -> Vec<Gap> {
-        let window_ns = WINDOW_MS * 1_000_000;
-        let first = window_of(from_ns.saturating_add(window_ns - 1));
+        let first = window_of(from_ns.saturating_add(WINDOW_NS - 1));
         let mut gaps: Vec<Gap> = Vec::new();
         let mut before = None;
         for window in first..window_of(to_ns) {
@@ -57,7 +57,7 @@ impl Downtime {
             }
             match gaps.last_mut() {
                 Some(gap) if before == Some(window - 1) => gap.ms += WINDOW_MS,
-                _ => gaps.push(Gap { from_ns: window as u64 * window_ns, ms: WINDOW_MS }),
+                _ => gaps.push(Gap { from_ns: window as u64 * WINDOW_NS, ms: WINDOW_MS }),
             }
             before = Some(window);
         }
@@ -66,20 +66,22 @@ impl Downtime {
 
     /// All such runs between the first success and the last.
     pub fn gaps_inside(&self) -> Vec<Gap> {
-        let window_ns = WINDOW_MS * 1_000_000;
+        let (first_ns, end_ns) = self.between();
+        self.gaps(first_ns, end_ns)
+    }
+
+    /// From the first success on, up to the last.
+    fn between(&self) -> (u64, u64) {
         let first = self.successes.iter().position(|count| *count > 0).unwrap_or(0);
-        self.gaps(first as u64 * window_ns, self.successes.len() as u64 * window_ns)
+        (first as u64 * WINDOW_NS, self.successes.len() as u64 * WINDOW_NS)
     }
 
     /// The longest run of windows without a success between the first success and the last that no span touches, in
     /// milliseconds: what the machine does to the requests when no fault does.
     pub fn longest_outside_ms(&self, spans: &[(u64, u64)]) -> u64 {
-        let window_ns = WINDOW_MS * 1_000_000;
-        let first = self.successes.iter().position(|count| *count > 0).unwrap_or(0);
-        let end_ns = self.successes.len() as u64 * window_ns;
+        let (mut free_from, end_ns) = self.between();
         let mut spans = spans.to_vec();
         spans.sort_unstable();
-        let mut free_from = first as u64 * window_ns;
         let mut longest = 0;
         for (from, to) in spans.into_iter().chain([(end_ns, end_ns)]) {
             longest = longest.max(self.longest_ms(free_from, from.min(end_ns)));
@@ -90,7 +92,7 @@ impl Downtime {
 }
 
 fn window_of(at_ns: u64) -> usize {
-    usize::try_from(at_ns / (WINDOW_MS * 1_000_000)).unwrap_or(usize::MAX)
+    usize::try_from(at_ns / WINDOW_NS).unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]

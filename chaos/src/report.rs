@@ -94,23 +94,27 @@ impl Evidence {
         self.faults.iter().filter(|fault| fault.injected.is_ok())
     }
 
+    /// Every kind of request whose downtime was measured, in words.
+    fn kinds(&self) -> Vec<(String, &Downtime)> {
+        let mut kinds = Vec::new();
+        if let Some(ticks) = &self.ticks {
+            kinds.extend([("strict reads".to_owned(), &ticks.reads), ("strict writes".to_owned(), &ticks.writes)]);
+            kinds.extend(ticks.locks.iter().map(|locks| ("calls on locks".to_owned(), locks)));
+        }
+        for (level, record) in &self.levels {
+            let name = |kind| format!("{} {kind}", level.name());
+            kinds.extend([(name("reads"), &record.reads), (name("writes"), &record.writes)]);
+        }
+        kinds
+    }
+
     /// Every time without a success, of every kind, the longest first.
     fn gaps(&self) -> Vec<DownReport> {
-        let ticks = self.ticks.iter().flat_map(|ticks| {
-            let locks = ticks.locks.iter().map(|locks| ("calls on locks".to_owned(), locks));
-            [("strict reads".to_owned(), &ticks.reads), ("strict writes".to_owned(), &ticks.writes)]
-                .into_iter()
-                .chain(locks)
-        });
-        let levels = self.levels.iter().flat_map(|(level, record)| {
-            let name = |kind| format!("{} {kind}", level.name());
-            [(name("reads"), &record.reads), (name("writes"), &record.writes)]
-        });
         let end_ns = self.record.operations.last().map_or(0, |operation| operation.ended_ns);
         let spans = self.fault_spans(end_ns);
         let faults: Vec<(u64, (u64, u64))> = self.injected().map(|fault| fault.id).zip(spans).collect();
         let mut gaps = Vec::new();
-        for (kind, record) in ticks.chain(levels) {
+        for (kind, record) in self.kinds() {
             gaps.extend(record.gaps_inside().into_iter().map(|gap| {
                 let end_ns = gap.from_ns + gap.ms * 1_000_000;
                 let over = |(_, (from, to)): &&(u64, (u64, u64))| *from < end_ns && gap.from_ns < *to;
@@ -129,20 +133,18 @@ impl Evidence {
         let spans = self.fault_spans(end_ns);
         let worst = |kind: &Downtime| spans.iter().map(|(from, to)| kind.longest_ms(*from, *to)).max().unwrap_or(0);
         let mut downtimes = Downtimes::default();
-        let mut kinds: Vec<&Downtime> = Vec::new();
         if let Some(ticks) = &self.ticks {
             (downtimes.strict_read, downtimes.strict_write) = (worst(&ticks.reads), worst(&ticks.writes));
             downtimes.strict = downtimes.strict_read.max(downtimes.strict_write);
             downtimes.lock = ticks.locks.as_ref().map_or(0, worst);
-            kinds.extend([&ticks.reads, &ticks.writes].into_iter().chain(&ticks.locks));
         }
         let Downtimes { sequential, causal, eventual, .. } = &mut downtimes;
         for (level, at) in [(Level::Sequential, sequential), (Level::Causal, causal), (Level::Eventual, eventual)] {
             let Some(record) = self.levels.get(&level) else { continue };
             *at = Some(worst(&record.reads).max(worst(&record.writes)));
-            kinds.extend([&record.reads, &record.writes]);
         }
-        downtimes.steady = kinds.into_iter().map(|kind| kind.longest_outside_ms(&spans)).max().unwrap_or(0);
+        let outside = self.kinds().into_iter().map(|(_, kind)| kind.longest_outside_ms(&spans));
+        downtimes.steady = outside.max().unwrap_or(0);
         downtimes
     }
 

@@ -166,10 +166,10 @@ pub struct Requests {
     pub unknown: u64,
 }
 
-/// Of these, the ones that people are shown.
-const GAPS_SHOWN: usize = 8;
 /// Times without a success that a verdict names.
 pub const GAPS_MAX: usize = 32;
+/// Of these, the ones that people are shown.
+const GAPS_SHOWN: usize = 8;
 
 /// A time without a success of one kind of request.
 #[derive(Clone, Debug, PartialEq, Serialize)]

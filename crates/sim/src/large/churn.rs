@@ -27,7 +27,7 @@ pub struct Plan {
 }
 
 /// What came of it.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Churned {
     /// Lookups that ended.
     pub lookups: u64,

@@ -48,7 +48,7 @@ fn age_once(nodes: usize, session: Duration, after: Duration, keys: usize, prng:
 }
 
 /// How stale what members keep is on a ring of one size, whose members' lives have the median `STALE_SESSION`.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug)]
 pub struct Stale {
     /// Members.
     pub nodes: usize,
