@@ -379,11 +379,9 @@ impl fmt::Display for Summary {
             writeln!(f, "{changes} changes of membership ended, {released} keys dropped")?;
             let available::Counts { disks_full, segments_cleaned, clock_jumps, .. } = *counts;
             writeln!(f, "{disks_full} full disks, {segments_cleaned} segments cleaned, {clock_jumps} clocks set")?;
-            let available::Counts { bits_rotted, damage_scrubbed, damage_at_start, .. } = *counts;
-            writeln!(
-                f,
-                "{bits_rotted} bits rotted, {damage_scrubbed} found by scrubbing, {damage_at_start} by a start"
-            )?;
+            let available::Counts { bits_rotted, damage_scrubbed, damage_at_start, syncs_lost, .. } = *counts;
+            writeln!(f, "{bits_rotted} bits rotted, {damage_scrubbed} found by scrubbing")?;
+            writeln!(f, "{syncs_lost} nodes lost syncs that were acknowledged; {damage_at_start} starts were refused")?;
             return self.write_speed(f);
         }
         if let Some(counts) = &self.across {

@@ -2,7 +2,7 @@
 //! bug is found, and what was found once stays mended.
 
 use available::Rule;
-use sim::available::{Asking, Counts, run, run_asking};
+use sim::available::{Asking, Counts, Theme, run, run_asking, run_trusting};
 
 /// Seeds that each planted bug is given to be found.
 const SEEDS_MAX: u64 = 1_000;
@@ -73,6 +73,27 @@ fn what_is_told_to_be_done_is_found_from_then_on() {
     let (seed, violation) = found.expect("a session that forgets what it was told is found");
     println!("forgotten: seed {seed}: {violation}");
     assert_eq!(violation.invariant, "causal");
+}
+
+/// Disks that say that they have synced, and have not, cost one node its place and nobody a write; and it is noticed if
+/// such a node is trusted.
+#[test]
+fn syncs_that_are_lost_are_noticed() {
+    let lying = || (0..).filter(|seed| Theme::of(*seed) == Theme::Lying);
+    let (count, mut counts) = (seeds(300) / 10, Counts::default());
+    for seed in lying().take(count as usize) {
+        let report = run(seed, None, false);
+        assert_eq!(report.violation.map(|found| found.to_string()), None, "seed {seed}\n{}", report.swarm);
+        counts.add(&report.counts);
+    }
+    println!(
+        "{count} schedules: {} disks lost syncs, {} nodes were given up",
+        counts.syncs_lost, counts.damage_at_start
+    );
+    assert!(counts.syncs_lost >= 2 * count && counts.damage_at_start >= count, "{counts:?}");
+    let found = lying().take(SEEDS_MAX as usize).find_map(|seed| Some((seed, run_trusting(seed).violation?)));
+    let (seed, violation) = found.expect("a node that forgot what it vouched for is found");
+    println!("trusted: seed {seed}: {violation}");
 }
 
 /// Each of these broke something once, and says what.

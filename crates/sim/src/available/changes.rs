@@ -13,7 +13,7 @@ use crate::clock::Clock;
 use crate::invariants::Violation;
 
 /// Nodes that a run sets up in all; past it nobody joins any more.
-const NODES_MAX: usize = 9;
+pub(super) const NODES_MAX: usize = 9;
 /// How often a node looks whether it has copied what it was to copy, or has nothing left.
 const HOUSE_EVERY: Duration = Duration::from_millis(25);
 /// One change in so many is abandoned.

@@ -41,6 +41,8 @@ pub struct Counts {
     pub damage_scrubbed: u64,
     /// Times at which a start found its log damaged, so that the node was given up.
     pub damage_at_start: u64,
+    /// Times at which a disk lost syncs that it had acknowledged.
+    pub syncs_lost: u64,
     /// Events simulated.
     pub events: u64,
     /// Virtual time that passed, in milliseconds.
@@ -70,6 +72,7 @@ impl Counts {
         self.bits_rotted += other.bits_rotted;
         self.damage_scrubbed += other.damage_scrubbed;
         self.damage_at_start += other.damage_at_start;
+        self.syncs_lost += other.syncs_lost;
         self.events += other.events;
         self.simulated_ms += other.simulated_ms;
     }

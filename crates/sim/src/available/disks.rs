@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use available::Input;
+use available::{Input, Replica};
 use replication::{LogPosition, Record as OtherRecord};
 use store::SegmentId;
 use wire::node::LogRecord;
 
+use super::swarm::Theme;
 use super::world::{Happening, World};
 use crate::invariants::Violation;
 
@@ -30,11 +31,13 @@ pub(super) enum End {
     PowerLost,
 }
 
-/// Damage that is not mended.
+/// What a disk has lost, or will have lost when its power fails, and what is not mended.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Rotten {
-    node: usize,
-    segment: SegmentId,
+pub(super) struct Spoiled {
+    /// Whose disk.
+    pub node: usize,
+    /// Where a bit has flipped; none where syncs are owed or lost.
+    pub segment: Option<SegmentId>,
 }
 
 impl World {
@@ -83,6 +86,7 @@ impl World {
         let dropping = |world: &World| world.nodes[node].log.as_ref().is_some_and(|log| log.dropping.is_some());
         let before = dropping(self);
         let Ok(position) = self.nodes[node].synced() else { return self.disk_failed(node) };
+        self.nodes[node].word.note_synced(self.now, position.0);
         self.counts.segments_cleaned += u64::from(before && !dropping(self));
         self.feed(node, Input::Synced(position));
     }
@@ -199,6 +203,33 @@ impl World {
         self.drive_log(node, FULL_NOTICED);
     }
 
+    /// Only one disk at a time: two of three are a majority, and what a majority forgets is lost.
+    pub(super) fn lose_disk(&mut self) {
+        if self.calm {
+            return;
+        }
+        self.plan_fault(self.swarm.lose_disk_every, |_| Happening::LoseDisk);
+        if self.swarm.theme == Theme::Replaced {
+            return self.replace_one();
+        }
+        let refilling =
+            self.nodes.iter().any(|node| node.emptied && !node.running.as_ref().is_some_and(Replica::is_whole));
+        if refilling {
+            return;
+        }
+        let node = self.any_node();
+        self.nodes.iter_mut().for_each(|node| node.emptied = false);
+        self.counts.faults += 1;
+        self.disks_lost += 1;
+        self.log.push(self.now, format_args!("node {} loses its disk", node + 1));
+        if self.nodes[node].running.is_some() {
+            self.stop(node, End::PowerLost);
+            let away = Duration::from_millis(1 + self.prng.below(300));
+            self.at(away, Happening::Start { node });
+        }
+        self.nodes[node].lose_disk();
+    }
+
     /// A bit flips in something durable on one node's disk. Never on two nodes before the first is mended: no arc may
     /// lose a majority.
     pub(super) fn rot(&mut self) {
@@ -221,7 +252,7 @@ impl World {
         self.counts.faults += 1;
         self.counts.bits_rotted += 1;
         self.log.push(self.now, format_args!("a bit of record {sequence} of node {} flips", node + 1));
-        self.rotten = Some(Rotten { node, segment });
+        self.spoiled = Some(Spoiled { node, segment: Some(segment) });
         if self.disk_prng.one_in(3) {
             // A restart finds it before any scrubbing does.
             let after = Duration::from_micros(self.disk_prng.below(20_000));
@@ -249,10 +280,10 @@ impl World {
         }
     }
 
-    /// A start finds its log damaged: the node has forgotten something that it vouched for, and comes back as another
-    /// one.
+    /// A start finds its log damaged, or shorter than discovery was told: the node has forgotten something that it
+    /// vouched for, and comes back as another one.
     pub(super) fn found_damaged(&mut self, node: usize, found: String) {
-        if self.rotten.is_none_or(|rotten| rotten.node != node) {
+        if self.spoiled.is_none_or(|spoiled| spoiled.node != node) {
             return self.log_does_not_open(found);
         }
         self.counts.damage_at_start += 1;
@@ -279,15 +310,17 @@ impl World {
         }
     }
 
-    /// Whether all that rotted is mended: its segment is gone, or its node is and another has taken its place.
-    fn is_mended(&mut self) -> bool {
-        let Some(Rotten { node, segment }) = self.rotten else { return true };
+    /// Whether all that was spoiled is mended: a rotten segment is gone, or its node is and another has taken its
+    /// place.
+    pub(super) fn is_mended(&mut self) -> bool {
+        let Some(Spoiled { node, segment }) = self.spoiled else { return true };
         let at = &self.nodes[node];
-        let dropped = at.log.as_ref().is_some_and(|log| log.segments().all(|info| info.id != segment));
+        let gone = |segment| at.log.as_ref().is_some_and(|log| log.segments().all(|info| info.id != segment));
+        let dropped = segment.is_some_and(gone);
         let replaced = at.gone && self.view.member(at.id).is_none() && self.view.pending.is_empty();
         if dropped || replaced {
-            self.rotten = None;
+            self.spoiled = None;
         }
-        self.rotten.is_none()
+        self.spoiled.is_none()
     }
 }

@@ -10,6 +10,7 @@ mod clocks;
 pub mod costs;
 mod counts;
 mod disks;
+mod lies;
 mod network;
 mod node;
 pub mod reconcile;
@@ -66,6 +67,13 @@ pub fn run(seed: u64, planted: Option<Rule>, keep_log: bool) -> Report {
 pub fn run_asking(seed: u64, asking: Asking) -> Report {
     let mut world = World::new(seed, None, false, None);
     world.swarm.asking = asking;
+    ended(seed, world)
+}
+
+/// Runs one seed with nodes that trust a log which is shorter than discovery was told: a planted bug.
+pub fn run_trusting(seed: u64) -> Report {
+    let mut world = World::new(seed, None, false, None);
+    world.swarm.disks.trusts_shorter = true;
     ended(seed, world)
 }
 

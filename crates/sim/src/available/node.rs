@@ -10,6 +10,8 @@ use stdx::{Budget, Instant, Prng};
 use store::{LogConfig, SimDisk};
 use wire::node::LogRecord;
 
+use super::lies::Word;
+use super::swarm::Disks;
 use crate::clock::Clock;
 use crate::invariants::Violation;
 use crate::node_log::{DiskFailed, NodeLog, StartFailed};
@@ -23,7 +25,7 @@ pub(super) struct Times {
     pub memory_ms: u64,
     /// Whether nothing is written: a restart loses all.
     pub volatile: bool,
-    pub segment_bytes: u64,
+    pub disks: Disks,
     /// Bytes a second; none for the default.
     pub copy_rate: Option<u64>,
 }
@@ -34,6 +36,8 @@ pub(super) struct Node {
     planted: Option<Rule>,
     /// Its disk; survives crashes, unless it is lost.
     pub disk: SimDisk,
+    /// What its disk has said of its syncs.
+    pub word: Word,
     /// Decides what becomes of its disks.
     pub disk_prng: Prng,
     pub running: Option<Replica>,
@@ -65,6 +69,7 @@ impl Node {
             id,
             planted,
             disk: SimDisk::new(disk_prng.next_u64()),
+            word: Word::default(),
             disk_prng,
             running: None,
             log: None,
@@ -109,15 +114,19 @@ impl Node {
         if let Some(rate) = times.copy_rate {
             replica.set_budget(Budget::new(rate));
         }
-        let config = LogConfig { segment_bytes: times.segment_bytes, ..LogConfig::new(self.id.0) };
-        let (log, restored) = NodeLog::open(&self.disk, config);
+        let (log, restored) = NodeLog::open(&self.disk, self.log_config(times.disks.segment_bytes));
         let log = log?;
+        let is_shorter = self.word.doubts(log.end);
+        if is_shorter && !times.disks.trusts_shorter {
+            return Err(StartFailed::Damaged("the log ends before what discovery was told".to_owned()));
+        }
         for (sequence, record) in restored {
             if let LogRecord::Available(record) = record {
                 replica.restore(LogPosition(sequence), record);
             }
         }
-        let remembered = self.remembers(&replica);
+        // What is trusted all the same is not looked at here: the harm is to be seen by clients.
+        let remembered = self.remembers(&replica).or_else(|lost| if is_shorter { Ok(()) } else { Err(lost) });
         replica.note_log_end(LogPosition(log.end));
         let mut out = Outbox::default();
         replica.begin(now, wall_ms, &mut out);
@@ -221,8 +230,13 @@ impl Node {
         self.paused = false;
     }
 
-    /// Pulls the plug: what was not synced may be lost, torn or kept. A sync under way is met in the middle.
-    pub fn pull_plug(&mut self, prng: &mut Prng) {
+    fn log_config(&self, segment_bytes: u64) -> LogConfig {
+        LogConfig { segment_bytes, ..LogConfig::new(self.id.0) }
+    }
+
+    /// Pulls the plug: what was not synced may be lost, torn or kept. A sync under way is met in the middle. True: a
+    /// disk that lied has lost what it had acknowledged.
+    pub fn pull_plug(&mut self, segment_bytes: u64, prng: &mut Prng) -> bool {
         let calls = prng.below(4);
         if let Some(mut log) = self.log.take().filter(|log| log.syncing) {
             self.disk.crash_after(calls);
@@ -231,12 +245,14 @@ impl Node {
         }
         self.kill();
         self.doomed = false;
-        self.disk.crash();
+        let config = self.log_config(segment_bytes);
+        self.word.lose_power(&mut self.disk, &config, prng)
     }
 
     /// The disk is gone too.
     pub fn lose_disk(&mut self) {
         self.disk = SimDisk::new(self.disk_prng.next_u64());
+        self.word = Word::default();
         self.durable.clear();
         self.emptied = true;
     }

@@ -108,6 +108,10 @@ pub struct Disks {
     pub rot_every: Option<Duration>,
     /// How often a node reads some of its log again.
     pub scrub_every: Duration,
+    /// The mean time between disks that begin to lie about their syncs; none for disks that never do.
+    pub lies_every: Option<Duration>,
+    /// Whether a log that is shorter than discovery was told is taken for whole: a planted bug. No mix draws it.
+    pub trusts_shorter: bool,
 }
 
 impl Disks {
@@ -120,6 +124,8 @@ impl Disks {
         sync_failure_every: None,
         rot_every: None,
         scrub_every: Duration::ZERO,
+        lies_every: None,
+        trusts_shorter: false,
     };
 }
 
@@ -148,16 +154,19 @@ pub enum Theme {
     /// Nodes join and leave and copy slowly, so that they, and those they copy from, are killed in the middle of it,
     /// and changes are given up and begun anew. No pass is due by itself: nothing may rest on that.
     Slow,
+    /// Disks say that they have synced, and have not; who has lost something is replaced. Nodes join and leave, too.
+    Lying,
 }
 
 impl Theme {
-    /// The theme of a seed: four of 32 are plain.
+    /// The theme of a seed: seven of 64 are plain.
     pub fn of(seed: u64) -> Theme {
         // Seeds that once found something keep the theme that they had then: hence the odd choice.
         match (seed % 16, seed / 16 % 2) {
             (14, 0) | (11, 1) => return Theme::Wide,
             (7, 1) => return Theme::Rift,
             (0, 0) => return Theme::Slow,
+            (0, 1) if (seed / 32).is_multiple_of(2) => return Theme::Lying,
             _ => {}
         }
         match seed % 16 {
@@ -334,6 +343,7 @@ impl Swarm {
             Theme::Wide => self.take_wide(prng),
             Theme::Rift => self.take_rift(prng),
             Theme::Slow => self.take_slow(prng),
+            Theme::Lying => self.take_lying(prng),
         }
     }
 
@@ -348,8 +358,20 @@ impl Swarm {
         let (rough, shared_log) = (prng.one_in(2), prng.one_in(2));
         let rot_every = every(prng, 20, 300).filter(|_| prng.one_in(3) && self.lose_disk_every.is_none());
         let scrub_every = Duration::from_millis(2 + prng.below(60));
-        self.disks =
-            Disks { segment_bytes, clean_every, rough, shared_log, sync_failure_every, rot_every, scrub_every };
+        let lies_every = if self.theme == Theme::Lying { every(prng, 50, 250) } else { None };
+        // One replica at a time forgets something.
+        let rot_every = rot_every.filter(|_| lies_every.is_none());
+        self.disks = Disks {
+            segment_bytes,
+            clean_every,
+            rough,
+            shared_log,
+            sync_failure_every,
+            rot_every,
+            scrub_every,
+            lies_every,
+            trusts_shorter: false,
+        };
         if rot_every.is_some() {
             // What only one node had acknowledged goes with its disk.
             self.keys[1] = [0; 4];
@@ -389,6 +411,16 @@ impl Swarm {
         self.lose_disk_every = None;
     }
 
+    fn take_lying(&mut self, prng: &mut Prng) {
+        self.changes_every = every(prng, 100, 800).filter(|_| prng.one_in(2));
+        self.crash_every = self.crash_every.or(every(prng, 200, 1_000));
+        self.operations = 400;
+        self.think_max = Duration::from_millis(20);
+        self.lose_disk_every = None;
+        // What only one node had acknowledged goes with its disk.
+        self.keys[1] = [0; 4];
+    }
+
     fn take_slow(&mut self, prng: &mut Prng) {
         self.changes_every = every(prng, 30, 200);
         self.crash_every = every(prng, 50, 250);
@@ -419,7 +451,7 @@ impl Swarm {
             Places::Far => (self.nodes, self.far) = (3, Some(FAR)),
         }
         (self.lose_disk_every, self.fill_every, self.changes_every) = (None, None, None);
-        self.disks.rot_every = None;
+        (self.disks.rot_every, self.disks.lies_every) = (None, None);
         self.context_one_in = 1;
     }
 }
@@ -447,9 +479,9 @@ impl fmt::Display for Swarm {
         let Disks { segment_bytes, clean_every, rough, shared_log, .. } = self.disks;
         writeln!(f, "segments of {segment_bytes}, cleaned {}", every(&clean_every))?;
         writeln!(f, "rough={rough} shared_log={shared_log}")?;
-        let Disks { sync_failure_every, rot_every, scrub_every, .. } = self.disks;
+        let Disks { sync_failure_every, rot_every, scrub_every, lies_every, .. } = self.disks;
         writeln!(f, "failing sync {}, rot {}", every(&sync_failure_every), every(&rot_every))?;
-        writeln!(f, "scrubbing every {scrub_every:?}")?;
+        writeln!(f, "scrubbing every {scrub_every:?}, lost syncs {}", every(&lies_every))?;
         writeln!(f, "{}", self.timing)
     }
 }

@@ -12,7 +12,7 @@ use stdx::{Instant, Prng, TraceContext};
 
 use super::client::{Client, Key};
 use super::counts::Counts;
-use super::disks::{End, Rotten};
+use super::disks::{End, Spoiled};
 use super::network::Network;
 use super::node::{Node, Times};
 use super::swarm::{Places, Swarm, Theme};
@@ -89,6 +89,10 @@ pub(super) enum Happening {
     Rot,
     /// A node's next sync fails.
     FailSync,
+    /// A disk begins to say that it has synced when it has not.
+    Lie,
+    /// A node whose disk lies loses power.
+    LoseLies { node: usize },
     /// A node loses power.
     LosePower { node: usize },
     /// A node that was given up is set up anew.
@@ -136,8 +140,8 @@ pub(super) struct World {
     pub(super) clock_prng: Prng,
     /// Draws what becomes of disks, apart from what was drawn when they were simpler.
     pub(super) disk_prng: Prng,
-    /// The damage that is not mended yet; at most one at a time.
-    pub(super) rotten: Option<Rotten>,
+    /// What is not mended yet; of one disk at a time.
+    pub(super) spoiled: Option<Spoiled>,
 }
 
 impl World {
@@ -190,7 +194,7 @@ impl World {
             attempts: 0,
             clock_prng,
             disk_prng,
-            rotten: None,
+            spoiled: None,
             prng,
             swarm,
         }
@@ -239,6 +243,7 @@ impl World {
         self.plan_jump();
         self.plan_fault(self.swarm.disks.rot_every, |_| Happening::Rot);
         self.plan_fault(self.swarm.disks.sync_failure_every, |_| Happening::FailSync);
+        self.plan_fault(self.swarm.disks.lies_every, |_| Happening::Lie);
     }
 
     pub(super) fn plan_fault(&mut self, every: Option<Duration>, what: impl Fn(&mut World) -> Happening) {
@@ -330,6 +335,8 @@ impl World {
             Happening::Scrub { node, incarnation } => self.scrub(node, incarnation),
             Happening::Rot => self.rot(),
             Happening::FailSync => self.fail_sync(),
+            Happening::Lie => self.begin_lie(),
+            Happening::LoseLies { node } => self.lose_lies(node),
             Happening::LosePower { node } => self.lose_power(node),
             Happening::Replace { node } => self.replace(node),
         }
@@ -404,7 +411,7 @@ impl World {
         let (now, wall_ms) = (self.now_at(node), self.wall_ms_of(node));
         let volatile = self.swarm.theme == Theme::Volatile;
         let Swarm { pass_every, memory_ms, copy_rate, disks, .. } = self.swarm;
-        let times = Times { pass_every, memory_ms, copy_rate, volatile, segment_bytes: disks.segment_bytes };
+        let times = Times { pass_every, memory_ms, copy_rate, volatile, disks };
         let view = self.view_at_start(node);
         if self.swarm.disks.rough && !self.calm && self.disk_prng.one_in(10) {
             // The power may fail again while the log is being read.
@@ -414,7 +421,7 @@ impl World {
         let (effects, remembered) = match self.nodes[node].start(now, wall_ms, &view, times, &mut self.prng) {
             Ok(started) => started,
             Err(StartFailed::Disk) => {
-                self.nodes[node].pull_plug(&mut self.prng);
+                self.pull_plug(node);
                 return self.at(Duration::from_millis(5), Happening::Start { node });
             }
             Err(StartFailed::Damaged(found)) => return self.found_damaged(node, found),
@@ -455,7 +462,7 @@ impl World {
     pub(super) fn stop(&mut self, node: usize, end: End) {
         match end {
             End::Killed => self.nodes[node].kill(),
-            End::PowerLost => self.nodes[node].pull_plug(&mut self.prng),
+            End::PowerLost => self.pull_plug(node),
         }
         self.backlog[node].clear();
         let id = NodeId(node as u64 + 1);
@@ -488,33 +495,6 @@ impl World {
             }
         }
         self.plan_fault(self.swarm.power_cut_every, |_| Happening::PowerCut);
-    }
-
-    /// Only one disk at a time: two of three are a majority, and what a majority forgets is lost.
-    fn lose_disk(&mut self) {
-        if self.calm {
-            return;
-        }
-        self.plan_fault(self.swarm.lose_disk_every, |_| Happening::LoseDisk);
-        if self.swarm.theme == Theme::Replaced {
-            return self.replace_one();
-        }
-        let refilling =
-            self.nodes.iter().any(|node| node.emptied && !node.running.as_ref().is_some_and(Replica::is_whole));
-        if refilling {
-            return;
-        }
-        let node = self.any_node();
-        self.nodes.iter_mut().for_each(|node| node.emptied = false);
-        self.counts.faults += 1;
-        self.disks_lost += 1;
-        self.log.push(self.now, format_args!("node {} loses its disk", node + 1));
-        if self.nodes[node].running.is_some() {
-            self.stop(node, End::PowerLost);
-            let away = Duration::from_millis(1 + self.prng.below(300));
-            self.at(away, Happening::Start { node });
-        }
-        self.nodes[node].lose_disk();
     }
 
     fn pause(&mut self, node: usize, length: Duration) {
@@ -555,6 +535,7 @@ impl World {
         self.calm = true;
         self.network.settle();
         self.settle_clocks();
+        self.end_lies();
         self.log.push(self.now, format_args!("faults stop"));
         for node in 0..self.nodes.len() {
             self.nodes[node].disk.fail_syncs(0);
