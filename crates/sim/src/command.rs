@@ -385,8 +385,8 @@ impl fmt::Display for Summary {
             return self.write_speed(f);
         }
         if let Some(counts) = &self.across {
-            let across::Counts { crossings, available_reads, local_available, local_ordered, .. } = *counts;
-            writeln!(f, "{crossings} times a session went from one contract to the other")?;
+            let across::Counts { crossings, changes, available_reads, local_available, local_ordered, .. } = *counts;
+            writeln!(f, "{crossings} times a session went from one contract to the other; {changes} changes ended")?;
             writeln!(
                 f,
                 "{local_available} of {available_reads} available reads and {local_ordered} ordered ones by one replica"

@@ -50,7 +50,9 @@ impl World {
         let (key, asking) = (self.keys[at].clone(), self.asking());
         let strict = self.prng.one_in(self.swarm.strict_one_in);
         let asked = self.clients[client].ask(at, &key, (write.as_deref(), strict), asking, &mut self.prng);
-        let mut plan: Vec<NodeId> = self.ring.replicas_of(key.key.position).to_vec();
+        let late = self.swarm.changes_every.is_some() && self.prng.one_in(3);
+        let ring = if late { &self.ring_before } else { &self.ring };
+        let mut plan: Vec<NodeId> = ring.replicas_of(key.key.position).to_vec();
         for left in (1..plan.len()).rev() {
             plan.swap(left, self.prng.index(left + 1));
         }

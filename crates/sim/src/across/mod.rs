@@ -2,10 +2,11 @@
 //! one log as in production, and sessions go from the one kind of bucket to the other with one token. What they were
 //! told is judged at level causal over the keys of both kinds together, and at level sequential over the ordered ones.
 //!
-//! The fleets of one contract each ([`crate::run`], [`crate::available`]) look closer at their own: here the ring does
-//! not change, no disk is lost, nothing is deleted, and the log is a list that loses an end of what was not synced.
+//! The fleets of one contract each ([`crate::run`], [`crate::available`]) look closer at their own: here nothing
+//! is deleted, and the log is a list that loses an end of what was not synced.
 
 mod asks;
+mod changes;
 mod client;
 mod node;
 mod planted;

@@ -33,6 +33,10 @@ pub(super) struct Effects {
 pub(super) struct Node {
     id: NodeId,
     planted: Option<Planted>,
+    /// The view that it acted on last, as its shell keeps it.
+    pub kept: View,
+    /// Whether it has left for good.
+    pub gone: bool,
     pub running: Option<Cores>,
     pub incarnation: u64,
     /// The log, and how many of its records are on disk.
@@ -45,9 +49,19 @@ pub(super) struct Node {
 }
 
 impl Node {
-    pub fn new(id: NodeId, planted: Option<Planted>) -> Node {
-        let (running, log, syncing, tick_at) = (None, Vec::new(), None, None);
-        Node { id, planted, running, incarnation: 0, log, durable: 0, syncing, tick_at }
+    pub fn new(id: NodeId, view: &View, planted: Option<Planted>) -> Node {
+        Node {
+            id,
+            planted,
+            kept: view.clone(),
+            gone: false,
+            running: None,
+            incarnation: 0,
+            log: Vec::new(),
+            durable: 0,
+            syncing: None,
+            tick_at: None,
+        }
     }
 
     /// Starts the cores on what the log holds.

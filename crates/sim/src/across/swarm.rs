@@ -52,6 +52,10 @@ pub struct Swarm {
     pub patience: Duration,
     /// How long a client thinks between two operations at most.
     pub think_max: Duration,
+    /// The mean time between changes of membership; none for never.
+    pub changes_every: Option<Duration>,
+    /// The mean time between losses of a node with its disk, which another one replaces; none for never.
+    pub lose_disk_every: Option<Duration>,
 }
 
 impl Swarm {
@@ -88,7 +92,21 @@ impl Swarm {
             token_bytes_max: if prng.one_in(3) { 24 + prng.index(60) } else { 340 },
             patience: Duration::from_millis(1_500),
             think_max: Duration::from_millis(3),
+            changes_every: None,
+            lose_disk_every: None,
         }
+    }
+
+    /// In one of four seeds nodes join and leave, and the run is long enough for that. In half of these disks are lost,
+    /// too.
+    pub fn take_changes(&mut self, seed: u64, prng: &mut Prng) {
+        if seed % 4 != 2 {
+            return;
+        }
+        self.changes_every = Some(Duration::from_millis(40 + prng.below(400)));
+        self.lose_disk_every = Some(Duration::from_millis(100 + prng.below(400))).filter(|_| seed % 8 == 6);
+        self.operations = 300;
+        self.think_max = Duration::from_millis(20);
     }
 
     /// The load of a litmus test: its sessions. Messages are late more often, for whoever lags is what it takes.
@@ -100,6 +118,7 @@ impl Swarm {
         self.straggle_max = self.straggle_max.max(Duration::from_millis(100));
         self.hedge = self.hedge.min(Duration::from_millis(15));
         self.think_max = Duration::from_millis(12);
+        (self.changes_every, self.lose_disk_every) = (None, None);
     }
 }
 

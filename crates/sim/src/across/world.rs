@@ -7,7 +7,7 @@ use available::Kind;
 use bytes::Bytes;
 use checker::litmus::Placing;
 use history::{Event, EventKind, Function, History, Pairing, Process, Value};
-use membership::{BucketId, KeyHasher, NodeId, Ring, View};
+use membership::{BucketId, Epoch, KeyHasher, NodeId, Ring, View};
 use replication::Ticket;
 use stdx::{Instant, Prng, TraceContext};
 use wire::http::Durability;
@@ -68,6 +68,16 @@ pub(super) enum Happening {
     Partition,
     /// They are joined again.
     Heal { links: Vec<(usize, usize)> },
+    /// Somebody changes the membership.
+    Change,
+    /// A node is lost with its disk.
+    LoseDisk,
+    /// A node hears of the newest view.
+    ViewNews { node: usize },
+    /// A node's shell looks what is to be done for changes.
+    KeepHouse { node: usize },
+    /// Discovery hears that a node has copied what a change makes it a home of.
+    NoteCopied { node: NodeId, change: Epoch },
 }
 
 /// What a run counts.
@@ -87,6 +97,10 @@ pub struct Counts {
     pub local_ordered: u64,
     /// Operations by which a session went from one contract to the other.
     pub crossings: u64,
+    /// Changes of membership that were completed or abandoned.
+    pub changes: u64,
+    /// Nodes that were lost with their disks, and replaced.
+    pub disks_lost: u64,
     /// Events simulated.
     pub events: u64,
     /// Virtual time that passed, in milliseconds.
@@ -103,6 +117,8 @@ impl Counts {
         self.available_reads += other.available_reads;
         self.local_ordered += other.local_ordered;
         self.crossings += other.crossings;
+        self.changes += other.changes;
+        self.disks_lost += other.disks_lost;
         self.events += other.events;
         self.simulated_ms += other.simulated_ms;
     }
@@ -118,8 +134,10 @@ pub(super) struct World {
     agenda: BTreeMap<(Instant, u64), Happening>,
     pub(super) prng: Prng,
     links: Links,
-    view: View,
+    pub(super) view: View,
     pub(super) ring: Ring,
+    /// The ring before the last change of view: some gateways have not heard.
+    pub(super) ring_before: Ring,
     hasher: KeyHasher,
     pub(super) planted: Option<Planted>,
     pub(super) nodes: Vec<Node>,
@@ -132,6 +150,7 @@ pub(super) struct World {
     pub(super) process_last: u64,
     pairing: Pairing,
     line: u64,
+    pub(super) violation: Option<Violation>,
     pub(super) litmus: Option<(Running, Placing)>,
     pub(super) calm: bool,
 }
@@ -141,6 +160,7 @@ impl World {
     pub fn new(seed: u64, planted: Option<Planted>, keep_log: bool, litmus: Option<(Running, Placing)>) -> World {
         let mut prng = Prng::from_seed(seed);
         let mut swarm = Swarm::draw(&mut prng);
+        swarm.take_changes(seed, &mut Prng::from_seed(!seed));
         if let Some((running, _)) = &litmus {
             swarm.run_litmus(running.test.sessions.len());
         }
@@ -153,9 +173,10 @@ impl World {
             agenda: BTreeMap::new(),
             links: Links::default(),
             ring: view.ring(),
+            ring_before: view.ring(),
             hasher,
             planted,
-            nodes: (1..=swarm.nodes).map(|id| Node::new(NodeId(id as u64), planted)).collect(),
+            nodes: (1..=swarm.nodes).map(|id| Node::new(NodeId(id as u64), &view, planted)).collect(),
             clients: (0..swarm.clients).map(|at| Client::new(at as u64)).collect(),
             keys: Vec::new(),
             view,
@@ -165,6 +186,7 @@ impl World {
             process_last: swarm.clients as u64,
             pairing: Pairing::default(),
             line: 0,
+            violation: None,
             litmus,
             calm: true,
             prng,
@@ -209,14 +231,17 @@ impl World {
         self.plan_fault(self.swarm.crash_every, Happening::Crash);
         self.plan_fault(self.swarm.power_cut_every, Happening::PowerCut);
         self.plan_fault(self.swarm.partition_every, Happening::Partition);
+        self.plan_fault(self.swarm.changes_every, Happening::Change);
+        self.plan_fault(self.swarm.lose_disk_every, Happening::LoseDisk);
         self.run_until(|world| world.is_idle() && world.is_out_of_work(), FAULTS_MAX);
         self.settle();
         self.expect("every operation ends", World::is_idle)?;
+        self.expect("every change is completed, and who left has nothing", World::changes_are_over)?;
         self.counts.simulated_ms = self.now.as_millis();
         Ok(std::mem::take(&mut self.pairing).finish())
     }
 
-    fn plan_fault(&mut self, every: Option<Duration>, what: Happening) {
+    pub(super) fn plan_fault(&mut self, every: Option<Duration>, what: Happening) {
         let Some(mean) = every else { return };
         let wait = mean.mul_f64(0.2 + 1.6 * self.prng.unit());
         self.at(wait, what);
@@ -224,6 +249,9 @@ impl World {
 
     fn expect(&mut self, invariant: &'static str, done: impl Fn(&World) -> bool) -> Result<(), Violation> {
         self.run_until(&done, SETTLE_MAX);
+        if let Some(violation) = self.violation.take() {
+            return Err(violation);
+        }
         if done(self) {
             return Ok(());
         }
@@ -274,6 +302,11 @@ impl World {
             Happening::PowerCut => self.power_cut(),
             Happening::Partition => self.partition(),
             Happening::Heal { links } => self.links.heal(&links),
+            Happening::Change => self.change(),
+            Happening::LoseDisk => self.lose_disk(),
+            Happening::ViewNews { node } => self.view_news(node),
+            Happening::KeepHouse { node } => self.keep_house(node),
+            Happening::NoteCopied { node, change } => self.note_copied(node, change),
         }
     }
 
@@ -297,13 +330,17 @@ impl World {
     // ---- Nodes.
 
     fn start(&mut self, node: usize) {
-        if self.nodes[node].running.is_some() {
+        if self.nodes[node].running.is_some() || self.nodes[node].gone {
             return;
         }
         self.log.push(self.now, format_args!("start node {}", node + 1));
         let (now, wall_ms) = (self.now, self.wall_ms());
-        let effects = self.nodes[node].start(now, wall_ms, &self.view, &mut self.prng);
+        let view = self.view_at_start(node);
+        let effects = self.nodes[node].start(now, wall_ms, &view, &mut self.prng);
         self.carry_out(node, effects);
+        if self.swarm.changes_every.is_some() {
+            self.at(Duration::from_millis(1), Happening::KeepHouse { node });
+        }
         for other in (0..self.nodes.len()).filter(|other| *other != node) {
             self.at(Duration::from_millis(1), Happening::PeerFound { node: other, found: node });
         }
@@ -314,6 +351,11 @@ impl World {
         self.nodes[node].crash(&mut self.prng);
         let away = Duration::from_micros(1_000 + self.prng.below(self.swarm.downtime_max.as_micros() as u64));
         self.at(away, Happening::Start { node });
+        self.tell_of_loss(node);
+    }
+
+    /// Connections to a node that is gone break.
+    pub(super) fn tell_of_loss(&mut self, node: usize) {
         for other in (0..self.nodes.len()).filter(|other| *other != node) {
             self.at(Duration::from_millis(1), Happening::PeerLost { node: other, lost: node });
         }
@@ -432,7 +474,7 @@ impl World {
     }
 
     /// Tells both cores of a node.
-    fn feed(&mut self, node: usize, ordered: replication::Input, available: available::Input) {
+    pub(super) fn feed(&mut self, node: usize, ordered: replication::Input, available: available::Input) {
         let now = self.now;
         let effects = self.nodes[node].ordered(now, ordered);
         self.carry_out(node, effects);
@@ -464,6 +506,14 @@ impl World {
             self.counts.local_available += u64::from(read && answer.receipt.rounds == 0);
             self.answer(answer.ticket, Told::Available(answer.outcome, answer.receipt));
         }
+        let mut learned =
+            effects.ordered.events.iter().any(|event| matches!(event, replication::Event::ViewLearned(_)));
+        learned |= effects.available.events.iter().any(|event| matches!(event, available::Event::ViewLearned(_)));
+        if learned {
+            // What one core hears from another node, the shell tells both.
+            self.at(Duration::from_micros(500), Happening::ViewNews { node });
+        }
+        self.note_view_of(node);
         let next = self.nodes[node].next_timeout();
         if let Some(at) = next
             && self.nodes[node].tick_at.is_none_or(|planned| at < planned)
