@@ -17,6 +17,7 @@
 //! potential causality; one counter is enough to bound it.)
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use membership::{NodeId, Position, ReplicaSets, is_majority};
 use replication::{LogPosition, RegisterKey, RequestId, Ticket};
@@ -80,7 +81,8 @@ pub(crate) struct Round {
     then: Then,
     /// What each home is known to hold, by half of its digest, and whether it counts.
     reports: BTreeMap<NodeId, (u128, bool)>,
-    /// What we held when it was last asked.
+    /// Half of the digest of what we held when it was first asked. It is asked about that as long as it has this
+    /// number: a home that holds the same says no more than that, maybe late, and must be known to mean this.
     asked: u128,
     /// Once a majority has spoken: what all of it holds together, and how it is known who has it.
     settled: Option<Box<Settled>>,
@@ -433,26 +435,38 @@ impl Replica {
     ) {
         let number = self.next_number();
         let (reports, sets) = (BTreeMap::new(), self.sets_of(key.position));
-        let round = Round { asker, key, kind, sets, then, reports, asked: 0, settled: None, context };
+        let asked = self.half_digest(&key);
+        let round = Round { asker, key, kind, sets, then, reports, asked, settled: None, context };
         self.rounds.insert(number, round);
-        let wait = self.config.resend / 2;
-        let again = self.now + self.jittered(wait);
-        self.at(again, Timer::Round(number));
+        self.look_after_round(number, self.config.resend / 2);
         self.ask_homes(number, out);
         self.round_settle(number, out);
     }
 
+    /// The round's homes are asked again, or sent what they lack, after about this time.
+    fn look_after_round(&mut self, number: u64, wait: Duration) {
+        let again = self.now + self.jittered(wait);
+        self.at(again, Timer::Round(number));
+    }
+
     fn ask_homes(&mut self, number: u64, out: &mut Outbox) {
+        let fixed = self.rules.keep(Rule::ReportOfAnother);
         let Some(round) = self.rounds.get_mut(&number) else { return };
-        let digest = self.table.get(&round.key).map_or(0, |held| held.digest().half());
-        round.asked = digest;
-        let (key, context) = (round.key.clone(), round.context);
+        if !fixed {
+            round.asked = self.table.get(&round.key).map_or(0, |held| held.digest().half());
+        }
+        let (key, digest, context) = (round.key.clone(), round.asked, round.context);
         let silent: Vec<NodeId> =
             round.sets.iter().filter(|home| *home != self.me && !round.reports.contains_key(home)).collect();
         for home in silent {
             let body = Body::Read { round: number, key: key.clone(), digest };
             self.tell(home, body, LogPosition(0), context, out);
         }
+    }
+
+    /// Half of the digest of what is held of the key; 0 for nothing.
+    fn half_digest(&self, key: &RegisterKey) -> u128 {
+        self.table.get(key).map_or(0, |held| held.digest().half())
     }
 
     pub(crate) fn handle_read(
@@ -468,7 +482,7 @@ impl Replica {
             return;
         }
         let held = self.table.get(key);
-        let same = held.map_or(0, |held| held.digest().half()) == digest;
+        let same = self.half_digest(key) == digest;
         let state = held.filter(|_| !same).map(|held| held.state.clone());
         let state = if same { None } else { Some(state.unwrap_or_default()) };
         let (whole, wait) = (self.counts_at(key.position), self.logged(key));
@@ -521,7 +535,7 @@ impl Replica {
         if state.is_blank() && !self.is_quorum(&round.sets, spoken) {
             return;
         }
-        let digest = self.table.get(&key).map_or(0, |held| held.digest().half());
+        let digest = self.half_digest(&key);
         let position = self.logged(&key);
         let Some(round) = self.rounds.get_mut(&number) else { return };
         let holders =
@@ -641,7 +655,7 @@ impl Replica {
     pub(crate) fn restart_rounds(&mut self, out: &mut Outbox) {
         let numbers: Vec<u64> = self.rounds.keys().copied().collect();
         for number in numbers {
-            let Some(round) = self.rounds.get_mut(&number) else { continue };
+            let Some(round) = self.rounds.get(&number) else { continue };
             let sets = self.ring.sets_of(round.key.position);
             if sets == round.sets {
                 continue;
@@ -652,8 +666,16 @@ impl Replica {
                 self.refuse(asker, Refusal::NotReplica(self.view.epoch), out);
                 continue;
             }
-            (round.sets, round.settled) = (sets, None);
-            round.reports.clear();
+            let Some(round) = self.rounds.remove(&number) else { continue };
+            let asked = self.half_digest(&round.key);
+            let mut number = number;
+            if self.rules.keep(Rule::ReportOfAnother) {
+                // What was asked of the homes before is another question.
+                number = self.next_number();
+                self.look_after_round(number, self.config.resend / 2);
+            }
+            let (reports, settled) = (BTreeMap::new(), None);
+            self.rounds.insert(number, Round { sets, reports, asked, settled, ..round });
             self.ask_homes(number, out);
             self.round_settle(number, out);
         }
@@ -666,15 +688,13 @@ impl Replica {
     /// Asks those again that have not answered.
     pub(crate) fn round_again(&mut self, number: u64, out: &mut Outbox) {
         let Some(round) = self.rounds.get(&number) else { return };
-        let wait = self.config.resend;
         if round.settled.is_none() {
             self.ask_homes(number, out);
             self.round_settle(number, out);
         } else {
             self.send_settled(number, out);
         }
-        let again = self.now + self.jittered(wait);
-        self.at(again, Timer::Round(number));
+        self.look_after_round(number, self.config.resend);
     }
 
     pub(crate) fn handle_deadline(&mut self, ticket: Ticket, out: &mut Outbox) {

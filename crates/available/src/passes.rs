@@ -15,6 +15,7 @@ use crate::reconcile::{Answer, Extent, Next, PAGE_BYTES_MAX, Pass, Question, Sho
 use crate::replica::{Later, Replica, Timer};
 use crate::rules::Rule;
 use crate::state::State;
+use crate::transfer::WAIT_MIN;
 use crate::version::VersionVector;
 
 /// A peer's pass is taken to be over when it was not heard of for so many times the wait before a repeat.
@@ -103,7 +104,9 @@ impl Replica {
         let Some(peer) = self.peers.get_mut(&node) else { return };
         let Some(pass) = &mut peer.pass else { return };
         if let Some(until) = wait.max(another.filter(|_| pass.is_copy())).filter(|_| pass.moves_states()) {
-            return self.at(until, Timer::Pass(node));
+            // All that wait do so until the same moment: none of them is always the first.
+            let after = WAIT_MIN.mul_f64(self.prng.unit());
+            return self.at(until + after, Timer::Pass(node));
         }
         peer.pass_resend_at = resend_at;
         let is_copy = pass.is_copy();

@@ -50,6 +50,7 @@ impl Replica {
             self.generation += 1;
             let now = self.now;
             self.peers.values_mut().for_each(|peer| peer.pass_at = now);
+            self.hand_on_again(from);
         }
         true
     }

@@ -28,7 +28,7 @@ const ENTRY_BYTES: usize = 64;
 /// What the work on a key costs that goes to a new home, as if it were so many bytes: as for registers.
 const WORK_BYTES: usize = 4 * 1024;
 /// What is paid for sooner than this is not waited for: pages of a few keys follow each other at once.
-const WAIT_MIN: Duration = Duration::from_millis(1);
+pub(crate) const WAIT_MIN: Duration = Duration::from_millis(1);
 
 /// All that moves beside requests.
 #[derive(Debug, Default)]

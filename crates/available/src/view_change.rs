@@ -330,6 +330,13 @@ impl Replica {
         }
     }
 
+    /// The node has lost what it held, also what we had handed on to it.
+    pub(crate) fn hand_on_again(&mut self, node: NodeId) {
+        for foreign in &mut self.homes.foreign {
+            foreign.handed.remove(&node);
+        }
+    }
+
     /// Drops keys of arcs that the homes in charge hold as we do: all of them, since we owe each what we stamped for
     /// it.
     pub(crate) fn release(&mut self, out: &mut Outbox) {
@@ -357,7 +364,7 @@ impl Replica {
 
     /// The arcs about which we compare with the node, those of which both are homes. One
     /// that it is only to become a home of is left to it. And those that we hold and are no home of: they are handed
-    /// on.
+    /// on, once to each home, since nothing is added to them any more.
     pub(crate) fn arcs_to_compare(&self, node: NodeId) -> (Vec<Extent>, Vec<Extent>) {
         let me = self.me;
         let both = |arc: &&membership::Arc| {
@@ -366,7 +373,7 @@ impl Replica {
         let shared = self.ring.arcs().iter().filter(both);
         let arcs = shared.map(|arc| (arc.low, arc.high)).collect();
         let handed = self.homes.foreign.iter().filter(|foreign| {
-            let arc = self.ring.arc_of(foreign.high);
+            let arc = self.ring.arc_of(foreign.high).filter(|_| !foreign.handed.contains(&node));
             arc.is_some_and(|arc| !arc.is_held_by(me) && arc.replicas.contains(&node))
         });
         (arcs, handed.map(|foreign| (foreign.low, foreign.high)).collect())

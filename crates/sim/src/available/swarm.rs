@@ -156,10 +156,13 @@ pub enum Theme {
     Slow,
     /// Disks say that they have synced, and have not; who has lost something is replaced. Nodes join and leave, too.
     Lying,
+    /// Answers are late, and few keys are written everywhere at once: what was asked is asked again while what it is
+    /// about changes.
+    Late,
 }
 
 impl Theme {
-    /// The theme of a seed: seven of 64 are plain.
+    /// The theme of a seed: 13 of 128 are plain.
     pub fn of(seed: u64) -> Theme {
         // Seeds that once found something keep the theme that they had then: hence the odd choice.
         match (seed % 16, seed / 16 % 2) {
@@ -167,6 +170,7 @@ impl Theme {
             (7, 1) => return Theme::Rift,
             (0, 0) => return Theme::Slow,
             (0, 1) if (seed / 32).is_multiple_of(2) => return Theme::Lying,
+            (0, 1) if seed % 128 == 48 => return Theme::Late,
             _ => {}
         }
         match seed % 16 {
@@ -344,6 +348,7 @@ impl Swarm {
             Theme::Rift => self.take_rift(prng),
             Theme::Slow => self.take_slow(prng),
             Theme::Lying => self.take_lying(prng),
+            Theme::Late => self.take_late(prng),
         }
     }
 
@@ -352,7 +357,9 @@ impl Swarm {
         if self.theme == Theme::Volatile {
             return;
         }
-        let segment_bytes = [32, 64, 128][prng.index(3)] * 1024;
+        let drawn = [32, 64, 128][prng.index(3)];
+        // A key that all write holds the memory of many requests.
+        let segment_bytes = if self.theme == Theme::Late { 128 } else { drawn } * 1024;
         let clean_every = Some(Duration::from_millis(10 + prng.below(90))).filter(|_| prng.one_in(2));
         let sync_failure_every = every(prng, 200, 1_800).filter(|_| prng.one_in(6));
         let (rough, shared_log) = (prng.one_in(2), prng.one_in(2));
@@ -419,6 +426,18 @@ impl Swarm {
         self.lose_disk_every = None;
         // What only one node had acknowledged goes with its disk.
         self.keys[1] = [0; 4];
+    }
+
+    fn take_late(&mut self, prng: &mut Prng) {
+        (self.clients, self.hedge) = (8, Duration::from_millis(5));
+        self.keys = [[1, 0, 0, 0], [0; 4]];
+        self.operations = 400;
+        (self.loss, self.straggling) = (0.05, 0.6);
+        self.straggle_max = Duration::from_millis(100 + prng.below(300));
+        (self.crash_every, self.pause_every) = (None, None);
+        self.partition_every = every(prng, 40, 80);
+        self.partition_max = Duration::from_millis(250);
+        (self.power_cut_every, self.lose_disk_every, self.fill_every) = (None, None, None);
     }
 
     fn take_slow(&mut self, prng: &mut Prng) {
