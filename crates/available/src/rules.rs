@@ -116,11 +116,12 @@ impl Rule {
 
     /// Those whose breaking a thousand simulated schedules of the present mixes did not show to do harm. The first
     /// takes two attempts at one home that is cut off from the others in between, as in `tests/attempts.rs`; the second
-    /// a source that dies in the middle of a pass, as in the simulator's `tests/available_transfer.rs`; the
-    /// third was found by seed 183 before decision 0084 changed that schedule, and is in `tests/absence.rs` by hand, as
-    /// the next two are in `tests/late.rs` and `tests/led.rs` (and in seed 14701 of both contracts). Of the one after
-    /// these there is no schedule at present; the last is in `tests/attempts.rs`, and found by one in fifty of the
-    /// simulator's seeds of late answers. They can be broken by name; nobody may count them among what the checks are known to find.
+    /// a source that dies in the middle of a pass, as in the simulator's `tests/available_transfer.rs`; the third was
+    /// found by seed 183 before decision 0084 changed that schedule, and is in `tests/absence.rs` by hand, as the next
+    /// two are in `tests/late.rs` and `tests/led.rs` (and in seed 14701 of both contracts). Of the one after these
+    /// there is no schedule at present; the last is in `tests/attempts.rs`, and found by one in fifty of the
+    /// simulator's seeds of late answers. They can be broken by name; nobody may count them among what the checks are
+    /// known to find.
     const UNSEEN: [Rule; 7] = [
         Rule::AttemptUnsettled,
         Rule::PassPutOff,
