@@ -414,8 +414,9 @@ impl Replica {
             marks.merge(&tenure.inherited);
         }
         if tenure.copied {
-            // What we have stamped is in the table from then on.
-            marks.include(self.actor, self.clock);
+            // What we have stamped is in the table from then on. What lies above the ceiling may be stamped yet, after a
+            // restart, however far others have moved our clock.
+            marks.include(self.actor, self.clock.min(self.ceiling()));
         }
         marks
     }

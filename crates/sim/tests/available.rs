@@ -138,6 +138,7 @@ fn what_was_found_stays_mended() {
         (1408, "who ended a write that was closed remembered its request, and replicas stayed unequal"),
         (28527, "a late report that all was the same as asked was taken to mean what was held by then"),
         (33448, "the same, in a fleet whose homes do not change"),
+        (31679, "a home vouched for its stamps up to its clock, restarted, and stamped below that"),
         (9792, "a pass that was due again and again took all of the budget, and a change never ended"),
     ];
     for (seed, once) in found {
