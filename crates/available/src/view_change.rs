@@ -414,8 +414,8 @@ impl Replica {
             marks.merge(&tenure.inherited);
         }
         if tenure.copied {
-            // What we have stamped is in the table from then on. What lies above the ceiling may yet be stamped, after a
-            // restart, wherever others have moved our clock.
+            // What we have stamped is in the table from then on. What lies above the ceiling may yet be stamped, after
+            // a restart, wherever others have moved our clock.
             marks.include(self.actor, self.clock.min(self.ceiling()));
         }
         marks
