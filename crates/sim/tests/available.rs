@@ -139,6 +139,10 @@ fn what_was_found_stays_mended() {
         (28527, "a late report that all was the same as asked was taken to mean what was held by then"),
         (33448, "the same, in a fleet whose homes do not change"),
         (31679, "a home vouched for its stamps up to its clock, restarted, and stamped below that"),
+        (
+            28491,
+            "a token had no room for a write of its session, which the judge held against it: the schedule's fault",
+        ),
         (9792, "a pass that was due again and again took all of the budget, and a change never ended"),
     ];
     for (seed, once) in found {
