@@ -451,11 +451,11 @@ impl Replica {
 
     fn ask_homes(&mut self, number: u64, out: &mut Outbox) {
         let fixed = self.rules.keep(Rule::ReportOfAnother);
+        let Some(round) = self.rounds.get(&number) else { return };
+        let digest = if fixed { round.asked } else { self.half_digest(&round.key) };
         let Some(round) = self.rounds.get_mut(&number) else { return };
-        if !fixed {
-            round.asked = self.table.get(&round.key).map_or(0, |held| held.digest().half());
-        }
-        let (key, digest, context) = (round.key.clone(), round.asked, round.context);
+        round.asked = digest;
+        let (key, context) = (round.key.clone(), round.context);
         let silent: Vec<NodeId> =
             round.sets.iter().filter(|home| *home != self.me && !round.reports.contains_key(home)).collect();
         for home in silent {

@@ -27,6 +27,7 @@ mod clock;
 pub mod command;
 mod event_log;
 mod invariants;
+mod joining;
 pub mod large;
 pub mod litmus;
 pub mod model;

@@ -11,15 +11,12 @@ use store::identity::Place;
 use store::{Disk as _, LogConfig, OpenError, SimDisk};
 
 use crate::clock::Clock;
-use crate::node_log::{DiskFailed, Logged, NodeLog, StartFailed};
+use crate::node_log::{DiskFailed, Logged, NodeLog, StartFailed, lose_syncs};
 use crate::planted::Planted;
 use crate::ring_host::RingHost;
 
 /// How often discovery is told how far a log is synced, at most. Runs are short: in production it is some seconds.
 const TELL_EVERY: Duration = Duration::from_millis(40);
-
-/// How many fates of a disk that lied are looked at for one that shows.
-const FATES: usize = 6;
 
 /// What a crash leaves behind, and what runs on it.
 pub(crate) struct SimNode<C: chord::Rules> {
@@ -44,8 +41,6 @@ pub(crate) struct SimNode<C: chord::Rules> {
     told_at: Instant,
     /// The size of its log's segments, once it was started.
     segment_bytes: u64,
-    /// The last record that its disk has said to be synced.
-    pub acknowledged: u64,
     /// Where its disk lies at the moment: the latest start that its data directory noted before.
     pub lied_since: Option<u64>,
     /// Whether it has lost something that its disk had said to be synced.
@@ -158,7 +153,6 @@ impl<C: chord::Rules> SimNode<C> {
             told: 0,
             told_at: Instant::ZERO,
             segment_bytes: 0,
-            acknowledged: 0,
             lied_since: None,
             lost_syncs: false,
             paused_until,
@@ -193,7 +187,6 @@ impl<C: chord::Rules> SimNode<C> {
             opened => opened,
         };
         let log = log?;
-        self.acknowledged = self.acknowledged.max(log.last_sequence());
         self.tokens = view.member(self.id).map(|member| member.tokens.clone()).unwrap_or_default();
         let mut held = Vec::new();
         for (sequence, record) in restored {
@@ -245,7 +238,6 @@ impl<C: chord::Rules> SimNode<C> {
 
     /// What is synced: discovery is told from time to time.
     pub fn note_synced(&mut self, now: Instant, through: u64) {
-        self.acknowledged = self.acknowledged.max(through);
         if now.since(self.told_at) >= TELL_EVERY {
             (self.told, self.told_at) = (self.told.max(through), now);
         }
@@ -272,40 +264,17 @@ impl<C: chord::Rules> SimNode<C> {
             self.kept_views[0] = self.kept_views[1].clone();
         }
         match self.lied_since.take() {
-            Some(noted) => self.lose_syncs(noted, prng),
+            Some(noted) => {
+                let config = self.log_config();
+                if lose_syncs::<Record>(&mut self.disk, &config, self.told, prng) {
+                    self.lost_syncs = true;
+                    if prng.one_in(2) {
+                        self.noted = noted;
+                    }
+                }
+            }
             None => self.disk.crash(),
         }
-    }
-
-    /// The power fails, and with it goes some of what the disk said was synced, or nothing. So much goes that it shows,
-    /// by what discovery was told: less cannot be told from nothing (decision 0073), and is no fault that is survived.
-    fn lose_syncs(&mut self, noted: u64, prng: &mut Prng) {
-        for _ in 0..FATES {
-            let fate = self.disk.fork(prng.next_u64());
-            fate.set_honest(true);
-            // A cache that is written back in order loses an end; another one leaves holes.
-            if prng.one_in(2) {
-                fate.crash_losing_all();
-            } else {
-                fate.crash();
-            }
-            let (opened, _) = NodeLog::<Record>::open(&fate.fork(0), self.log_config());
-            let end = opened.ok().map(|log| log.last_sequence());
-            if end.is_some_and(|end| end >= self.acknowledged) {
-                continue;
-            }
-            if end.is_none_or(|end| end < self.told) {
-                self.disk = fate;
-                self.lost_syncs = true;
-                if prng.one_in(2) {
-                    self.noted = noted;
-                }
-                return;
-            }
-        }
-        self.disk.set_honest(true);
-        self.disk.settle();
-        self.disk.crash();
     }
 
     /// Its disk does what it owes, if it lied.

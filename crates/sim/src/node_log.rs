@@ -5,6 +5,7 @@ use std::ops::{Deref, DerefMut};
 
 use replication::LogPosition;
 use stdx::Prng;
+use store::identity::Doubt;
 use store::{
     AppendError, Damage, DropError, Log, LogConfig, OpenError, ReadError, ScrubStep, SegmentId, SegmentInfo, SimDisk,
     framed_len,
@@ -246,4 +247,32 @@ impl<R: Logged> NodeLog<R> {
             ScrubStep::Damaged(damage) => Ok(Some(damage)),
         }
     }
+}
+
+/// How many fates of a disk that lied are looked at for one that shows.
+const FATES: usize = 6;
+
+/// The power fails, and with it goes some of what a disk said was synced, or nothing. So much goes that it shows, by
+/// what discovery was told: less cannot be told from nothing (decision 0073), and is no fault that is survived. True:
+/// something is gone. The disk does what it owes from then on.
+pub(crate) fn lose_syncs<R: Logged>(disk: &mut SimDisk, config: &LogConfig, told: u64, prng: &mut Prng) -> bool {
+    for _ in 0..FATES {
+        let fate = disk.fork(prng.next_u64());
+        fate.set_honest(true);
+        // A cache that is written back in order loses an end; another one leaves holes.
+        if prng.one_in(2) {
+            fate.crash_losing_all();
+        } else {
+            fate.crash();
+        }
+        let (opened, _) = NodeLog::<R>::open(&fate.fork(0), config.clone());
+        if opened.ok().is_none_or(|log| Doubt::of_end(log.last_sequence(), Some(told)).is_some()) {
+            *disk = fate;
+            return true;
+        }
+    }
+    disk.set_honest(true);
+    disk.settle();
+    disk.crash();
+    false
 }

@@ -4,11 +4,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use membership::{Change, ChangeError, Epoch, Member, NodeId, View, choose_tokens};
+use membership::{ChangeError, Epoch, Member, NodeId, View};
 
 use super::node::{Cores, Node};
 use super::world::{Happening, World, id_of};
 use crate::invariants::Violation;
+use crate::joining::{is_replacement, newcomer};
 
 /// Nodes that a run sets up in all; past it nobody joins any more.
 const NODES_MAX: usize = 11;
@@ -76,11 +77,7 @@ impl World {
     }
 
     fn newcomer(&mut self) -> Member {
-        let id = id_of(self.nodes.len());
-        let mut member = Member { id, name: format!("n{}", id.0), zone: None, weight: 1, tokens: Vec::new() };
-        let view = &self.view;
-        member.tokens = choose_tokens(&view.members, view.replication, &member, self.swarm.tokens, &mut self.prng);
-        member
+        newcomer(&self.view, id_of(self.nodes.len()), self.swarm.tokens, &mut self.prng)
     }
 
     /// Publishes the view in which the next node enters, and starts that.
@@ -189,10 +186,6 @@ impl World {
                 None => node.gone,
             })
     }
-}
-
-fn is_replacement(change: &Change) -> bool {
-    matches!(change, Change::Replace { .. })
 }
 
 impl Cores {

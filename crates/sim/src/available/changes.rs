@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use available::{Input, Replica};
-use membership::{ChangeError, Epoch, Member, NodeId, View, choose_tokens};
+use membership::{ChangeError, Epoch, Member, NodeId, View};
 
 use super::disks::End;
 use super::node::Node;
 use super::world::{Happening, World};
 use crate::clock::Clock;
 use crate::invariants::Violation;
+use crate::joining::{is_replacement, newcomer};
 
 /// Nodes that a run sets up in all; past it nobody joins any more.
 pub(super) const NODES_MAX: usize = 9;
@@ -29,9 +30,8 @@ impl World {
             return;
         }
         let abandoned = self.view.pending.first().map(|pending| (pending.id, pending.change.clone()));
-        let replaces = |change: &membership::Change| matches!(change, membership::Change::Replace { .. });
         match abandoned {
-            Some((id, change)) if !replaces(&change) && self.prng.one_in(ABANDONED_ONE_IN) => {
+            Some((id, change)) if !is_replacement(&change) && self.prng.one_in(ABANDONED_ONE_IN) => {
                 self.publish(self.view.abandon(id));
             }
             _ if self.prng.one_in(2) && self.nodes.len() < NODES_MAX => {
@@ -52,8 +52,7 @@ impl World {
     /// A node's disk is lost for good: another one takes its place. What stands in the way is given up. Only one at a
     /// time, since what a majority forgets is lost.
     pub(super) fn replace_one(&mut self) {
-        let replaces = |change: &membership::Change| matches!(change, membership::Change::Replace { .. });
-        if self.nodes.len() >= NODES_MAX || self.view.pending.iter().any(|pending| replaces(&pending.change)) {
+        if self.nodes.len() >= NODES_MAX || self.view.pending.iter().any(|pending| is_replacement(&pending.change)) {
             return;
         }
         let at = self.prng.index(self.view.members.len());
@@ -87,12 +86,8 @@ impl World {
     }
 
     fn newcomer(&mut self) -> Member {
-        let id = self.nodes.len() as u64 + 1;
-        let (name, tokens) = (format!("n{id}"), Vec::new());
-        let mut member = Member { id: NodeId(id), name, zone: None, weight: 1, tokens };
-        let view = &self.view;
-        member.tokens = choose_tokens(&view.members, view.replication, &member, self.swarm.tokens, &mut self.prng);
-        member
+        let id = NodeId(self.nodes.len() as u64 + 1);
+        newcomer(&self.view, id, self.swarm.tokens, &mut self.prng)
     }
 
     /// Publishes the view in which a new node enters, and starts it.

@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 use stdx::{Instant, Prng};
+use store::identity::Doubt;
 use store::{LogConfig, SimDisk};
 use wire::node::LogRecord;
 
@@ -15,12 +16,10 @@ use super::changes::NODES_MAX;
 use super::disks::{End, Spoiled};
 use super::node::Node;
 use super::world::{Happening, World};
-use crate::node_log::NodeLog;
+use crate::node_log::lose_syncs;
 
 /// How often a node tells discovery how far its log is synced; in production every 5 s.
 const TELL_EVERY: Duration = Duration::from_millis(40);
-/// How many fates of a disk that lied are looked at for one that shows.
-const FATES: usize = 6;
 /// For how long a disk lies at most.
 const LYING_MAX_MS: u64 = 300;
 
@@ -29,8 +28,6 @@ const LYING_MAX_MS: u64 = 300;
 pub(super) struct Word {
     /// Whether the disk says at the moment that it syncs, and does not.
     lies: bool,
-    /// The last position that it said was synced.
-    acknowledged: u64,
     /// The last position that discovery was told of, and when.
     told: (u64, Instant),
 }
@@ -38,45 +35,21 @@ pub(super) struct Word {
 impl Word {
     /// What is synced, as the disk says: discovery is told from time to time.
     pub fn note_synced(&mut self, now: Instant, through: u64) {
-        self.acknowledged = self.acknowledged.max(through);
         if now.since(self.told.1) >= TELL_EVERY {
-            self.told = (self.acknowledged, now);
+            self.told = (self.told.0.max(through), now);
         }
     }
 
-    /// Whether a log that ends here has surely forgotten something.
-    pub fn doubts(&self, end: u64) -> bool {
-        end < self.told.0
+    /// The doubt that a log raises which ends here.
+    pub fn doubt(&self, end: u64) -> Option<Doubt> {
+        Doubt::of_end(end, Some(self.told.0))
     }
 
-    /// What becomes of the disk when the power fails.
-    ///
-    /// If it lied, some of what it said was synced goes, or nothing. So much goes that it shows, by what discovery was
-    /// told: less cannot be told from nothing, and is no fault that is survived. True: something is gone.
+    /// What becomes of the disk when the power fails. True: it lied, and something that it said was synced is gone.
     pub fn lose_power(&mut self, disk: &mut SimDisk, config: &LogConfig, prng: &mut Prng) -> bool {
-        if !std::mem::take(&mut self.lies) {
-            disk.crash();
-            return false;
+        if std::mem::take(&mut self.lies) {
+            return lose_syncs::<LogRecord>(disk, config, self.told.0, prng);
         }
-        for _ in 0..FATES {
-            let fate = disk.fork(prng.next_u64());
-            fate.set_honest(true);
-            // A cache that is written back in order loses an end; another one leaves holes.
-            if prng.one_in(2) {
-                fate.crash_losing_all();
-            } else {
-                fate.crash();
-            }
-            let (opened, _) = NodeLog::<LogRecord>::open(&fate.fork(0), config.clone());
-            let end = opened.ok().map(|log| log.last_sequence());
-            let shows = end.is_none_or(|end| self.doubts(end));
-            if shows && end.is_none_or(|end| end < self.acknowledged) {
-                *disk = fate;
-                return true;
-            }
-        }
-        disk.set_honest(true);
-        disk.settle();
         disk.crash();
         false
     }

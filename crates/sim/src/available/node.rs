@@ -116,9 +116,9 @@ impl Node {
         }
         let (log, restored) = NodeLog::open(&self.disk, self.log_config(times.disks.segment_bytes));
         let log = log?;
-        let is_shorter = self.word.doubts(log.end);
-        if is_shorter && !times.disks.trusts_shorter {
-            return Err(StartFailed::Damaged("the log ends before what discovery was told".to_owned()));
+        let doubt = self.word.doubt(log.end);
+        if let Some(doubt) = doubt.filter(|_| !times.disks.trusts_shorter) {
+            return Err(StartFailed::Damaged(doubt.to_string()));
         }
         for (sequence, record) in restored {
             if let LogRecord::Available(record) = record {
@@ -126,7 +126,7 @@ impl Node {
             }
         }
         // What is trusted all the same is not looked at here: the harm is to be seen by clients.
-        let remembered = self.remembers(&replica).or_else(|lost| if is_shorter { Ok(()) } else { Err(lost) });
+        let remembered = self.remembers(&replica).or_else(|lost| if doubt.is_some() { Ok(()) } else { Err(lost) });
         replica.note_log_end(LogPosition(log.end));
         let mut out = Outbox::default();
         replica.begin(now, wall_ms, &mut out);

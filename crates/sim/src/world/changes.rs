@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use membership::{ChangeError, Epoch, Member, NodeId, Position, View, choose_tokens};
+use membership::{ChangeError, Epoch, Member, NodeId, Position, View};
 use replication::{AllBut, Event, Input, RegisterKey, Replica};
 
 use super::{Happening, World};
 use crate::invariants::{Registers, Violation, invariant_no_arc_without_its_majority};
+use crate::joining::newcomer;
 use crate::node::SimNode;
 
 /// Nodes that a run sets up in all; past it nobody joins any more.
@@ -74,11 +75,7 @@ impl<C: chord::Rules> World<C> {
 
     fn newcomer(&mut self) -> Member {
         let id = self.nodes.iter().map(|node| node.id.0).max().unwrap_or(0) + 1;
-        let (name, tokens) = (format!("n{id}"), Vec::new());
-        let mut member = Member { id: NodeId(id), name, zone: None, weight: 1, tokens };
-        let (view, count) = (&self.view, self.swarm.tokens);
-        member.tokens = choose_tokens(&view.members, view.replication, &member, count, &mut self.prng);
-        member
+        newcomer(&self.view, NodeId(id), self.swarm.tokens, &mut self.prng)
     }
 
     /// Publishes the view in which a new node enters, and starts it.
